@@ -1,0 +1,4 @@
+//! Limits how fast a KVM guest dirties memory.
+pub mod law;
+pub mod limit;
+pub mod units;

@@ -1,0 +1,42 @@
+//! The words in which a limit is set, cancelled and asked for.
+
+use crate::units::{MibPerSec, Quota};
+
+/// Which vCPUs a command is meant for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Every vCPU, those that are plugged later included.
+    All,
+    /// The vCPU of this index.
+    One(usize),
+}
+
+/// One row of a query: a vCPU that has a limit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LimitInfo {
+    /// Index of the vCPU.
+    pub vcpu: usize,
+    /// The rate it is limited to.
+    pub quota: Quota,
+    /// The rate the limiter last read of it; 0 before the first period has ended.
+    pub current: MibPerSec,
+}
+
+/// Why a limit command was refused.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum LimitError {
+    /// The index is beyond the machine's maximum.
+    #[error("vCPU {vcpu} does not exist: this machine has room for {max} vCPUs, so give an index from 0 to {}", max - 1)]
+    BadIndex {
+        /// The index that was given.
+        vcpu: usize,
+        /// How many vCPUs the machine can have.
+        max: usize,
+    },
+    /// The guest runs without a dirty ring, so that nothing can be measured or throttled.
+    #[error("the guest has no dirty ring: start it with one (`--ring 4096`)")]
+    NoDirtyRing,
+    /// The limiter `none` limits nothing.
+    #[error("limiter `none` can't hold a limit: choose another one")]
+    NoLimiter,
+}

@@ -1,0 +1,2 @@
+//! Runs one cell: a target, a limiter, a script, and the sampler that records both.
+pub mod target;

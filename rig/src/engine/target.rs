@@ -1,0 +1,68 @@
+//! What a VM must offer to be run under a scenario, whichever VMM it lives in.
+
+use std::time::Duration;
+
+use dirtyrig_limiter::{
+    limit::{LimitInfo, Which},
+    units::Quota,
+};
+
+/// What a vCPU has done since the target started. Counts only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VcpuSnapshot {
+    /// Whether the vCPU is plugged.
+    pub plugged: bool,
+    /// Pages written, by the guest's own counter.
+    pub written_pages: u64,
+    /// Pages read, by the guest's own counter.
+    pub read_pages: u64,
+    /// Pages harvested from its ring.
+    pub harvested_pages: u64,
+    /// Ring-full exits.
+    pub ring_full_exits: u64,
+    /// Exits from `KVM_RUN`, whatever the reason.
+    pub exits: u64,
+    /// Time spent inside `KVM_RUN`.
+    pub in_guest: Duration,
+    /// Sleep asked for.
+    pub asked: Duration,
+    /// Sleep had.
+    pub slept: Duration,
+    /// The throttle in force.
+    pub throttle: Duration,
+}
+
+/// One pause of a vCPU: from an exit that throttled it to its next entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stall {
+    pub vcpu: usize,
+    /// When the exit happened, since the target started.
+    pub at: Duration,
+    /// Exit to next entry.
+    pub length: Duration,
+    /// The part of it that was asked for.
+    pub asked: Duration,
+    /// The part of it that was slept.
+    pub slept: Duration,
+}
+
+/// A running VM whose vCPUs can be limited and measured.
+pub trait Target {
+    /// Name of the VMM, as recorded: `rig`, `qemu-10.0.2`, ...
+    fn vmm(&self) -> &str;
+    /// Time since the target started; the clock of every snapshot and stall.
+    fn now(&self) -> Duration;
+    /// How many vCPUs it can have.
+    fn max_vcpus(&self) -> usize;
+    /// One snapshot a vCPU.
+    fn snapshot(&mut self) -> anyhow::Result<Vec<VcpuSnapshot>>;
+    /// The stalls since the last call.
+    fn take_stalls(&mut self) -> Vec<Stall>;
+    fn set_limit(&mut self, which: Which, quota: Quota) -> anyhow::Result<()>;
+    fn cancel_limit(&mut self, which: Which) -> anyhow::Result<()>;
+    fn query(&mut self) -> anyhow::Result<Vec<LimitInfo>>;
+    fn plug(&mut self, vcpu: usize) -> anyhow::Result<()>;
+    fn unplug(&mut self, vcpu: usize) -> anyhow::Result<()>;
+    /// Ends the guest and every thread; an error that a vCPU died of comes out here.
+    fn stop(self: Box<Self>) -> anyhow::Result<()>;
+}

@@ -1,0 +1,2 @@
+//! What a run leaves behind.
+pub mod schema;

@@ -1,4 +1,5 @@
 //! Limits how fast a KVM guest dirties memory.
 pub mod law;
 pub mod limit;
+pub mod rate;
 pub mod units;

@@ -1,1 +1,27 @@
 //! Control laws: pure functions of what was measured. No clock, no thread, no I/O.
+//!
+//! A *law* says how much a vCPU may dirty or how long it must sleep; an *enforcement* makes that happen on KVM; a
+//! *limiter* ([`LimiterKind`]) is a named pair of the two. Time comes in as an argument: a [`std::time::Duration`]
+//! since an epoch of the caller's choice.
+//!
+//! | law | decides | when |
+//! |---|---|---|
+//! | [`qemu_v11`], [`qemu_7_2`], [`qemu_10`] | the sleep after each ring-full exit | once a period, from a reading |
+//! | [`auto_converge`] | the share of time every vCPU sleeps | once a period, from a reading |
+//! | [`dirty_quota`] | pages for each interval of 10 ms | whenever pages are charged |
+//! | [`budget`], [`share`] | pages until the next pause, and its length | whenever pages are charged |
+
+pub mod auto_converge;
+pub mod budget;
+pub mod dirty_quota;
+mod kind;
+pub mod pace;
+pub mod periodic;
+mod qemu;
+pub mod qemu_10;
+pub mod qemu_7_2;
+pub mod qemu_v11;
+pub mod share;
+mod tokens;
+
+pub use kind::{LimiterKind, UnknownLimiter};

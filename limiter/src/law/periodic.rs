@@ -1,0 +1,76 @@
+//! What the laws that work in periods have in common: a reading of each vCPU goes in, a throttle comes out.
+
+use crate::{
+    rate::Harvest,
+    units::{Micros, Quota},
+};
+
+/// What one period said about one plugged vCPU.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reading {
+    /// Index of the vCPU.
+    pub vcpu: usize,
+    /// Its limit, if it has one.
+    pub quota: Option<Quota>,
+    /// What its ring gave in the period.
+    pub harvest: Harvest,
+}
+
+/// A law that adjusts, once a period, the sleep that a vCPU takes after each ring-full exit.
+pub trait PeriodicLaw: Send {
+    /// How the threads around this law behave.
+    fn policy(&self) -> Policy;
+
+    /// Takes the readings of one period, one a plugged vCPU. A vCPU without a quota is left as it is.
+    fn adjust(&mut self, readings: &[Reading]);
+
+    /// The sleep that `vcpu` takes after a ring-full exit, *if it has a limit*: cancelling does not change it, so a
+    /// limit that is set again starts from the throttle that the previous one ended with.
+    fn throttle(&self, vcpu: usize) -> Micros;
+
+    /// `vcpu` was unplugged; if it is plugged again it starts without a throttle.
+    fn unplugged(&mut self, vcpu: usize);
+
+    /// The last limit was cancelled, which ends the machinery: what the next first set finds anew is forgotten here.
+    fn ended(&mut self);
+}
+
+/// How a periodic limiter is built around its law. QEMU's versions differ in this more than in their arithmetic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Which threads measure and adjust.
+    pub threads: Threads,
+    /// Whose ring is reaped at a ring-full exit while a limit is in service. (Without one it is all, always.)
+    pub ring_full_reap: RingFullReap,
+    /// Whether the 1 s background reaper goes on beside the limiter, or idles while a limit is in service.
+    pub reaper_beside: bool,
+    /// What a kick does to a vCPU that sleeps off its throttle.
+    pub sleep_end: SleepEnd,
+}
+
+/// Which threads measure and adjust.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threads {
+    /// Two threads of the same period, not synchronised: an adjustment may see a reading twice, or miss one.
+    Split,
+    /// One thread: measure, then adjust.
+    Merged,
+}
+
+/// Whose ring is reaped at a ring-full exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RingFullReap {
+    /// Every vCPU's.
+    AllRings,
+    /// Only that of the vCPU that exited.
+    OwnRing,
+}
+
+/// What the kick of the periodic sync does to a vCPU that sleeps off its throttle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SleepEnd {
+    /// It cuts the sleep short, so that every vCPU runs at least once a period.
+    KickEndsIt,
+    /// Nothing: the sleep runs its course and the sync waits for it.
+    RunsOut,
+}

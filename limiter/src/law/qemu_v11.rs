@@ -1,0 +1,86 @@
+//! QEMU's dirty limit as its patch series v11 had it (January 2022).
+//!
+//! Measuring and adjusting are two threads of one period each, unsynchronised. Because of that an adjustment may meet
+//! the reading it has already answered, and a *miss counter* lets it act on every second miss only. A ring-full exit
+//! reaps every vCPU's ring, and the background reaper goes on beside the limiter.
+
+use super::{
+    periodic::{PeriodicLaw, Policy, Reading, RingFullReap, SleepEnd, Threads},
+    qemu::{Throttles, is_within_tolerance, whole_quota},
+};
+use crate::{rate::WholeMibPerSec, units::Micros};
+
+/// Adjustments happen on this miss; the ones before it are skipped.
+const MISSES_TO_ACT: u64 = 2;
+
+/// The law of the patch series v11.
+#[derive(Clone, Debug)]
+pub struct QemuV11 {
+    throttles: Throttles,
+    /// The miss counters (`unmatched_cnt`), by vCPU index; a vCPU beyond the end has missed nothing.
+    misses: Vec<u64>,
+}
+
+impl QemuV11 {
+    /// For rings of `ring_entries` entries.
+    pub fn new(ring_entries: u32) -> Self {
+        Self {
+            throttles: Throttles::new(ring_entries),
+            misses: Vec::new(),
+        }
+    }
+
+    fn adjust_one(&mut self, vcpu: usize, quota: WholeMibPerSec, current: WholeMibPerSec) {
+        if self.misses.len() <= vcpu {
+            self.misses.resize(vcpu + 1, 0);
+        }
+        let misses = &mut self.misses[vcpu];
+        if current.0 == 0 && *misses == 0 {
+            self.throttles.clear(vcpu);
+            return;
+        }
+        *misses += 1;
+        if *misses < MISSES_TO_ACT {
+            return;
+        }
+        // The count is not reset here, so that the first miss after a match is answered at once.
+        if is_within_tolerance(quota, current) {
+            return;
+        }
+        *misses = 0;
+        // With a reading of 0 the series divides by zero here; ours ends the throttle, as the merged version does.
+        self.throttles.adjust(vcpu, quota, current);
+    }
+}
+
+impl PeriodicLaw for QemuV11 {
+    fn policy(&self) -> Policy {
+        Policy {
+            threads: Threads::Split,
+            ring_full_reap: RingFullReap::AllRings,
+            reaper_beside: true,
+            sleep_end: SleepEnd::KickEndsIt,
+        }
+    }
+
+    fn adjust(&mut self, readings: &[Reading]) {
+        for reading in readings {
+            if let Some(quota) = reading.quota {
+                self.adjust_one(reading.vcpu, whole_quota(quota), reading.harvest.whole());
+            }
+        }
+    }
+
+    fn throttle(&self, vcpu: usize) -> Micros {
+        self.throttles.throttle(vcpu)
+    }
+
+    fn unplugged(&mut self, vcpu: usize) {
+        self.throttles.clear(vcpu);
+    }
+
+    /// The miss counters go with the machinery; throttles and the highest rate outlive it.
+    fn ended(&mut self) {
+        self.misses.clear();
+    }
+}

@@ -1,0 +1,132 @@
+//! The commands: set, cancel, query, with QEMU's semantics.
+//!
+//! The first limit that is set starts the machinery (the governor's threads), the last one that is cancelled ends it.
+//! An index is valid below the machine's maximum, plugged or not: a limit waits for its vCPU.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use crate::{
+    governor::{Governor, Steering},
+    law::{LimiterKind, auto_converge::AutoConverge},
+    limit::{LimitError, LimitInfo, Which},
+    shared::Shared,
+    units::Quota,
+};
+
+/// The limiter of one machine.
+pub struct DirtyLimit {
+    shared: Arc<Shared>,
+    kind: LimiterKind,
+    period: Duration,
+    steering: Arc<Mutex<Steering>>,
+    /// Runs while a limit is in force.
+    governor: Mutex<Option<Governor>>,
+}
+
+impl DirtyLimit {
+    pub(crate) fn new(shared: Arc<Shared>, kind: LimiterKind, ring_entries: u32, period: Duration) -> Self {
+        let steering = match (kind.periodic_law(ring_entries), kind) {
+            (Some(law), _) => Steering::Periodic(law),
+            (None, LimiterKind::AutoConverge) => Steering::AutoConverge(AutoConverge::new()),
+            (None, _) => Steering::Nothing,
+        };
+        Self {
+            shared,
+            kind,
+            period,
+            steering: Arc::new(Mutex::new(steering)),
+            governor: Mutex::new(None),
+        }
+    }
+
+    /// Limits one vCPU, or each one, to `quota`.
+    pub fn set(&self, which: Which, quota: Quota) -> Result<(), LimitError> {
+        self.refuse_none()?;
+        let mut governor = self.governor();
+        let in_service = self.shared.limits.set(which, Some(quota))?;
+        self.follow(&mut governor, in_service);
+        Ok(())
+    }
+
+    /// Limits all vCPUs together to `quota`, beside the limits that each has.
+    pub fn set_vm(&self, quota: Quota) -> Result<(), LimitError> {
+        self.refuse_none()?;
+        let mut governor = self.governor();
+        let in_service = self.shared.limits.set_vm(Some(quota));
+        self.follow(&mut governor, in_service);
+        Ok(())
+    }
+
+    /// Takes the limit of one vCPU, or of each one, away; one that sleeps for it wakes at once.
+    pub fn cancel(&self, which: Which) -> Result<(), LimitError> {
+        let mut governor = self.governor();
+        let in_service = self.shared.limits.set(which, None)?;
+        self.follow(&mut governor, in_service);
+        Ok(())
+    }
+
+    /// Takes the limit of the whole machine away.
+    pub fn cancel_vm(&self) {
+        let mut governor = self.governor();
+        let in_service = self.shared.limits.set_vm(None);
+        self.follow(&mut governor, in_service);
+    }
+
+    /// The vCPUs that have a limit, with the rate that was last read of each.
+    pub fn query(&self) -> Vec<LimitInfo> {
+        self.shared.limits.query()
+    }
+
+    /// Which limiter it is.
+    pub fn kind(&self) -> LimiterKind {
+        self.kind
+    }
+
+    /// The machine goes: ends the machinery, limits or not.
+    pub(crate) fn end(&self) {
+        *self.governor() = None;
+    }
+
+    /// A vCPU was unplugged: what the law knows of it goes, its limit stays.
+    pub(crate) fn unplugged(&self, vcpu: usize) {
+        if let Steering::Periodic(law) = &mut *self.steering() {
+            law.unplugged(vcpu);
+            self.shared.limits.set_throttle(vcpu, law.throttle(vcpu));
+        }
+    }
+
+    /// Starts or ends the machinery, and wakes the vCPUs: a changed limit is a reason to sleep no longer.
+    fn follow(&self, governor: &mut Option<Governor>, in_service: bool) {
+        for vcpu in 0..self.shared.vcpus.len() {
+            self.shared.vcpus[vcpu].control.wake();
+        }
+        if in_service && governor.is_none() {
+            *governor = Some(Governor::start(&self.shared, &self.steering, self.period));
+        } else if !in_service && governor.take().is_some() {
+            match &mut *self.steering() {
+                Steering::Periodic(law) => law.ended(),
+                Steering::AutoConverge(law) => law.ended(),
+                Steering::Nothing => {}
+            }
+        }
+    }
+
+    fn refuse_none(&self) -> Result<(), LimitError> {
+        if self.kind == LimiterKind::None {
+            Err(LimitError::NoLimiter)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn steering(&self) -> MutexGuard<'_, Steering> {
+        self.steering.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn governor(&self) -> MutexGuard<'_, Option<Governor>> {
+        self.governor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

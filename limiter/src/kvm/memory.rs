@@ -1,0 +1,148 @@
+//! Guest memory: mapped, populated, and laid out in slots.
+//!
+//! First touch of memory costs more than a dirty fault, so all of it is populated before anything is measured.
+
+use std::io;
+
+use dirtyrig_guests::block::VcpuBlock;
+use vm_memory::{
+    Bytes, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
+    mmap::MmapRegionBuilder,
+};
+
+use super::Error;
+use crate::units::PAGE_SIZE;
+
+/// Whether the host may back guest memory with 2 MiB pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HugePages {
+    /// Never: what is measured doesn't depend on whether the host found one.
+    #[default]
+    Never,
+    /// Wherever the host finds one (transparent huge pages).
+    Transparent,
+}
+
+/// One stretch of guest physical memory; becomes a memory slot of the same index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Guest physical address, a multiple of the page size.
+    pub gpa: u64,
+    /// Length in bytes, a multiple of the page size.
+    pub bytes: u64,
+    /// Whether writes to it are logged in the dirty rings.
+    pub logged: bool,
+}
+
+/// The memory of a guest, host side.
+pub struct GuestMemory {
+    map: GuestMemoryMmap<()>,
+    regions: Vec<Region>,
+}
+
+impl GuestMemory {
+    /// Maps and populates `regions`, which are in order of address and don't overlap.
+    pub fn populated(regions: &[Region], huge: HugePages) -> Result<Self, Error> {
+        let bytes: u64 = regions.iter().map(|region| region.bytes).sum();
+        let refused = |source| Error::Memory {
+            mib: bytes >> 20,
+            source,
+        };
+        let mapped = regions
+            .iter()
+            .map(|region| map_region(*region, huge).map_err(refused))
+            .collect::<Result<Vec<_>, _>>()?;
+        let map = GuestMemoryMmap::from_regions(mapped).map_err(|error| refused(io::Error::other(error)))?;
+        Ok(Self {
+            map,
+            regions: regions.to_vec(),
+        })
+    }
+
+    /// Each region with its host virtual address.
+    pub(super) fn slots(&self) -> impl Iterator<Item = (Region, u64)> {
+        self.regions.iter().map(|region| {
+            let host = self
+                .map
+                .get_host_address(GuestAddress(region.gpa))
+                .expect("every region was mapped");
+            (*region, host as u64)
+        })
+    }
+
+    /// Copies `bytes` to guest address `gpa`.
+    pub fn write(&self, gpa: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.map
+            .write_slice(bytes, GuestAddress(gpa))
+            .map_err(|_| Error::OutsideMemory {
+                gpa,
+                bytes: bytes.len() as u64,
+            })
+    }
+
+    /// Reads the 64-bit word at guest address `gpa`.
+    pub fn read_u64(&self, gpa: u64) -> Result<u64, Error> {
+        self.map
+            .read_obj(GuestAddress(gpa))
+            .map_err(|_| Error::OutsideMemory { gpa, bytes: 8 })
+    }
+
+    /// The block at `gpa` that a vCPU's program shares with us.
+    pub fn block(&self, gpa: u64) -> Result<&VcpuBlock, Error> {
+        let bytes = size_of::<VcpuBlock>();
+        let outside = || Error::OutsideMemory {
+            gpa,
+            bytes: bytes as u64,
+        };
+        let slice = self.map.get_slice(GuestAddress(gpa), bytes).map_err(|_| outside())?;
+        #[expect(clippy::cast_ptr_alignment, reason = "checked on the next line")]
+        let pointer = slice.ptr_guard().as_ptr().cast::<VcpuBlock>();
+        if !pointer.is_aligned() {
+            return Err(outside());
+        }
+        // SAFETY: the slice is mapped as long as `self`, aligned as just checked, and as long as the block; the block is
+        // made of atomics only, so that the guest may change it under us, and any bytes are valid for it.
+        Ok(unsafe { &*pointer })
+    }
+}
+
+fn map_region(region: Region, huge: HugePages) -> io::Result<GuestRegionMmap<()>> {
+    assert_eq!(
+        (region.gpa % PAGE_SIZE, region.bytes % PAGE_SIZE),
+        (0, 0),
+        "regions are whole pages"
+    );
+    let bytes = usize::try_from(region.bytes).map_err(io::Error::other)?;
+    let mapping = MmapRegionBuilder::new(bytes)
+        .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+        .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
+        .build()
+        .map_err(io::Error::other)?;
+    let advice = match huge {
+        HugePages::Never => libc::MADV_NOHUGEPAGE,
+        HugePages::Transparent => libc::MADV_HUGEPAGE,
+    };
+    // A kernel built without huge pages refuses both, and then has none anyway.
+    let _ = advise(mapping.as_ptr(), bytes, advice);
+    advise(mapping.as_ptr(), bytes, libc::MADV_POPULATE_WRITE)?;
+    GuestRegionMmap::new(mapping, GuestAddress(region.gpa))
+        .ok_or_else(|| io::Error::other("the region ends beyond the address space"))
+}
+
+fn advise(address: *mut u8, bytes: usize, advice: i32) -> io::Result<()> {
+    // SAFETY: the range is a mapping of ours that nothing refers to yet; the advice given never drops its contents.
+    match unsafe { libc::madvise(address.cast(), bytes, advice) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+impl std::fmt::Debug for GuestMemory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let bytes: u64 = self.map.iter().map(GuestMemoryRegion::len).sum();
+        f.debug_struct("GuestMemory")
+            .field("bytes", &bytes)
+            .field("regions", &self.regions)
+            .finish()
+    }
+}

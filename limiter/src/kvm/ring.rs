@@ -1,0 +1,205 @@
+//! One vCPU's dirty ring: a safe view of the memory that KVM shares with us.
+//!
+//! KVM pushes an entry for every page that a vCPU dirties and that it had not logged since its last reset. Each entry
+//! goes round these states; who moves it on is written at the arrow:
+//!
+//! ```text
+//!            kernel: push (store-release DIRTY)
+//!   invalid ────────────────────────────────────▶ dirty
+//!      ▲                                            │ we: harvest (load-acquire DIRTY)
+//!      │ kernel: KVM_RESET_DIRTY_RINGS              ▼
+//!    reset ◀──────────────────────────────────── harvested
+//!            we: release (store-release RESET)
+//! ```
+//!
+//! and three counters chase each other round the ring:
+//!
+//! ```text
+//!      released      harvested                pushed (the kernel's)
+//!         │  held back   │  still to harvest     │
+//!   ──────┴──────────────┴───────────────────────┴──────▶
+//!         └────────── at most `soft limit` ──────┘   then every entry of the vCPU ends in a ring-full exit
+//! ```
+//!
+//! Harvesting and releasing are two steps because entries may be *held back*: a page whose entry isn't reset stays
+//! writable without being logged again, so it costs the guest nothing, and the ring behind it is smaller by it.
+//!
+//! Page contents may be read only after the reset ioctl: a page read before it could be written once more unlogged.
+
+use std::{
+    io,
+    os::fd::AsRawFd,
+    ptr::{self, NonNull},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use kvm_ioctls::VcpuFd;
+
+use super::Error;
+use super::caps::{RING_PAGE_OFFSET, RingSize};
+use crate::units::PAGE_SIZE;
+
+/// Bytes of one ring entry (`struct kvm_dirty_gfn`).
+pub const ENTRY_BYTES: usize = size_of::<Entry>();
+
+/// `KVM_DIRTY_GFN_F_DIRTY`: the kernel has published the entry.
+const DIRTY: u32 = 1;
+/// `KVM_DIRTY_GFN_F_RESET`: user space has given the entry back.
+const RESET: u32 = 2;
+
+/// `struct kvm_dirty_gfn` as both sides see it: the flags are the only field that both write.
+#[repr(C)]
+struct Entry {
+    flags: AtomicU32,
+    slot: u32,
+    offset: u64,
+}
+
+const _: () = {
+    assert!(size_of::<Entry>() == size_of::<kvm_bindings::kvm_dirty_gfn>());
+    assert!(std::mem::offset_of!(Entry, flags) == std::mem::offset_of!(kvm_bindings::kvm_dirty_gfn, flags));
+    assert!(std::mem::offset_of!(Entry, slot) == std::mem::offset_of!(kvm_bindings::kvm_dirty_gfn, slot));
+    assert!(std::mem::offset_of!(Entry, offset) == std::mem::offset_of!(kvm_bindings::kvm_dirty_gfn, offset));
+};
+
+/// A page that was dirtied: which memory slot, and which page of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DirtyPage {
+    /// The memory slot's id; the address space is in its upper half.
+    pub slot: u32,
+    /// The page's index within the slot.
+    pub offset: u64,
+}
+
+/// The dirty ring of one vCPU, mapped.
+///
+/// One owner at a time: whoever harvests also releases and resets. `&mut self` makes that so for one ring; the reset
+/// ioctl works on all rings of a VM, which [`Rings`](crate::rings::Rings) guards.
+pub struct DirtyRing {
+    entries: NonNull<Entry>,
+    size: u32,
+    /// Entries harvested since the ring was mapped; the next one to look at is this, modulo the size.
+    harvested: u64,
+    /// Entries given back since the ring was mapped.
+    released: u64,
+}
+
+// SAFETY: the mapping belongs to this value alone and isn't tied to a thread.
+unsafe impl Send for DirtyRing {}
+
+impl DirtyRing {
+    /// Maps the ring of `vcpu`, whose VM was given rings of `size`.
+    pub fn map(vcpu: &VcpuFd, size: RingSize) -> Result<Self, Error> {
+        let offset = RING_PAGE_OFFSET * PAGE_SIZE;
+        Self::map_shared(
+            vcpu.as_raw_fd(),
+            i64::try_from(offset).expect("a constant of a few pages"),
+            size.entries(),
+        )
+        .map_err(|source| Error::MapRing { source })
+    }
+
+    fn map_shared(fd: i32, offset: i64, size: u32) -> io::Result<Self> {
+        let bytes = size as usize * ENTRY_BYTES;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
+        let address = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                fd,
+                offset,
+            )
+        };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let entries = NonNull::new(address.cast()).expect("mmap without MAP_FIXED never maps page 0");
+        Ok(Self {
+            entries,
+            size,
+            harvested: 0,
+            released: 0,
+        })
+    }
+
+    /// Entry number `index` since the beginning, wherever in the ring that is.
+    fn entry(&self, index: u64) -> NonNull<Entry> {
+        let position = (index % u64::from(self.size)) as usize;
+        // SAFETY: the mapping has `size` entries, and `position` is below that.
+        unsafe { self.entries.add(position) }
+    }
+
+    fn flags(&self, index: u64) -> &AtomicU32 {
+        let entry = self.entry(index);
+        // SAFETY: `entry` is inside the mapping, which lives as long as `self`; the kernel writes the flags of a mapped
+        // entry only atomically, as we do.
+        unsafe { &(*entry.as_ptr()).flags }
+    }
+
+    /// Reads every entry that the kernel has published, in order, into `sink`; returns how many.
+    ///
+    /// They stay the ring's until [`release`](Self::release) gives them back. Never takes more than the ring holds.
+    #[inline]
+    pub fn harvest(&mut self, mut sink: impl FnMut(DirtyPage)) -> u64 {
+        let first = self.harvested;
+        // Entries that were harvested and not given back still say DIRTY: the ring's size bounds the walk.
+        let end = self.released + u64::from(self.size);
+        while self.harvested < end {
+            // Acquire: pairs with the kernel's store-release of DIRTY, so that slot and offset are the entry's own.
+            if self.flags(self.harvested).load(Ordering::Acquire) & DIRTY == 0 {
+                break;
+            }
+            let entry = self.entry(self.harvested).as_ptr();
+            // SAFETY: `entry` is inside the mapping, and the kernel leaves a dirty entry alone until it is reset.
+            let Entry { slot, offset, .. } = unsafe { &*entry };
+            sink(DirtyPage {
+                slot: *slot,
+                offset: *offset,
+            });
+            self.harvested += 1;
+        }
+        self.harvested - first
+    }
+
+    /// Marks harvested entries, oldest first, to be reset, all but the newest `hold`; returns how many.
+    ///
+    /// The kernel takes them back at the next reset ioctl, which must return the same number.
+    #[inline]
+    pub fn release(&mut self, hold: u64) -> u64 {
+        let first = self.released;
+        let end = self.harvested.saturating_sub(hold).max(first);
+        while self.released < end {
+            // Release: pairs with the kernel's load-acquire in its reset, so that our reads of the entry come before it.
+            self.flags(self.released).store(RESET, Ordering::Release);
+            self.released += 1;
+        }
+        self.released - first
+    }
+
+    /// Entries harvested since the ring was mapped.
+    pub fn harvested(&self) -> u64 {
+        self.harvested
+    }
+
+    /// Entries harvested but held back from reset.
+    pub fn held(&self) -> u64 {
+        self.harvested - self.released
+    }
+
+    /// How many entries the ring has, the reserve included.
+    pub fn size(&self) -> u32 {
+        self.size
+    }
+}
+
+impl Drop for DirtyRing {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made in `map_shared` with this length, and nothing refers to it any more.
+        unsafe { libc::munmap(self.entries.as_ptr().cast(), self.size as usize * ENTRY_BYTES) };
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! All dirty rings of a VM, and the one lock under which they are reaped.
+//!
+//! The reset ioctl walks every ring of the VM. Were one thread to release entries while another runs the ioctl, the
+//! kernel would take back some of them in the wrong call, and nobody could check that what was given back was reset.
+//! So harvest, release and reset happen under one lock, whoever reaps: a vCPU thread, the reaper or the governor.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+use kvm_ioctls::VmFd;
+
+use crate::kvm::{
+    Error,
+    ring::{DirtyPage, DirtyRing},
+    vm::reset_dirty_rings,
+};
+use crate::units::Pages;
+
+/// Where harvested pages go: in a VMM, the bitmap of what must be sent again.
+///
+/// Called before the pages' entries are reset: mark them only; read their contents later.
+pub trait DirtySink: Send + Sync {
+    /// `vcpu` has dirtied `page`.
+    fn dirty(&self, vcpu: usize, page: DirtyPage);
+}
+
+/// Whose rings a reap is to empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// That of one vCPU.
+    One(usize),
+    /// Those of all vCPUs.
+    All,
+}
+
+/// One vCPU's ring and how much of it stays held back.
+struct Slot {
+    ring: DirtyRing,
+    hold: u64,
+}
+
+/// The rings of a VM's vCPUs, by index.
+pub struct Rings {
+    vm: Arc<VmFd>,
+    slots: Mutex<Vec<Option<Slot>>>,
+    /// Pages harvested of each vCPU. Statistics, written under the lock of `slots` and read at any time: Relaxed is
+    /// enough, as nothing else is published through them.
+    harvested: Vec<AtomicU64>,
+    sink: Option<Box<dyn DirtySink>>,
+}
+
+impl Rings {
+    /// Room for the rings of `max_vcpus` vCPUs of `vm`. Harvested pages are counted, and passed to `sink` if there is one.
+    pub fn new(vm: Arc<VmFd>, max_vcpus: usize, sink: Option<Box<dyn DirtySink>>) -> Self {
+        let slots = (0..max_vcpus).map(|_| None).collect();
+        let harvested = (0..max_vcpus).map(|_| AtomicU64::new(0)).collect();
+        Self {
+            vm,
+            slots: Mutex::new(slots),
+            harvested,
+            sink,
+        }
+    }
+
+    /// Puts in the ring of a vCPU that was just created.
+    pub fn insert(&self, vcpu: usize, ring: DirtyRing) {
+        self.lock()[vcpu] = Some(Slot { ring, hold: 0 });
+    }
+
+    /// How many harvested entries of a vCPU's ring to hold back from reset, from the next reap on.
+    pub fn set_hold(&self, vcpu: usize, entries: u64) {
+        if let Some(slot) = &mut self.lock()[vcpu] {
+            slot.hold = entries;
+        }
+    }
+
+    /// Harvests, releases and resets; returns the pages harvested.
+    pub fn reap(&self, whose: Whose) -> Result<Pages, Error> {
+        let mut slots = self.lock();
+        let range = match whose {
+            Whose::One(vcpu) => vcpu..vcpu + 1,
+            Whose::All => 0..slots.len(),
+        };
+        let (mut pages, mut released) = (0, 0);
+        for vcpu in range {
+            let Some(Slot { ring, hold }) = &mut slots[vcpu] else {
+                continue;
+            };
+            let harvested = match &self.sink {
+                None => ring.harvest(|_| ()),
+                Some(sink) => ring.harvest(|page| sink.dirty(vcpu, page)),
+            };
+            released += ring.release(*hold);
+            self.harvested[vcpu].fetch_add(harvested, Ordering::Relaxed);
+            pages += harvested;
+        }
+        if released > 0 {
+            reset_dirty_rings(&self.vm, released)?;
+        }
+        Ok(Pages(pages))
+    }
+
+    /// Pages harvested from a vCPU's ring so far.
+    pub fn harvested(&self, vcpu: usize) -> Pages {
+        Pages(self.harvested[vcpu].load(Ordering::Relaxed))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Option<Slot>>> {
+        // A thread that panicked while reaping leaves the counters of its ring consistent: the next reap goes on.
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

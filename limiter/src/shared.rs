@@ -1,0 +1,47 @@
+//! What the threads of one machine share.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::{clock::Clock, control::Control, kvm::Error, limits::Limits, rings::Rings, stats::Books};
+
+/// One vCPU, as seen by every thread.
+#[derive(Debug, Default)]
+pub(crate) struct VcpuShared {
+    pub(crate) control: Control,
+    pub(crate) books: Books,
+}
+
+/// One machine, as seen by every thread.
+pub(crate) struct Shared {
+    pub(crate) clock: Clock,
+    pub(crate) rings: Rings,
+    pub(crate) vcpus: Vec<VcpuShared>,
+    pub(crate) limits: Limits,
+    /// The first error that a thread ended with.
+    failure: Mutex<Option<Error>>,
+}
+
+impl Shared {
+    pub(crate) fn new(clock: Clock, rings: Rings, max_vcpus: usize) -> Self {
+        let vcpus = (0..max_vcpus).map(|_| VcpuShared::default()).collect();
+        Self {
+            clock,
+            rings,
+            vcpus,
+            limits: Limits::new(max_vcpus),
+            failure: Mutex::new(None),
+        }
+    }
+
+    /// Keeps the first error; those that follow are its consequences.
+    pub(crate) fn fail(&self, error: Error) {
+        self.failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(error);
+    }
+
+    pub(crate) fn take_failure(&self) -> Option<Error> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}

@@ -1,0 +1,106 @@
+//! A machine of the rig's guests, as small as a test needs it.
+
+use std::time::{Duration, Instant};
+
+use dirtyrig_guests::{
+    Program, Region as Pattern, VcpuBlock,
+    image::{LowMemory, REGION_BASE},
+};
+use dirtyrig_limiter::{
+    kvm::{
+        caps::RingSize,
+        memory::{HugePages, Region},
+        vcpu::Entry,
+    },
+    law::LimiterKind,
+    machine::{LimiterSpec, Machine, MachineSpec},
+    rings::DirtySink,
+    units::PAGE_SIZE,
+};
+
+/// What a test's machine is made of.
+pub struct Small {
+    pub ring: u32,
+    pub pages_each: u64,
+    pub programs: Vec<Program>,
+    pub limiter: LimiterKind,
+    pub period: Duration,
+}
+
+impl Small {
+    /// One sequential writer on 64 MiB under `limiter`.
+    pub fn new(ring: u32, limiter: LimiterKind) -> Self {
+        Self {
+            ring,
+            pages_each: 16384,
+            programs: vec![Program::Sequential],
+            limiter,
+            period: Duration::from_millis(500),
+        }
+    }
+
+    /// The machine, its programs configured, no vCPU plugged.
+    pub fn build(&self, sink: Option<Box<dyn DirtySink>>) -> Machine {
+        let vcpus = self.programs.len() as u64;
+        let data = Region {
+            gpa: REGION_BASE,
+            bytes: vcpus * self.pages_each * PAGE_SIZE,
+            logged: true,
+        };
+        let low = LowMemory::build(&self.programs, data.gpa + data.bytes).expect("a small guest fits");
+        let region = Region {
+            gpa: 0,
+            bytes: low.bytes.len() as u64,
+            logged: false,
+        };
+        let entries = low.entries.iter().map(|entry| Entry {
+            rip: entry.rip,
+            rdi: entry.rdi,
+            rsp: entry.rsp,
+            cr3: entry.cr3,
+        });
+        let machine = Machine::new(MachineSpec {
+            ring: RingSize::new(self.ring).expect("a valid size"),
+            regions: vec![region, data],
+            huge: HugePages::Never,
+            entries: entries.collect(),
+            limiter: LimiterSpec {
+                kind: self.limiter,
+                period: self.period,
+                max_stall: Duration::from_millis(5),
+            },
+            sink,
+        })
+        .expect("KVM works here");
+        machine
+            .memory()
+            .write(0, &low.bytes)
+            .expect("low memory is the guest's");
+        for (vcpu, program) in self.programs.iter().enumerate() {
+            let gpa = REGION_BASE + vcpu as u64 * self.pages_each * PAGE_SIZE;
+            let pattern = Pattern {
+                gpa,
+                pages: self.pages_each,
+            };
+            program.configure(block(&machine, vcpu), pattern, 1 + vcpu as u64, machine.tsc_hz());
+        }
+        machine
+    }
+}
+
+/// The block that a vCPU shares with the host.
+pub fn block(machine: &Machine, vcpu: usize) -> &VcpuBlock {
+    machine
+        .memory()
+        .block(LowMemory::block_gpa(vcpu))
+        .expect("blocks are in low memory")
+}
+
+/// Waits until `done` holds; fails the test if it never does.
+pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !done() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "{what} never happened");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

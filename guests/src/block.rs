@@ -16,6 +16,10 @@
 //! A counter never runs ahead. It may lag by one: a write that faulted (a dirty fault, a ring-full exit) is logged
 //! before it is made, and made before it is counted.
 //!
+//! # What may change while the guest runs
+//! `iteration` and what is marked *live*. Everything else belongs to a pass: [`park`](VcpuBlock::park) the program and
+//! see a pass end, or stop the vCPU, before it gets other parameters or another region.
+//!
 //! The block must live in memory that is not dirty-logged.
 
 use std::{
@@ -60,7 +64,7 @@ pub struct VcpuBlock {
     pub hot_share: AtomicU64,
     /// `mix`: the share of accesses that write, of [`SHARE_ONE`]. Live.
     pub write_share: AtomicU64,
-    /// `burst`: pages written before each pause. Live, from the next burst on.
+    /// `burst`: pages written before each pause; above 0. Live, from the next burst on.
     pub burst_pages: AtomicU64,
     /// `burst`: length of the pause in TSC ticks. Live, from the next pause on.
     pub pause_ticks: AtomicU64,

@@ -157,3 +157,95 @@ pub enum ImageError {
         memory_end: u64,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn build(memory_end: u64) -> LowMemory {
+        LowMemory::build(&[Program::Sequential, Program::Reader], memory_end).unwrap()
+    }
+
+    fn word(image: &LowMemory, gpa: u64) -> u64 {
+        u64::from_le_bytes(image.bytes[gpa as usize..][..8].try_into().unwrap())
+    }
+
+    /// Walks the page tables as the processor would.
+    fn translate(image: &LowMemory, address: u64) -> Option<u64> {
+        let user_writable = 0b111;
+        let mut table = image.entries[0].cr3;
+        for shift in [39, 30] {
+            let entry = word(image, table + (address >> shift) % 512 * 8);
+            if entry & user_writable != user_writable {
+                return None;
+            }
+            table = entry & !0xfff;
+        }
+        let entry = word(image, table + (address >> 21) % 512 * 8);
+        (entry & 0xe7 == 0xe7).then_some((entry & !0x1f_ffff) | (address & 0x1f_ffff))
+    }
+
+    #[test]
+    fn memory_is_mapped_to_itself_up_to_its_end() {
+        for memory_end in [
+            LOW_MEMORY_BYTES,
+            REGION_BASE + PAGE_SIZE,
+            GIB,
+            GIB + 1,
+            3 * GIB,
+            MAX_MEMORY_END,
+        ] {
+            let image = build(memory_end);
+            assert_eq!(image.bytes.len() as u64, LOW_MEMORY_BYTES);
+            for address in [0, 0x1234, LOW_MEMORY_BYTES - 1, memory_end / 2, memory_end - 1] {
+                assert_eq!(translate(&image, address), Some(address), "end {memory_end:#x}");
+            }
+            assert_eq!(
+                translate(&image, memory_end.next_multiple_of(LARGE_PAGE)),
+                None,
+                "end {memory_end:#x}"
+            );
+        }
+    }
+
+    #[test]
+    fn entries_lead_to_code_block_and_stack() {
+        let programs = [Program::Replay, Program::Random, Program::Replay];
+        let image = LowMemory::build(&programs, GIB).unwrap();
+        for (vcpu, (program, entry)) in programs.iter().zip(&image.entries).enumerate() {
+            let code = program.code();
+            assert_eq!(&image.bytes[entry.rip as usize..][..code.len()], code);
+            assert_eq!(entry.rdi, LowMemory::block_gpa(vcpu));
+            assert!(entry.rdi.is_multiple_of(PAGE_SIZE));
+            assert!(
+                image.bytes[entry.rdi as usize..][..PAGE_SIZE as usize]
+                    .iter()
+                    .all(|&byte| byte == 0)
+            );
+            assert!(entry.rsp.is_multiple_of(16));
+            // What is plugged later starts in the same way.
+            assert_eq!(LowMemory::entry(vcpu, program), *entry);
+        }
+        let last = LowMemory::entry(MAX_VCPUS - 1, &Program::Reader);
+        assert!(last.rsp <= BLOCKS && last.rdi + PAGE_SIZE <= LOW_MEMORY_BYTES);
+    }
+
+    #[test]
+    fn legacy_low_memory_and_the_boot_image_stay_free() {
+        let image = build(MAX_MEMORY_END);
+        assert!(image.bytes[..PAGE_TABLES as usize].iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn what_can_not_be_built_is_refused() {
+        let vcpus = [Program::Random; MAX_VCPUS + 1];
+        assert!(LowMemory::build(&vcpus[1..], GIB).is_ok());
+        let error = LowMemory::build(&vcpus, GIB).unwrap_err();
+        assert_eq!(error.to_string(), "65 vCPUs are too many for a guest: give at most 64");
+        for memory_end in [0, LOW_MEMORY_BYTES - 1, MAX_MEMORY_END + 1, u64::MAX] {
+            let error = LowMemory::build(&[], memory_end).unwrap_err();
+            assert_eq!(error, ImageError::MemoryEnd { memory_end });
+            assert!(error.to_string().contains(&format!("{memory_end:#x}")), "{error}");
+        }
+    }
+}

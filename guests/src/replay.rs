@@ -46,3 +46,49 @@ pub fn table(writes: impl IntoIterator<Item = (u32, u64)>) -> Vec<u64> {
 fn entry(page: u32, delay: u32) -> u64 {
     u64::from(delay) << 32 | u64::from(page)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(entry: u64) -> (u32, u64) {
+        (entry as u32, entry >> 32)
+    }
+
+    #[test]
+    fn delays_are_from_entry_to_entry() {
+        let table = table([(7, 0), (3, 64), (7, 64), (0, 640)]);
+        let entries: Vec<_> = table.into_iter().map(decode).collect();
+        assert_eq!(entries, [(7, 0), (3, 1), (7, 0), (0, 9)]);
+    }
+
+    #[test]
+    fn rounding_does_not_add_up() {
+        // 1000 writes, 100 ticks apart: none may be due a unit or more off its tick.
+        let table = table((0..1000).map(|n| (n, u64::from(n) * 100)));
+        let mut due = 0;
+        for (n, entry) in table.into_iter().enumerate() {
+            due += decode(entry).1 * TICKS_PER_UNIT;
+            assert!(
+                (n as u64 * 100).abs_diff(due) < TICKS_PER_UNIT,
+                "write {n} is due at {due}"
+            );
+        }
+    }
+
+    #[test]
+    fn time_does_not_step_back() {
+        let entries: Vec<_> = table([(1, 6400), (2, 640), (3, 6400)])
+            .into_iter()
+            .map(decode)
+            .collect();
+        assert_eq!(entries, [(1, 100), (2, 0), (3, 0)]);
+    }
+
+    #[test]
+    fn a_long_delay_is_split() {
+        let longest = u64::from(u32::MAX);
+        let entries: Vec<_> = table([(1, (2 * longest + 5) * 64)]).into_iter().map(decode).collect();
+        assert_eq!(entries, [(NO_PAGE, longest), (NO_PAGE, longest), (1, 5)]);
+    }
+}

@@ -18,7 +18,7 @@ super::program! {
         "test rbx, rbx",
         "jnz 4f",
         "mov rbx, [rdi + {burst_pages}]",
-        ".balign 16",
+        ".balign 16, 0x90",
         "4: mov rdx, [rdi + {iteration}]",
         "mov [rsi], rdx",
         "inc r8",

@@ -26,7 +26,7 @@ super::program! {
         "test rbx, rbx",
         "jnz 4f",
         "mov rbx, [rdi + {seed}]",
-        ".balign 16",
+        ".balign 16, 0x90",
         "4: mov rax, rbx",
         "shl rax, 13",
         "xor rbx, rax",

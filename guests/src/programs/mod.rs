@@ -8,6 +8,7 @@
 //! - `region_pages` is read first at each pass. While it is 0 the program waits; what it reads afterwards is at least
 //!   as new, because loads stay in order.
 //! - A write stores `iteration` into the first word of the page.
+//! - Padding before a loop is spelt out as NOPs (0x90): in a section of data the assembler would fill with zeros.
 //! - Due times are compared by the sign of the difference, so that a TSC that wraps does no harm.
 
 mod burst;

@@ -11,7 +11,7 @@ super::program! {
         "test rcx, rcx",
         "jz 2b",
         "mov rax, [rdi + {region_gpa}]",
-        ".balign 16",
+        ".balign 16, 0x90",
         "4: mov rdx, [rdi + {iteration}]",
         "mov [rax], rdx",
         "inc r8",

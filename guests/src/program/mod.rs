@@ -1,12 +1,15 @@
-//! Which pattern a vCPU follows, as it is written on the command line.
+//! Which pattern a vCPU follows, and what that means for its block.
 
-use std::{fmt, str::FromStr, sync::atomic::Ordering::Relaxed, time::Duration};
+mod text;
+
+use std::{fmt, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use crate::{
     PAGE_SIZE,
     block::{Region, SHARE_ONE, VcpuBlock},
     programs,
 };
+pub use text::ProgramError;
 
 /// The pattern in which a vCPU writes and reads the pages of its region.
 ///
@@ -118,6 +121,8 @@ impl Program {
 
     /// Writes the program's parameters into a vCPU's block and hands it its region, upon which a waiting guest starts.
     ///
+    /// The program must be waiting, or its vCPU stopped: a pass that is under way would mix old and new.
+    ///
     /// `seed` may be any number; `tsc_hz` is the frequency of the guest's TSC. The counters are left alone. `iteration`
     /// is set to 1 if it is 0, so that a page which was written can be told from one which was not.
     pub fn configure(&self, block: &VcpuBlock, region: Region, seed: u64, tsc_hz: u64) {
@@ -169,136 +174,76 @@ fn spread(seed: u64) -> u64 {
     (x ^ (x >> 31)).max(1)
 }
 
-impl fmt::Display for Program {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Sequential => f.write_str("sequential"),
-            Self::Random => f.write_str("random"),
-            Self::HotCold { pages, writes } => write!(f, "hot-cold:{pages}/{writes}"),
-            Self::Burst { pages, pause } => {
-                write!(f, "burst:{pages}/")?;
-                match pause.as_micros() {
-                    us if us % 1_000_000 == 0 => write!(f, "{}s", us / 1_000_000),
-                    us if us % 1_000 == 0 => write!(f, "{}ms", us / 1_000),
-                    us => write!(f, "{us}us"),
-                }
-            }
-            Self::Reader => f.write_str("reader"),
-            Self::Mix { writes } => write!(f, "mix:{writes}"),
-            Self::Paced { mib_per_sec } => write!(f, "paced:{mib_per_sec}"),
-            Self::Replay => f.write_str("replay"),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TSC_HZ: u64 = 3_000_000_000;
+
+    fn configured(program: &str, pages: u64) -> VcpuBlock {
+        let block = VcpuBlock::default();
+        let program: Program = program.parse().unwrap();
+        program.configure(&block, Region { gpa: 1 << 24, pages }, 1, TSC_HZ);
+        block
+    }
+
+    #[test]
+    fn every_program_gets_its_region_and_a_value_to_write() {
+        let block = configured("sequential", 77);
+        assert_eq!(block.region_gpa.load(Relaxed), 1 << 24);
+        assert_eq!(block.region_pages.load(Relaxed), 77);
+        assert_eq!(block.iteration.load(Relaxed), 1);
+        assert_eq!(block.catch_up_ticks.load(Relaxed), TSC_HZ / 100);
+    }
+
+    #[test]
+    fn counters_and_iteration_survive() {
+        let block = VcpuBlock::default();
+        block.pages_written.store(5, Relaxed);
+        block.iteration.store(9, Relaxed);
+        Program::Random.configure(&block, Region { gpa: 0, pages: 1 }, 1, TSC_HZ);
+        assert_eq!(block.pages_written.load(Relaxed), 5);
+        assert_eq!(block.iteration.load(Relaxed), 9);
+    }
+
+    #[test]
+    fn there_is_always_a_hot_page_and_never_a_cold_one_missing() {
+        let hot = |program, pages| {
+            let block = configured(program, pages);
+            (block.hot_pages.load(Relaxed), block.hot_share.load(Relaxed))
+        };
+        assert_eq!(hot("hot-cold:10/50", 1000), (100, SHARE_ONE / 2));
+        assert_eq!(hot("hot-cold:10/50", 5), (1, SHARE_ONE / 2));
+        assert_eq!(hot("hot-cold:10/50", 1), (1, SHARE_ONE));
+        assert_eq!(hot("hot-cold:100/0", 5), (5, SHARE_ONE));
+    }
+
+    #[test]
+    fn times_become_ticks() {
+        assert_eq!(configured("burst:8/2ms", 9).pause_ticks.load(Relaxed), 6_000_000);
+        // 100 MiB/s is 25,600 pages a second.
+        let block = configured("paced:100", 9);
+        assert_eq!(block.page_ticks.load(Relaxed), 117_187);
+        assert_eq!(block.page_ticks_fraction.load(Relaxed), 1 << 63);
+        // The slowest and the fastest rate that can be written.
+        assert_eq!(configured("paced:0.001", 9).page_ticks.load(Relaxed), 11_718_750_000);
+        assert_eq!(configured("paced:1000000", 9).page_ticks.load(Relaxed), 11);
+    }
+
+    #[test]
+    fn no_seed_is_one_that_xorshift_stays_on() {
+        // The number that the finaliser would turn into 0.
+        let zero = 0_u64.wrapping_sub(0x9e37_79b9_7f4a_7c15);
+        assert_eq!(spread(zero), 1);
+        assert_ne!(spread(0), spread(1));
+    }
+
+    #[test]
+    fn every_program_has_code_of_its_own() {
+        let codes: std::collections::HashSet<&[u8]> = programs::CODE.iter().map(|code| code()).collect();
+        assert_eq!(codes.len(), Program::NAMES.len());
+        for code in codes {
+            assert!((32..=PAGE_SIZE as usize).contains(&code.len()), "{} bytes", code.len());
         }
     }
-}
-
-impl FromStr for Program {
-    type Err = ProgramError;
-
-    fn from_str(text: &str) -> Result<Self, ProgramError> {
-        let (name, argument) = match text.split_once(':') {
-            Some((name, argument)) => (name, Some(argument)),
-            None => (text, None),
-        };
-        let plain = |program: Self| match argument {
-            None => Ok(program),
-            Some(argument) => Err(ProgramError::UnexpectedArgument {
-                name: name.to_owned(),
-                argument: argument.to_owned(),
-            }),
-        };
-        let bad = |form: &'static str, example: &'static str| ProgramError::BadArgument {
-            program: text.to_owned(),
-            form,
-            example,
-        };
-        match name {
-            "sequential" => plain(Self::Sequential),
-            "random" => plain(Self::Random),
-            "reader" => plain(Self::Reader),
-            "replay" => plain(Self::Replay),
-            "hot-cold" => argument.and_then(hot_cold).ok_or_else(|| {
-                bad(
-                    "`hot-cold:PAGES/WRITES`, both in percent: PAGES from 1 to 100, WRITES from 0 to 100",
-                    "hot-cold:10/90",
-                )
-            }),
-            "burst" => argument.and_then(burst).ok_or_else(|| {
-                bad(
-                    "`burst:PAGES/PAUSE`, PAGES above 0, PAUSE a whole number of us, ms or s up to an hour",
-                    "burst:4096/200ms",
-                )
-            }),
-            "mix" => argument
-                .and_then(percent)
-                .map(|writes| Self::Mix { writes })
-                .ok_or_else(|| bad("`mix:WRITES`, in percent from 0 to 100", "mix:30")),
-            "paced" => argument
-                .and_then(rate)
-                .map(|mib_per_sec| Self::Paced { mib_per_sec })
-                .ok_or_else(|| bad("`paced:RATE`, in MiB/s, from 0.001 to 1000000", "paced:100")),
-            _ => Err(ProgramError::Unknown { name: name.to_owned() }),
-        }
-    }
-}
-
-fn hot_cold(argument: &str) -> Option<Program> {
-    let (pages, writes) = argument.split_once('/')?;
-    let pages = percent(pages).filter(|pages| pages.get() > 0)?;
-    Some(Program::HotCold {
-        pages,
-        writes: percent(writes)?,
-    })
-}
-
-fn burst(argument: &str) -> Option<Program> {
-    let (pages, pause) = argument.split_once('/')?;
-    let pages = pages.parse().ok().filter(|&pages| pages > 0)?;
-    let digits = pause.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit_us = match &pause[digits.len()..] {
-        "us" => 1,
-        "ms" => 1_000,
-        "s" => 1_000_000,
-        _ => return None,
-    };
-    let micros = digits.parse::<u64>().ok()?.checked_mul(unit_us)?;
-    let pause = Duration::from_micros(micros);
-    (pause <= Duration::from_hours(1)).then_some(Program::Burst { pages, pause })
-}
-
-fn percent(text: &str) -> Option<Percent> {
-    text.parse().ok().and_then(Percent::new)
-}
-
-/// The bounds keep the ticks of a page, and those of a second, within what 64 bits hold of any TSC.
-fn rate(text: &str) -> Option<f64> {
-    text.parse().ok().filter(|rate| (0.001..=1e6).contains(rate))
-}
-
-/// Why a text names no program.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ProgramError {
-    /// No program of this name.
-    #[error("unknown guest `{name}`: expected one of {}", Program::NAMES.map(|(spelling, _)| spelling).join(", "))]
-    Unknown {
-        /// The name that was given.
-        name: String,
-    },
-    /// An argument after a program that takes none.
-    #[error("guest `{name}` takes no argument, but `{argument}` was given: write `{name}`")]
-    UnexpectedArgument {
-        /// The program.
-        name: String,
-        /// What followed its colon.
-        argument: String,
-    },
-    /// An argument that is missing, malformed or out of range.
-    #[error("can't read guest `{program}`: expected {form}, such as `{example}`")]
-    BadArgument {
-        /// The text that was given.
-        program: String,
-        /// What is expected.
-        form: &'static str,
-        /// A program that would be accepted.
-        example: &'static str,
-    },
 }

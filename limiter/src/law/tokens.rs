@@ -132,13 +132,13 @@ mod tests {
     fn a_rate_times_a_time_is_exact() {
         // 0.25 MiB/s is 64 pages a second: one in 15.625 ms.
         let slow = rate(0.25);
-        assert_eq!(slow.during(Duration::from_nanos(15_625_000)), Tokens::ONE_PAGE);
+        assert_eq!(slow.during(Duration::from_micros(15625)), Tokens::ONE_PAGE);
         assert_eq!(slow.during(Duration::from_nanos(15_624_999)).whole_pages(), Pages(0));
-        assert_eq!(slow.time_for(Tokens::ONE_PAGE), Duration::from_nanos(15_625_000));
+        assert_eq!(slow.time_for(Tokens::ONE_PAGE), Duration::from_micros(15625));
         // 10 GiB/s is 2,621,440 pages a second.
         let fast = rate(10_240.0);
         assert_eq!(
-            fast.during(Duration::from_secs(3600)).whole_pages(),
+            fast.during(Duration::from_hours(1)).whole_pages(),
             Pages(2_621_440 * 3600)
         );
         assert_eq!(fast.time_for(Pages(2_621_440).into()), Duration::from_secs(1));

@@ -223,7 +223,7 @@ proptest! {
         }
         for (from, (start, before)) in history.iter().enumerate() {
             for (end, after) in &history[from..] {
-                let seconds = (*end - *start).as_secs_f64();
+                let seconds = (*end).checked_sub(*start).unwrap().as_secs_f64();
                 let total: u64 = after.iter().sum::<u64>() - before.iter().sum::<u64>();
                 prop_assert!(total as f64 <= mib_per_sec * 256.0 * seconds * 1.000_001 + burst as f64);
                 for (vcpu, cap) in caps.iter().enumerate() {

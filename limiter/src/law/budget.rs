@@ -118,4 +118,6 @@ pub(super) fn resume_level(refill: Tokens) -> Tokens {
 }
 
 #[cfg(test)]
+mod guest_tests;
+#[cfg(test)]
 mod tests;

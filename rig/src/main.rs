@@ -1,4 +1,6 @@
 //! Runs KVM guests under dirty-rate limiters and shows what the limiters did.
-mod engine;
-mod recording;
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dirtyrig_rig::cli::main()
+}

@@ -1,2 +1,21 @@
 //! Runs one cell: a target, a limiter, a script, and the sampler that records both.
+
+pub mod cell;
+pub mod interrupt;
+mod sampler;
+#[cfg(test)]
+pub mod simulated;
+pub mod spec;
 pub mod target;
+
+use self::{spec::VmSpec, target::Target};
+
+/// The run was ended by ctrl-c or SIGTERM before it was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("interrupted")]
+pub struct Interrupted;
+
+/// Builds the VM that `spec` asks for and starts its plugged vCPUs, unlimited.
+pub fn build_target(spec: &VmSpec) -> anyhow::Result<Box<dyn Target>> {
+    anyhow::bail!("this build has no VM to run ring {} on", spec.ring.entries())
+}

@@ -1,2 +1,36 @@
-//! What a run leaves behind.
+//! What a run leaves behind: a folder with a manifest, the samples, the summary of each finished cell, and the stalls.
+//!
+//! ```text
+//! DIR/manifest.json   what ran, where, and which cells were planned
+//! DIR/samples.csv     rates over time; rows of a cell come before its summary
+//! DIR/stalls.hlog     histograms of the pauses, in HdrHistogram's log format
+//! DIR/summary.csv     the commit point: a cell is finished when one row for each of its vCPUs is here
+//! ```
+//!
+//! Every file is only ever appended to, whole rows at a time, so that a crash leaves at most one torn last row. A row
+//! counts when its line end is there. Rows of a cell that has no summary are leftovers: [`Recording`] keeps them apart
+//! and [`Recorder::resume`] removes them.
+
+mod error;
+mod journal;
+mod manifest;
+mod reader;
 pub mod schema;
+mod stalls;
+mod table;
+mod writer;
+
+pub use error::RecordingError;
+pub use manifest::{Manifest, RowCounts, State};
+pub use reader::{Recording, Torn};
+pub use stalls::{StallInterval, StallKind};
+pub use writer::Recorder;
+
+/// Describes the run; the first file to be written.
+pub const MANIFEST: &str = "manifest.json";
+/// One row a vCPU and sample.
+pub const SAMPLES: &str = "samples.csv";
+/// One row a vCPU and finished cell.
+pub const SUMMARY: &str = "summary.csv";
+/// One line a vCPU, kind and interval.
+pub const STALLS: &str = "stalls.hlog";

@@ -1,18 +1,46 @@
 //! The rows of a recording. Field names are the column names, and column names are a promise: `results/README.md`
-//! documents each.
+//! documents each, with its formula.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{SAMPLES, SUMMARY};
 
 /// Version of the recording's format; raised when a column changes its meaning or goes.
 pub const SCHEMA_VERSION: u32 = 1;
 
+/// A row of one of the tables.
+pub trait Row: Default + Serialize + DeserializeOwned {
+    /// Name of the file that holds such rows.
+    const FILE: &'static str;
+
+    /// The cell that the row belongs to.
+    fn cell(&self) -> u32;
+}
+
+impl Row for Sample {
+    const FILE: &'static str = SAMPLES;
+
+    fn cell(&self) -> u32 {
+        self.cell
+    }
+}
+
+impl Row for Summary {
+    const FILE: &'static str = SUMMARY;
+
+    fn cell(&self) -> u32 {
+        self.cell
+    }
+}
+
 /// One vCPU at one instant of one cell: a row of `samples.csv`.
 ///
 /// Counts are cumulative since the cell's start, so that any window can be recomputed from two rows.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// Which cell of the recording.
     pub cell: u32,
+    /// Index of the vCPU.
     pub vcpu: u32,
     /// Seconds since the cell began to be measured (negative while warming up, unlimited).
     pub t_s: f64,
@@ -26,80 +54,164 @@ pub struct Sample {
     pub guest_read_mib_s: f64,
     /// The throttle in force: sleep a ring-full exit (QEMU laws) or of the last pause (others).
     pub throttle_us: u64,
-    /// Share of the time since the previous sample that the vCPU spent in KVM_RUN.
+    /// Share of the time since the previous sample that the vCPU spent in `KVM_RUN`.
     pub utilisation_pct: f64,
+    /// Pages written, by the guest's own counter.
     pub written_pages: u64,
+    /// Pages only read, by the guest's own counter.
     pub read_pages: u64,
+    /// Pages harvested from the vCPU's ring; one that is dirtied again after a reset counts again.
     pub harvested_pages: u64,
+    /// Exits because the ring was full.
     pub ring_full_exits: u64,
-    /// All exits from KVM_RUN to the VMM, ring-full ones included.
+    /// All exits from `KVM_RUN` to the VMM, ring-full ones included.
     pub exits: u64,
+    /// Sleep asked for.
     pub asked_us: u64,
+    /// Sleep had.
     pub slept_us: u64,
 }
 
 /// Why a cell ended where it did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
+    /// Steady, and at the quota.
     Held,
+    /// Steady at ring bytes / period, which is above the quota.
     FloorBound,
+    /// Steady off the quota, where the law's tolerance lets it be.
     ToleranceBound,
+    /// Steady at the rate that the longest sleep still lets through, which is above the quota.
     CapBound,
+    /// Steady off the quota, and no bound explains it.
+    Missed,
+    /// Swings about a steady mean.
     Oscillating,
+    /// Still moving when its time was up.
+    #[default]
     NotSettled,
+    /// The quota was never reached, or the throttle could never act.
     GuestTooSlow,
+    /// No limit was set.
     Unlimited,
 }
 
 /// One vCPU of one cell, measured over its settled part: a row of `summary.csv`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
+    /// Which cell of the recording.
     pub cell: u32,
+    /// Which repetition of the same settings, from 0.
     pub repetition: u32,
+    /// Name and version of the VMM.
     pub vmm: String,
+    /// Name of the limiter.
     pub limiter: String,
+    /// Name of the program that this vCPU ran.
     pub guest: String,
+    /// Size of a vCPU's dirty ring.
     pub ring_entries: u32,
+    /// The limiter's measuring period.
     pub period_ms: u64,
+    /// How many vCPUs the cell had: as many rows finish it.
     pub vcpus: u32,
+    /// Index of the vCPU.
     pub vcpu: u32,
+    /// Memory of the guest that is dirtied, all vCPUs together.
     pub memory_mib: u64,
+    /// The limit in force at the end, empty for none.
     pub quota_mib_s: Option<f64>,
-    /// Rate of this vCPU before any limit was set, with the ring on.
+    /// Rate of this vCPU before any limit was set, with the ring on; `NaN` where it was not measured.
     pub unlimited_mib_s: f64,
     /// Length of the measured, settled part.
     pub measured_s: f64,
+    /// What the limiter believed: mean of its readings over the measured part.
     pub ring_mib_s: f64,
+    /// Median of the readings.
+    pub ring_median_mib_s: f64,
+    /// Standard deviation of the readings.
     pub ring_sd_mib_s: f64,
+    /// Lower end of the 95 % confidence interval of the mean reading.
     pub ring_ci_low_mib_s: f64,
+    /// Upper end.
     pub ring_ci_high_mib_s: f64,
+    /// The truth: pages written over the length of the measured part.
     pub guest_mib_s: f64,
+    /// Median of the true rate, over bins.
+    pub guest_median_mib_s: f64,
+    /// Standard deviation of the true rate, over bins.
     pub guest_sd_mib_s: f64,
+    /// Lower end of the 95 % confidence interval of the mean true rate.
     pub guest_ci_low_mib_s: f64,
+    /// Upper end.
     pub guest_ci_high_mib_s: f64,
+    /// Width of a bin: the window over which spread, oscillation and settling are judged.
+    pub bin_s: f64,
+    /// Pages only read, over the length of the measured part.
     pub guest_read_mib_s: f64,
+    /// Share of the measured part that the vCPU spent in `KVM_RUN`.
     pub utilisation_pct: f64,
-    /// Empty where it did not settle.
+    /// From the last change of the quota to the settled part; empty where it did not settle.
     pub settle_s: Option<f64>,
+    /// How far the rate went past its settled level before it settled there, as a share of that level.
     pub overshoot_pct: f64,
+    /// Steady-state error: true rate minus quota, empty without a quota.
     pub error_mib_s: Option<f64>,
+    /// The same as a share of the quota.
     pub error_pct: Option<f64>,
+    /// Standard deviation of the true rate as a share of its mean.
     pub oscillation_pct: f64,
+    /// Ring-full exits a second.
     pub ring_full_per_s: f64,
+    /// Pauses in the measured part; where 0, the percentiles below are 0 and mean nothing.
+    pub pauses: u64,
+    /// Median length of a pause, from the exit to the next entry.
     pub stall_p50_us: f64,
+    /// The same, 99th percentile.
     pub stall_p99_us: f64,
+    /// The same, 99.9th percentile.
     pub stall_p999_us: f64,
+    /// The longest pause.
     pub stall_max_us: f64,
-    /// Slept minus asked, a pause.
+    /// Slept minus asked, a pause that was asked for: median. Negative where a sleep was cut short.
     pub lateness_p50_us: f64,
+    /// The same, 99th percentile.
     pub lateness_p99_us: f64,
+    /// Sleep asked for in the measured part.
     pub asked_us: u64,
+    /// Sleep had in the measured part.
     pub slept_us: u64,
-    /// Ring bytes / period.
+    /// Ring bytes / period; 0 where the limiter has no such floor.
     pub predicted_floor_mib_s: f64,
-    /// One percent of the unlimited rate: what the cap of the throttle allows.
+    /// What the cap of the throttle lets through; 0 where the limiter has no cap.
     pub cap_floor_mib_s: f64,
+    /// Whether the quota was held, or why not.
     pub verdict: Verdict,
+    /// The verdict in words, with its figures.
     pub reason: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recording::table;
+
+    #[test]
+    fn column_names_are_the_promised_ones() {
+        assert_eq!(
+            table::columns::<Sample>().join(","),
+            "cell,vcpu,t_s,quota_mib_s,ring_mib_s,guest_mib_s,guest_read_mib_s,throttle_us,utilisation_pct,\
+             written_pages,read_pages,harvested_pages,ring_full_exits,exits,asked_us,slept_us"
+        );
+        assert_eq!(
+            table::columns::<Summary>().join(","),
+            "cell,repetition,vmm,limiter,guest,ring_entries,period_ms,vcpus,vcpu,memory_mib,quota_mib_s,\
+             unlimited_mib_s,measured_s,ring_mib_s,ring_median_mib_s,ring_sd_mib_s,ring_ci_low_mib_s,\
+             ring_ci_high_mib_s,guest_mib_s,guest_median_mib_s,guest_sd_mib_s,guest_ci_low_mib_s,guest_ci_high_mib_s,\
+             bin_s,guest_read_mib_s,utilisation_pct,settle_s,overshoot_pct,error_mib_s,error_pct,oscillation_pct,\
+             ring_full_per_s,pauses,stall_p50_us,stall_p99_us,stall_p999_us,stall_max_us,lateness_p50_us,\
+             lateness_p99_us,asked_us,slept_us,predicted_floor_mib_s,cap_floor_mib_s,verdict,reason"
+        );
+    }
 }

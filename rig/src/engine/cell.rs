@@ -1,0 +1,252 @@
+//! One cell, from its warm-up to its last sample.
+//!
+//! ```text
+//!  -warm_up            0                                              duration
+//!     |----------------|------+------+--------- - - ---------------------|
+//!     unlimited;       limits changes of the script   ends here at the latest, or, where it may,
+//!     its last part    set                            once every limited vCPU has settled and been measured
+//!     is measured
+//! ```
+//!
+//! It runs on the caller's thread. Waits follow an absolute schedule, so that a late sample doesn't delay the next one,
+//! and each of them ends at once when the interrupt is set.
+
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use dirtyrig_limiter::{
+    limit::Which,
+    units::{Pages, Quota},
+};
+
+use super::{
+    Interrupted,
+    interrupt::{Clock, Waited},
+    sampler::Sampler,
+    target::{Stall, Target, VcpuSnapshot},
+};
+use crate::{
+    recording::schema::Sample,
+    scenario::{
+        End, Scenario,
+        script::{Action, Event},
+    },
+};
+
+/// Time between samples: ten of them see the shortest sensible period of a second, and cost nothing to take.
+pub const SAMPLE_EVERY: Duration = Duration::from_millis(100);
+/// Time between lines of the stall log: each is a histogram of its own.
+const STALLS_EVERY: Duration = Duration::from_secs(1);
+
+/// Where the rows of a cell go while it runs.
+pub trait Sink {
+    /// Takes the rows of one sample.
+    fn samples(&mut self, rows: &[Sample]) -> anyhow::Result<()>;
+    /// Takes the stalls of an interval on the cell's clock.
+    fn stalls(&mut self, cell: u32, interval: &Range<Duration>, stalls: &[Stall]) -> anyhow::Result<()>;
+}
+
+/// Who is told how a cell is going.
+pub trait Watch {
+    /// A sample was taken: one row a vCPU.
+    fn sampled(&mut self, rows: &[Sample]);
+    /// A change of the script was made.
+    fn changed(&mut self, event: Event);
+}
+
+/// What a finished cell leaves to be summarised.
+#[derive(Clone, Debug)]
+pub struct CellResult {
+    /// Its number in the recording.
+    pub number: u32,
+    /// Rate of each vCPU in MiB/s before any limit was set, by the guest's counter.
+    pub unlimited_mib_s: Vec<f64>,
+    /// All of its samples.
+    pub samples: Vec<Sample>,
+    /// The stalls since the limits were set; their times are on the cell's clock.
+    pub stalls: Vec<Stall>,
+}
+
+/// Runs cell `number` on `target`. The target goes on running: stopping it is up to whoever started it.
+pub fn run_cell(
+    target: &mut dyn Target,
+    number: u32,
+    scenario: &Scenario,
+    sink: &mut dyn Sink,
+    watch: &mut dyn Watch,
+    clock: &dyn Clock,
+) -> anyhow::Result<CellResult> {
+    let at = target.now();
+    let first = target.snapshot()?;
+    let sampler = Sampler::new(number, scenario.vm.limiter.period, at + scenario.warm_up, at, &first);
+    let run = Run {
+        number,
+        scenario,
+        target,
+        sink,
+        watch,
+        clock,
+        sampler,
+        samples: Vec::new(),
+        stalls: Vec::new(),
+    };
+    run.run((at, first))
+}
+
+struct Run<'a> {
+    number: u32,
+    scenario: &'a Scenario,
+    target: &'a mut dyn Target,
+    sink: &'a mut dyn Sink,
+    watch: &'a mut dyn Watch,
+    clock: &'a dyn Clock,
+    sampler: Sampler,
+    samples: Vec<Sample>,
+    stalls: Vec<Stall>,
+}
+
+/// When a snapshot was taken, by the target's clock, and what it says.
+type Shot = (Duration, Vec<VcpuSnapshot>);
+
+impl Run<'_> {
+    fn run(mut self, first: Shot) -> anyhow::Result<CellResult> {
+        let unlimited_mib_s = self.warm_up(first)?;
+        // Nothing was limited yet, so these are harvests without a throttle.
+        self.target.take_stalls();
+        let zero = self.target.now();
+        let begun = self.clock.now();
+        self.sampler.begin(zero);
+        self.set_first_limits()?;
+        self.measure(zero, begun)?;
+        Ok(CellResult {
+            number: self.number,
+            unlimited_mib_s,
+            samples: self.samples,
+            stalls: self.stalls,
+        })
+    }
+
+    /// Lets the guest run unlimited and returns the rate of each vCPU over the last two thirds of that.
+    fn warm_up(&mut self, first: Shot) -> anyhow::Result<Vec<f64>> {
+        let begun = self.clock.now();
+        let end = begun + self.scenario.warm_up;
+        let measured_from = begun + self.scenario.warm_up / 3;
+        let (mut from, mut last) = (first.clone(), first);
+        let mut next = begun;
+        while next < end {
+            next = (next + SAMPLE_EVERY).min(end);
+            self.wait_until(next)?;
+            last = self.sample()?;
+            if next <= measured_from {
+                from.clone_from(&last);
+            }
+        }
+        let span = last.0.saturating_sub(from.0);
+        let rate = |(now, then): (&VcpuSnapshot, &VcpuSnapshot)| {
+            Pages(now.written_pages - then.written_pages).per(span).unwrap_or_default().0
+        };
+        Ok(last.1.iter().zip(&from.1).map(rate).collect())
+    }
+
+    /// Sets the limits of the start: one command where all are the same, as a user would.
+    fn set_first_limits(&mut self) -> anyhow::Result<()> {
+        let quotas = &self.scenario.quotas;
+        if let Some(&Some(quota)) = quotas.first()
+            && quotas.iter().all(|&other| other == Some(quota))
+        {
+            return self.set(quota, Which::All);
+        }
+        for (vcpu, quota) in quotas.iter().enumerate() {
+            if let Some(quota) = *quota {
+                self.set(quota, Which::One(vcpu))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, quota: Quota, which: Which) -> anyhow::Result<()> {
+        self.target.set_limit(which, quota).with_context(|| format!("can't set a limit of {}", quota.rate()))
+    }
+
+    /// Samples and follows the script until the end.
+    fn measure(&mut self, zero: Duration, begun: Instant) -> anyhow::Result<()> {
+        let scenario = self.scenario;
+        let end = begun + scenario.duration;
+        let mut script = scenario.script.iter().copied().peekable();
+        let mut next_sample = begun + SAMPLE_EVERY;
+        let mut stalls_from = Duration::ZERO;
+        loop {
+            let next_change = script.peek().map(|event| begun + event.at);
+            if let Some(when) = next_change.filter(|&when| when < next_sample) {
+                self.wait_until(when)?;
+                let event = script.next().expect("it was just peeked at");
+                self.change(event)?;
+                continue;
+            }
+            let when = next_sample.min(end);
+            self.wait_until(when)?;
+            let (at, _) = self.sample()?;
+            let t = at.saturating_sub(zero);
+            let done = when == end || (scenario.end == End::WhenMeasured && script.peek().is_none() && self.is_measured());
+            if done || t.saturating_sub(stalls_from) >= STALLS_EVERY {
+                self.keep_stalls(zero, stalls_from..t)?;
+                stalls_from = t;
+            }
+            if done {
+                return Ok(());
+            }
+            // A sample that came late, because the target was slow to answer, is not made up for.
+            while next_sample <= self.clock.now() {
+                next_sample += SAMPLE_EVERY;
+            }
+        }
+    }
+
+    fn change(&mut self, event: Event) -> anyhow::Result<()> {
+        let target = &mut self.target;
+        match event.action {
+            Action::Set(quota, which) => target.set_limit(which, quota),
+            Action::Cancel(which) => target.cancel_limit(which),
+            Action::Plug(vcpu) => target.plug(vcpu),
+            Action::Unplug(vcpu) => target.unplug(vcpu),
+        }
+        .with_context(|| format!("the change `{event}` failed"))?;
+        self.watch.changed(event);
+        Ok(())
+    }
+
+    fn sample(&mut self) -> anyhow::Result<Shot> {
+        let at = self.target.now();
+        let shots = self.target.snapshot()?;
+        let limits = self.target.query()?;
+        let rows = self.sampler.rows(at, &shots, &limits);
+        self.sink.samples(&rows)?;
+        self.watch.sampled(&rows);
+        self.samples.extend(rows);
+        Ok((at, shots))
+    }
+
+    fn keep_stalls(&mut self, zero: Duration, interval: Range<Duration>) -> anyhow::Result<()> {
+        let mut stalls = self.target.take_stalls();
+        for stall in &mut stalls {
+            stall.at = stall.at.saturating_sub(zero);
+        }
+        self.sink.stalls(self.number, &interval, &stalls)?;
+        self.stalls.append(&mut stalls);
+        Ok(())
+    }
+
+    fn is_measured(&self) -> bool {
+        false
+    }
+
+    fn wait_until(&self, when: Instant) -> Result<(), Interrupted> {
+        match self.clock.wait_until(when) {
+            Waited::Reached => Ok(()),
+            Waited::Interrupted => Err(Interrupted),
+        }
+    }
+}

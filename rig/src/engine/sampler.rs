@@ -1,0 +1,190 @@
+//! Turns snapshots into the rows of `samples.csv`.
+
+use std::{collections::VecDeque, time::Duration};
+
+use dirtyrig_limiter::{
+    limit::LimitInfo,
+    units::{PAGES_PER_MIB, Pages},
+};
+
+use super::target::VcpuSnapshot;
+use crate::recording::schema::Sample;
+
+/// What has been seen of one vCPU.
+struct Seen {
+    /// Its snapshots of the last period, oldest first; never empty after the first.
+    recent: VecDeque<(Duration, VcpuSnapshot)>,
+    /// The first snapshot: rows count from it.
+    base: VcpuSnapshot,
+}
+
+/// The sampler of one cell.
+pub(super) struct Sampler {
+    cell: u32,
+    period: Duration,
+    /// When the cell began to be measured, by the target's clock; none while it warms up.
+    zero: Option<Duration>,
+    /// When warming up will be over, by the target's clock.
+    expected_zero: Duration,
+    seen: Vec<Seen>,
+}
+
+impl Sampler {
+    /// A sampler whose rows start from `first`, taken at `at`; the cell is to begin at `expected_zero`.
+    pub(super) fn new(
+        cell: u32,
+        period: Duration,
+        expected_zero: Duration,
+        at: Duration,
+        first: &[VcpuSnapshot],
+    ) -> Self {
+        let seen = first.iter().map(|&base| Seen { recent: VecDeque::from([(at, base)]), base }).collect();
+        Self { cell, period, zero: None, expected_zero, seen }
+    }
+
+    /// From now on, time is counted from `at`.
+    pub(super) fn begin(&mut self, at: Duration) {
+        self.zero = Some(at);
+    }
+
+    /// The rows of a snapshot taken at `at`; `limits` are what the limiter says at the same time.
+    pub(super) fn rows(&mut self, at: Duration, shots: &[VcpuSnapshot], limits: &[LimitInfo]) -> Vec<Sample> {
+        let t_s = at.as_secs_f64() - self.zero.unwrap_or(self.expected_zero).as_secs_f64();
+        let (cell, period) = (self.cell, self.period);
+        let limit_of = |vcpu| limits.iter().find(|limit| limit.vcpu == vcpu);
+        self.seen
+            .iter_mut()
+            .zip(shots)
+            .enumerate()
+            .map(|(vcpu, (seen, shot))| seen.row(cell, vcpu, t_s, period, at, shot, limit_of(vcpu)))
+            .collect()
+    }
+}
+
+impl Seen {
+    #[expect(clippy::too_many_arguments, reason = "what a row is made of")]
+    fn row(
+        &mut self,
+        cell: u32,
+        vcpu: usize,
+        t_s: f64,
+        period: Duration,
+        at: Duration,
+        shot: &VcpuSnapshot,
+        limit: Option<&LimitInfo>,
+    ) -> Sample {
+        let (last_at, last) = *self.recent.back().expect("the first snapshot stays until there is a newer one");
+        let seconds = at.saturating_sub(last_at).as_secs_f64();
+        let rate = |now: u64, then: u64| if seconds > 0.0 { mib(now - then) / seconds } else { 0.0 };
+        self.recent.push_back((at, *shot));
+        // The oldest that is kept is at least a period old, so that the harvests of a whole period lie after it.
+        while self.recent.len() > 2 && at.saturating_sub(self.recent[1].0) >= period {
+            self.recent.pop_front();
+        }
+        Sample {
+            cell,
+            vcpu: vcpu as u32,
+            t_s,
+            quota_mib_s: limit.map(|limit| limit.quota.mib_per_sec()),
+            ring_mib_s: self.believed(limit, t_s < period.as_secs_f64()),
+            guest_mib_s: rate(shot.written_pages, last.written_pages),
+            guest_read_mib_s: rate(shot.read_pages, last.read_pages),
+            throttle_us: micros(shot.throttle),
+            utilisation_pct: if seconds > 0.0 {
+                100.0 * (shot.in_guest.saturating_sub(last.in_guest)).as_secs_f64() / seconds
+            } else {
+                0.0
+            },
+            written_pages: shot.written_pages - self.base.written_pages,
+            read_pages: shot.read_pages - self.base.read_pages,
+            harvested_pages: shot.harvested_pages - self.base.harvested_pages,
+            ring_full_exits: shot.ring_full_exits - self.base.ring_full_exits,
+            exits: shot.exits - self.base.exits,
+            asked_us: micros(shot.asked.saturating_sub(self.base.asked)),
+            slept_us: micros(shot.slept.saturating_sub(self.base.slept)),
+        }
+    }
+
+    /// The limiter's own last reading; what was harvested over the last period where it has none: of a vCPU that has no
+    /// limit, and before its first period has ended.
+    fn believed(&self, limit: Option<&LimitInfo>, first_period: bool) -> f64 {
+        if let Some(limit) = limit
+            && !(first_period && limit.current.0 == 0.0)
+        {
+            return limit.current.0;
+        }
+        let (Some((from, old)), Some((to, new))) = (self.recent.front(), self.recent.back()) else {
+            return 0.0;
+        };
+        Pages(new.harvested_pages - old.harvested_pages).per(to.saturating_sub(*from)).unwrap_or_default().0
+    }
+}
+
+fn mib(pages: u64) -> f64 {
+    pages as f64 / PAGES_PER_MIB as f64
+}
+
+fn micros(length: Duration) -> u64 {
+    length.as_micros() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use dirtyrig_limiter::units::{MibPerSec, Quota};
+
+    use super::*;
+
+    const TENTH: Duration = Duration::from_millis(100);
+
+    fn shot(pages: u64) -> VcpuSnapshot {
+        VcpuSnapshot { written_pages: pages, harvested_pages: pages, in_guest: TENTH / 2, ..VcpuSnapshot::default() }
+    }
+
+    fn sampler(first: &VcpuSnapshot) -> Sampler {
+        Sampler::new(0, 10 * TENTH, 20 * TENTH, TENTH, &[*first])
+    }
+
+    #[test]
+    fn time_is_negative_until_the_cell_begins() {
+        let mut sampler = sampler(&shot(0));
+        assert!((sampler.rows(2 * TENTH, &[shot(0)], &[])[0].t_s + 1.8).abs() < 1e-9);
+        sampler.begin(25 * TENTH);
+        assert!((sampler.rows(26 * TENTH, &[shot(0)], &[])[0].t_s - 0.1).abs() < 1e-9);
+    }
+
+    #[test]
+    fn truth_is_a_rate_over_one_sample_and_counts_start_at_the_first() {
+        let mut sampler = sampler(&shot(1000));
+        sampler.rows(2 * TENTH, &[shot(1256)], &[]);
+        let row = sampler.rows(3 * TENTH, &[shot(1768)], &[]).remove(0);
+        assert!((row.guest_mib_s - 20.0).abs() < 1e-9, "512 pages, 2 MiB, in a tenth of a second");
+        assert_eq!(row.written_pages, 768);
+    }
+
+    #[test]
+    fn without_a_limit_the_ring_reads_a_period_of_harvests() {
+        let mut sampler = sampler(&shot(0));
+        for tenth in 2..=30_u32 {
+            // Harvested once a second, a sample alone would read 0 nine times and 2560 pages once.
+            let pages = u64::from(tenth / 10) * 2560;
+            let row = sampler.rows(tenth * TENTH, &[shot(pages)], &[]).remove(0);
+            assert!(tenth < 12 || (row.ring_mib_s - 10.0).abs() < 1e-6, "{tenth}: {}", row.ring_mib_s);
+        }
+    }
+
+    #[test]
+    fn with_a_limit_the_ring_reads_what_the_limiter_says() {
+        let mut sampler = sampler(&shot(0));
+        sampler.begin(TENTH);
+        let limit = |current| LimitInfo {
+            vcpu: 0,
+            quota: Quota::new(25.0).expect("a quota"),
+            current: MibPerSec(current),
+        };
+        let early = sampler.rows(6 * TENTH, &[shot(1280)], &[limit(0.0)]).remove(0);
+        assert!((early.ring_mib_s - 10.0).abs() < 1e-9, "it has not read anything yet");
+        let later = sampler.rows(16 * TENTH, &[shot(1280)], &[limit(0.0)]).remove(0);
+        assert!(later.ring_mib_s.abs() < 1e-9, "it has read 0");
+        assert_eq!(later.quota_mib_s, Some(25.0));
+    }
+}

@@ -1,0 +1,8 @@
+//! Runs KVM guests under dirty-rate limiters and shows what the limiters did.
+pub mod analysis;
+pub mod cli;
+pub mod commands;
+pub mod engine;
+pub mod recording;
+pub mod scenario;
+pub mod sweep;

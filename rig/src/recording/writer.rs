@@ -1,0 +1,286 @@
+//! Writes a recording as it happens.
+//!
+//! A cell goes `samples and stalls appended -> summary appended -> finished`; the summary is the commit point. Appended
+//! rows are with the operating system at once (they survive kill -9); at a cell's end samples and stalls are forced to
+//! the disk *before* its summary is, so that a summary on the disk always has its samples beside it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File, TryLockError},
+    ops::Range,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{
+    Manifest, RecordingError, RowCounts, SAMPLES, STALLS, SUMMARY, State,
+    journal::{self, Journal},
+    manifest::now_utc,
+    schema::{Row, Sample, Summary},
+    stalls, table,
+};
+use crate::engine::target::Stall;
+
+/// Writes one recording; only one at a time may have a folder.
+#[derive(Debug)]
+pub struct Recorder {
+    dir: PathBuf,
+    manifest: Manifest,
+    finished: BTreeSet<u32>,
+    samples: Journal,
+    stalls: Journal,
+    summaries: Journal,
+    /// Rows of finished cells.
+    rows: RowCounts,
+    /// Rows of the cell that is being run.
+    pending: RowCounts,
+    /// Holds the folder's lock until the recorder is dropped.
+    _lock: File,
+}
+
+impl Recorder {
+    /// Begins a recording in a folder that does not exist yet or is empty.
+    pub fn create(dir: impl Into<PathBuf>, manifest: Manifest) -> Result<Self, RecordingError> {
+        let dir = dir.into();
+        fs::create_dir_all(&dir).map_err(|source| RecordingError::write(&dir, source))?;
+        let lock = lock(&dir)?;
+        let mut entries = fs::read_dir(&dir).map_err(|source| RecordingError::read(&dir, source))?;
+        if entries.next().is_some() {
+            return Err(RecordingError::FolderNotEmpty { dir });
+        }
+        Self::open(dir, manifest, BTreeSet::new(), RowCounts::default(), lock)
+    }
+
+    /// Continues a recording after an interruption: a torn last row goes, and so do the rows of cells that were not
+    /// finished, because those cells will be run again from their start.
+    pub fn resume(dir: impl Into<PathBuf>) -> Result<Self, RecordingError> {
+        let dir = dir.into();
+        let mut manifest = Manifest::read(&dir)?;
+        let lock = lock(&dir)?;
+        // A crash right after the beginning may have left no tables yet; `open` makes them.
+        let summary = dir.join(SUMMARY);
+        let finished = match table::read::<Summary>(&summary) {
+            Ok(table) => finished_cells(&table.rows),
+            Err(RecordingError::MissingFile { .. }) => BTreeSet::new(),
+            Err(error) => return Err(error),
+        };
+        let summaries = keep_finished::<Summary>(&summary, &finished)?;
+        let samples = keep_finished::<Sample>(&dir.join(SAMPLES), &finished)?;
+        let stall_intervals = keep_finished_stalls(&dir.join(STALLS), &finished)?;
+        manifest.resumed_utc.push(now_utc());
+        manifest.state = State::Running;
+        manifest.rows = None;
+        let rows = RowCounts {
+            samples,
+            summaries,
+            stall_intervals,
+        };
+        Self::open(dir, manifest, finished, rows, lock)
+    }
+
+    fn open(
+        dir: PathBuf,
+        manifest: Manifest,
+        finished: BTreeSet<u32>,
+        rows: RowCounts,
+        lock: File,
+    ) -> Result<Self, RecordingError> {
+        manifest.write(&dir)?;
+        let samples = Journal::open(dir.join(SAMPLES), &table::header::<Sample>())?;
+        let stalls = Journal::open(dir.join(STALLS), stalls::HEADER.as_bytes())?;
+        let summaries = Journal::open(dir.join(SUMMARY), &table::header::<Summary>())?;
+        journal::sync_folder(&dir)?;
+        Ok(Self {
+            dir,
+            manifest,
+            finished,
+            samples,
+            stalls,
+            summaries,
+            rows,
+            pending: RowCounts::default(),
+            _lock: lock,
+        })
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The manifest as it is on disk.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Whether a cell's summary is written.
+    pub fn is_finished(&self, cell: u32) -> bool {
+        self.finished.contains(&cell)
+    }
+
+    /// The planned cells that are still to be run, in ascending order.
+    pub fn missing(&self) -> impl Iterator<Item = u32> {
+        self.manifest.cells.difference(&self.finished).copied()
+    }
+
+    /// Appends samples of the cell that is being run.
+    pub fn append_samples(&mut self, samples: &[Sample]) -> Result<(), RecordingError> {
+        self.samples.append(&table::encode(samples, &self.dir.join(SAMPLES))?)?;
+        self.pending.samples += samples.len() as u64;
+        Ok(())
+    }
+
+    /// Appends the pauses that one interval of the cell that is being run had. `interval` is on the cell's clock, on
+    /// which 0 is where `t_s` is 0; pauses of the warm-up don't belong here.
+    pub fn append_stalls(
+        &mut self,
+        cell: u32,
+        interval: &Range<Duration>,
+        stalls: &[Stall],
+    ) -> Result<(), RecordingError> {
+        let (lines, count) = stalls::encode(cell, interval, stalls);
+        self.stalls.append(&lines)?;
+        self.pending.stall_intervals += count;
+        Ok(())
+    }
+
+    /// Finishes a cell: one row for each of its vCPUs. From here on it is never run again.
+    pub fn append_summaries(&mut self, cell: u32, summaries: &[Summary]) -> Result<(), RecordingError> {
+        self.check_commit(cell, summaries)
+            .map_err(|problem| RecordingError::BadCommit { cell, problem })?;
+        let rows = table::encode(summaries, &self.dir.join(SUMMARY))?;
+        self.samples.commit()?;
+        self.stalls.commit()?;
+        self.summaries.append(&rows)?;
+        self.summaries.commit()?;
+        self.finished.insert(cell);
+        self.rows.summaries += summaries.len() as u64;
+        self.rows.samples += self.pending.samples;
+        self.rows.stall_intervals += self.pending.stall_intervals;
+        self.pending = RowCounts::default();
+        Ok(())
+    }
+
+    fn check_commit(&self, cell: u32, summaries: &[Summary]) -> Result<(), String> {
+        if !self.manifest.cells.contains(&cell) {
+            return Err("the manifest does not plan it".to_owned());
+        }
+        if self.is_finished(cell) {
+            return Err("it is finished already".to_owned());
+        }
+        if let Some(row) = summaries.iter().find(|row| row.cell != cell) {
+            return Err(format!("one of its rows says cell {}", row.cell));
+        }
+        if !is_whole(summaries) {
+            return Err(format!("{} rows are not one for each of its vCPUs", summaries.len()));
+        }
+        Ok(())
+    }
+
+    /// Drops what was appended since the last finished cell, so that the cell can be run again.
+    pub fn abandon_cell(&mut self) -> Result<(), RecordingError> {
+        self.samples.roll_back()?;
+        self.stalls.roll_back()?;
+        self.summaries.roll_back()?;
+        self.pending = RowCounts::default();
+        Ok(())
+    }
+
+    /// Ends the recording in good order: complete if every planned cell is finished, interrupted if not.
+    pub fn finish(mut self) -> Result<State, RecordingError> {
+        let state = if self.missing().next().is_none() {
+            State::Complete
+        } else {
+            State::Interrupted
+        };
+        self.samples.commit()?;
+        self.stalls.commit()?;
+        self.manifest.state = state;
+        self.manifest.rows = Some(RowCounts {
+            samples: self.rows.samples + self.pending.samples,
+            summaries: self.rows.summaries,
+            stall_intervals: self.rows.stall_intervals + self.pending.stall_intervals,
+        });
+        self.manifest.write(&self.dir)?;
+        Ok(state)
+    }
+}
+
+/// The cells whose summary is whole.
+pub(super) fn finished_cells(summaries: &[Summary]) -> BTreeSet<u32> {
+    let mut cells: BTreeMap<u32, Vec<&Summary>> = BTreeMap::new();
+    for row in summaries {
+        cells.entry(row.cell).or_default().push(row);
+    }
+    cells.retain(|_, rows| is_whole(rows.iter().copied()));
+    cells.into_keys().collect()
+}
+
+/// Whether there is one row for each vCPU.
+fn is_whole<'a>(rows: impl IntoIterator<Item = &'a Summary>) -> bool {
+    let mut vcpus = BTreeSet::new();
+    let mut expected = None;
+    let mut count = 0;
+    for row in rows {
+        vcpus.insert(row.vcpu);
+        expected = Some(row.vcpus as usize);
+        count += 1;
+    }
+    expected == Some(count) && vcpus.len() == count
+}
+
+fn lock(dir: &Path) -> Result<File, RecordingError> {
+    let folder = File::open(dir).map_err(|source| RecordingError::read(dir, source))?;
+    match folder.try_lock() {
+        Ok(()) => Ok(folder),
+        Err(TryLockError::WouldBlock) => Err(RecordingError::Busy { dir: dir.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(RecordingError::Io {
+            operation: "lock",
+            path: dir.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// Rewrites a table without torn or unfinished rows, where it has any. Returns how many rows stay.
+fn keep_finished<R: Row>(path: &Path, finished: &BTreeSet<u32>) -> Result<u64, RecordingError> {
+    let table = match table::read::<R>(path) {
+        Err(RecordingError::MissingFile { .. }) if finished.is_empty() => return Ok(0),
+        other => other?,
+    };
+    let mut rows = table.rows;
+    rows.retain(|row| finished.contains(&row.cell()));
+    let mut content = table::header::<R>();
+    content.extend(table::encode(&rows, path)?);
+    replace_if_changed(path, &content)?;
+    Ok(rows.len() as u64)
+}
+
+/// The same for the log of stalls.
+fn keep_finished_stalls(path: &Path, finished: &BTreeSet<u32>) -> Result<u64, RecordingError> {
+    let bytes = match fs::read(path).map_err(|source| RecordingError::read(path, source)) {
+        Err(RecordingError::MissingFile { .. }) if finished.is_empty() => return Ok(0),
+        other => other?,
+    };
+    let mut content = stalls::HEADER.as_bytes().to_vec();
+    let mut count = 0;
+    for line in bytes
+        .split_inclusive(|&byte| byte == b'\n')
+        .filter(|line| line.ends_with(b"\n"))
+    {
+        if stalls::cell_of(line).is_some_and(|cell| finished.contains(&cell)) {
+            content.extend_from_slice(line);
+            count += 1;
+        }
+    }
+    replace_if_changed(path, &content)?;
+    Ok(count)
+}
+
+fn replace_if_changed(path: &Path, content: &[u8]) -> Result<(), RecordingError> {
+    let bytes = fs::read(path).map_err(|source| RecordingError::read(path, source))?;
+    if bytes == content {
+        return Ok(());
+    }
+    journal::replace(path, content)
+}

@@ -1,0 +1,271 @@
+//! What one cell does: a VM, the limits it starts with, the changes in time, and when it ends.
+
+pub mod file;
+pub mod per_vcpu;
+pub mod script;
+pub mod settings;
+mod text;
+pub mod values;
+
+use std::time::Duration;
+
+use dirtyrig_guests::Program;
+use dirtyrig_limiter::{law::LimiterKind, machine::LimiterSpec, units::Quota};
+
+use self::{
+    per_vcpu::{MaybeQuota, PerVcpu},
+    script::{Action, Event},
+    settings::Settings,
+};
+use crate::engine::spec::VmSpec;
+
+/// When a cell ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// When its duration is over.
+    AtDuration,
+    /// When it has settled and been measured, at the latest when its duration is over.
+    WhenMeasured,
+}
+
+/// One cell.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scenario {
+    /// The VM and its limiter.
+    pub vm: VmSpec,
+    /// The limit of each vCPU from the start; as many as there are vCPUs.
+    pub quotas: Vec<Option<Quota>>,
+    /// Changes, in the order of their times.
+    pub script: Vec<Event>,
+    /// How long the guest runs unlimited first.
+    pub warm_up: Duration,
+    /// How long it lasts after that.
+    pub duration: Duration,
+    /// Whether it may end earlier.
+    pub end: End,
+}
+
+/// QEMU's own choice in its examples, and the smaller of the two published sizes.
+const DEFAULT_RING: u32 = 4096;
+/// Short against what a guest's users notice.
+const MAX_STALL: Duration = Duration::from_millis(5);
+/// Half a second in which caches, page tables and the CPU's clock get warm, and a second that is measured.
+const WARM_UP: Duration = Duration::from_millis(1500);
+/// How long a run lasts when nothing is said: long enough to see every limiter settle at a period of a second.
+const RUN_DURATION: Duration = Duration::from_secs(20);
+/// How long a run goes on after the last change of its script.
+const AFTER_LAST_CHANGE: Duration = Duration::from_secs(10);
+/// Periods in which a cell of a sweep must have settled and been measured.
+const CELL_PERIODS: u32 = 20;
+/// The least a cell of a sweep gets, however short its period.
+const CELL_LEAST: Duration = Duration::from_secs(8);
+/// Of guest memory for each vCPU in MiB: twice what the largest ring covers, so that every ring can fill.
+const MEMORY_PER_VCPU_MIB: u64 = 512;
+
+/// Why settings make no cell.
+#[derive(Debug, thiserror::Error)]
+pub enum ScenarioError {
+    /// A list where one value belongs.
+    #[error("`{flag}` was given {given} values, but one run has one: give one, or use `dirtyrig sweep` for all of them")]
+    Several {
+        /// The setting's flag.
+        flag: &'static str,
+        /// How many values it was given.
+        given: usize,
+    },
+    /// More values than vCPUs.
+    #[error("`{flag}` has values for {given} vCPUs, but the guest has {vcpus}: give at most {vcpus}, or `--vcpus {given}`")]
+    TooManyValues {
+        /// The setting's flag.
+        flag: &'static str,
+        /// How many values it has.
+        given: usize,
+        /// How many vCPUs there are.
+        vcpus: usize,
+    },
+    /// More vCPUs plugged than there are.
+    #[error("`--plugged {plugged}` is more than the guest's {vcpus} vCPUs: give at most {vcpus}, or raise `--vcpus`")]
+    TooManyPlugged {
+        /// How many were to be plugged.
+        plugged: usize,
+        /// How many there are.
+        vcpus: usize,
+    },
+    /// A change of a vCPU that the guest can't have.
+    #[error("`{event}` names vCPU {vcpu}, but the guest has room for {vcpus}: give an index below {vcpus}, or raise `--vcpus`")]
+    NoSuchVcpu {
+        /// The change.
+        event: Event,
+        /// Its vCPU.
+        vcpu: usize,
+        /// How many vCPUs there are.
+        vcpus: usize,
+    },
+    /// A change that would never happen.
+    #[error("`{event}` comes after the end at {}: raise `--duration`", humantime::format_duration(*duration))]
+    AfterTheEnd {
+        /// The change.
+        event: Event,
+        /// When the cell ends.
+        duration: Duration,
+    },
+    /// A quota, and nothing that could hold it.
+    #[error("limiter `none` can't hold a quota: leave `--quota` and `set` out, or choose another limiter, such as qemu-7.2")]
+    NoLimiter,
+    /// A replay, and nothing to replay.
+    #[error("guest `replay` needs a recorded table of pages, which can't be given here: choose another guest")]
+    NothingToReplay,
+}
+
+impl Scenario {
+    /// The cell that `settings` describe; what they leave unsaid gets its default.
+    pub fn new(settings: &Settings, seed: u64, end: End) -> Result<Self, ScenarioError> {
+        let ring = single("--ring", &settings.ring)?
+            .unwrap_or_else(|| values::Ring::new(DEFAULT_RING).expect("the default is a power of two in range"));
+        let period = single("--period", &settings.period)?.map_or(Duration::from_secs(1), values::Period::length);
+        let limiter = single("--limiter", &settings.limiter)?.unwrap_or(LimiterKind::Qemu72);
+        let max_stall = settings.max_stall.map_or(MAX_STALL, |values::Span(span)| span);
+        let vcpus = single("--vcpus", &settings.vcpus)?.map_or(1, |count| count.get() as usize);
+        let plugged = settings.plugged.map_or(vcpus, |count| count.get() as usize);
+        if plugged > vcpus {
+            return Err(ScenarioError::TooManyPlugged { plugged, vcpus });
+        }
+        let programs = single("--guest", &settings.guest)?.unwrap_or(PerVcpu::all(Program::Sequential));
+        let quotas = single("--quota", &settings.quota)?.unwrap_or(PerVcpu::all(MaybeQuota(None)));
+        for (flag, given) in [("--guest", programs.given()), ("--quota", quotas.given())] {
+            if given > vcpus {
+                return Err(ScenarioError::TooManyValues { flag, given, vcpus });
+            }
+        }
+        let programs = programs.spread(vcpus);
+        if programs.contains(&Program::Replay) {
+            return Err(ScenarioError::NothingToReplay);
+        }
+        let mut script = settings.at.clone();
+        script.sort_by_key(|event| event.at);
+        let duration =
+            settings.duration.map_or_else(|| default_duration(end, period, script.last()), |values::Span(span)| span);
+        let scenario = Self {
+            vm: VmSpec {
+                ring: ring.0,
+                vcpus,
+                plugged,
+                programs,
+                memory_mib: settings.memory.map_or(MEMORY_PER_VCPU_MIB * vcpus as u64, settings::MemoryMib::get),
+                thp: settings.thp,
+                limiter: LimiterSpec { kind: limiter, period, max_stall },
+                seed,
+            },
+            quotas: quotas.spread(vcpus).into_iter().map(|MaybeQuota(quota)| quota).collect(),
+            script,
+            warm_up: settings.warm_up.map_or(WARM_UP, |values::Span(span)| span),
+            duration,
+            end,
+        };
+        scenario.check_script()?;
+        Ok(scenario)
+    }
+
+    fn check_script(&self) -> Result<(), ScenarioError> {
+        let vcpus = self.vm.vcpus;
+        for &event in &self.script {
+            if let Some(vcpu) = event.action.vcpu().filter(|&vcpu| vcpu >= vcpus) {
+                return Err(ScenarioError::NoSuchVcpu { event, vcpu, vcpus });
+            }
+            if event.at >= self.duration {
+                return Err(ScenarioError::AfterTheEnd { event, duration: self.duration });
+            }
+        }
+        let limits = self.quotas.iter().any(Option::is_some)
+            || self.script.iter().any(|event| matches!(event.action, Action::Set(..)));
+        if limits && self.vm.limiter.kind == LimiterKind::None {
+            return Err(ScenarioError::NoLimiter);
+        }
+        Ok(())
+    }
+
+    /// Whether anything is limited from the start.
+    pub fn is_limited(&self) -> bool {
+        self.quotas.iter().any(Option::is_some)
+    }
+
+    /// What the user should know before it runs, though it can run.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        let share_mib = self.vm.memory_mib as f64 / self.vm.vcpus as f64;
+        let ring_mib = self.vm.ring.guest_mib() as f64;
+        if share_mib < ring_mib {
+            notes.push(format!(
+                "each vCPU has {share_mib:.0} MiB, less than the {ring_mib:.0} MiB that ring {} covers, so a guest that \
+                 writes in order never fills it: `--memory {:.0}` would do",
+                self.vm.ring.entries(),
+                2.0 * ring_mib * self.vm.vcpus as f64
+            ));
+        }
+        if !self.is_limited() && self.script.is_empty() && self.vm.limiter.kind != LimiterKind::None {
+            notes.push("no quota was given, so the guest runs unlimited: `--quota 100` would limit it".to_owned());
+        }
+        notes
+    }
+}
+
+fn default_duration(end: End, period: Duration, last: Option<&Event>) -> Duration {
+    let least = match end {
+        End::AtDuration => RUN_DURATION,
+        End::WhenMeasured => CELL_LEAST.max(period * CELL_PERIODS),
+    };
+    last.map_or(least, |event| least.max(event.at + AFTER_LAST_CHANGE))
+}
+
+fn single<T: Clone>(flag: &'static str, values: &[T]) -> Result<Option<T>, ScenarioError> {
+    match values {
+        [] => Ok(None),
+        [value] => Ok(Some(value.clone())),
+        _ => Err(ScenarioError::Several { flag, given: values.len() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scenario(text: &str) -> Result<Scenario, ScenarioError> {
+        Scenario::new(&toml::from_str(text).expect("valid settings"), 1, End::AtDuration)
+    }
+
+    #[test]
+    fn nothing_said_is_one_unlimited_sequential_writer() {
+        let scenario = scenario("").expect("defaults are valid");
+        assert_eq!(scenario.vm.programs, [Program::Sequential]);
+        assert_eq!((scenario.vm.vcpus, scenario.vm.plugged, scenario.vm.memory_mib), (1, 1, 512));
+        assert!(!scenario.is_limited());
+        assert_eq!(scenario.notes().len(), 1, "it says that nothing is limited");
+    }
+
+    #[test]
+    fn changes_happen_in_the_order_of_their_times() {
+        let scenario = scenario("at = ['30s cancel all', '10s set 500 all']").expect("valid");
+        assert_eq!(scenario.script[0].at, Duration::from_secs(10));
+        assert_eq!(scenario.duration, Duration::from_secs(40), "a while after the last change");
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        let error = |text| scenario(text).expect_err(text).to_string();
+        assert!(error("ring = [1024, 4096]").contains("use `dirtyrig sweep`"));
+        assert!(error("quota = '1+2'").contains("give at most 1, or `--vcpus 2`"));
+        assert!(error("plugged = 2").contains("more than the guest's 1 vCPUs"));
+        assert!(error("at = ['1s unplug 1']").contains("an index below 1"));
+        assert!(error("duration = '5s'\nat = ['5s cancel all']").contains("raise `--duration`"));
+        assert!(error("limiter = 'none'\nquota = 25").contains("can't hold a quota"));
+        assert!(error("limiter = 'none'\nat = ['1s set 25 all']").contains("can't hold a quota"));
+        assert!(error("guest = 'replay'").contains("choose another guest"));
+    }
+
+    #[test]
+    fn a_ring_that_the_memory_can_not_fill_is_noted() {
+        let scenario = scenario("ring = 65536\nmemory = 128\nquota = 25").expect("valid");
+        assert_eq!(scenario.notes().len(), 1);
+        assert!(scenario.notes()[0].contains("`--memory 512`"), "{:?}", scenario.notes());
+    }
+}

@@ -1,4 +1,6 @@
 //! The command line.
 pub mod exit;
 pub mod output;
-pub fn main() -> std::process::ExitCode { exit::report(Ok(0)) }
+pub fn main() -> std::process::ExitCode {
+    exit::report(Ok(0))
+}

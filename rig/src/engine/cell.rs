@@ -146,7 +146,10 @@ impl Run<'_> {
         }
         let span = last.0.saturating_sub(from.0);
         let rate = |(now, then): (&VcpuSnapshot, &VcpuSnapshot)| {
-            Pages(now.written_pages - then.written_pages).per(span).unwrap_or_default().0
+            Pages(now.written_pages - then.written_pages)
+                .per(span)
+                .unwrap_or_default()
+                .0
         };
         Ok(last.1.iter().zip(&from.1).map(rate).collect())
     }
@@ -168,7 +171,9 @@ impl Run<'_> {
     }
 
     fn set(&mut self, quota: Quota, which: Which) -> anyhow::Result<()> {
-        self.target.set_limit(which, quota).with_context(|| format!("can't set a limit of {}", quota.rate()))
+        self.target
+            .set_limit(which, quota)
+            .with_context(|| format!("can't set a limit of {}", quota.rate()))
     }
 
     /// Samples and follows the script until the end.
@@ -190,7 +195,8 @@ impl Run<'_> {
             self.wait_until(when)?;
             let (at, _) = self.sample()?;
             let t = at.saturating_sub(zero);
-            let done = when == end || (scenario.end == End::WhenMeasured && script.peek().is_none() && self.is_measured());
+            let done =
+                when == end || (scenario.end == End::WhenMeasured && script.peek().is_none() && self.is_measured());
             if done || t.saturating_sub(stalls_from) >= STALLS_EVERY {
                 self.keep_stalls(zero, stalls_from..t)?;
                 stalls_from = t;

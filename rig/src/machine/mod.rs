@@ -1,14 +1,17 @@
 //! Facts of the machine: what it is, what it can do, and how much it disturbs.
 //!
-//! [`Facts::gather`] reads everything once; a recording's manifest keeps it whole.
+//! [`Facts::gather`] reads everything once; a recording's manifest keeps it whole. [`check`] judges the facts, and
+//! [`require_kvm`] is the same judgement for a command that can't go on without KVM.
 
 pub mod bpf;
+pub mod check;
 pub mod cpu;
 pub mod kernel;
 pub mod kvm;
 pub mod memory;
 pub mod noise;
 pub mod qemu;
+mod require;
 pub mod root;
 pub mod tracefs;
 pub mod versions;
@@ -26,6 +29,8 @@ use qemu::Qemu;
 use root::Root;
 use tracefs::Tracefs;
 use versions::Versions;
+
+pub use require::{MissingRequirement, require_kvm};
 
 /// Everything about the machine that a figure measured on it depends on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@
 //! relative and measured by itself, so one long delay counts as one sample; the longest is reported beside the
 //! percentiles for that reason.
 
+pub mod disturbance;
 mod proc_stat;
 
 use std::{

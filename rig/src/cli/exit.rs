@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::output::{StdoutClosed, note};
-use crate::engine::Interrupted;
+use crate::{engine::Interrupted, machine::MissingRequirement};
 
 /// Everything went well.
 pub const OK: u8 = 0;
@@ -44,7 +44,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
         OK
     } else if error.is::<Interrupted>() {
         INTERRUPTED
-    } else if error.is::<Missing>() {
+    } else if error.is::<Missing>() || error.is::<MissingRequirement>() {
         MISSING
     } else {
         ERROR

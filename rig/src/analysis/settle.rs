@@ -18,7 +18,7 @@
 //!    - `|c| + t(0.95) e <= max(25 % of m, 2 s, 0.5 MiB/s)`: a drift that matters is ruled out, not merely unseen;
 //!    - `|c| <= max(3 % of m, 0.25 MiB/s)`, or `|c| <= t(0.995) e`: what drift is seen is small or chance. A QEMU law
 //!      that corrects by a tenth of the ring-full time each period crawls at 1 % a second, without noise, for a minute;
-//!    - `h <= max(10 % of m, 0.5 MiB/s)`: the mean is known well enough to be judged.
+//!    - `h <= max(10 % of m, 0.5 MiB/s)`, or no value further than that from m: the mean is known well enough.
 //!
 //!    Otherwise it is *moving*.
 
@@ -199,12 +199,13 @@ fn stands_still(part: &[f64], mean: f64, sd: f64) -> bool {
     let Some(trend) = stats::trend(part) else {
         return false;
     };
+    let near = (0.10 * mean).max(0.5);
     let change = trend.change.abs();
     let ruled_out = change + stats::student_t(0.95, trend.freedom) * trend.error;
     let luck = stats::student_t(0.995, trend.freedom) * trend.error;
     ruled_out <= (0.25 * mean).max(2.0 * sd).max(0.5)
         && (change <= (0.03 * mean).max(0.25) || change <= luck)
-        && stats::mean_interval(part).half_width() <= (0.10 * mean).max(0.5)
+        && (stats::mean_interval(part).half_width() <= near || part.iter().all(|value| (value - mean).abs() <= near))
 }
 
 #[cfg(test)]

@@ -41,8 +41,8 @@ fn noise(rng: &mut SmallRng) -> f64 {
 /// the last sample's time.
 fn bursts(ring_mib: f64, unlimited: f64, cycle_s: f64) -> impl Fn(f64) -> f64 {
     let written = move |t_s: f64| {
-        let cycles = (t_s / cycle_s).floor();
-        cycles * ring_mib + ((t_s - cycles * cycle_s) * unlimited).min(ring_mib)
+        let fills = (t_s / cycle_s).floor();
+        fills * ring_mib + ((t_s - fills * cycle_s) * unlimited).min(ring_mib)
     };
     move |t_s| (written(t_s) - written(t_s - STEP_S)) / STEP_S
 }

@@ -13,10 +13,10 @@
 //!    not be over, and if it has fewer than [`Rules::min_values`] values nothing can be said: *moving*.
 //! 2. **Whether it swings.** If s / m exceeds [`Rules::swing_pct`], the state is *oscillating* once the values have
 //!    crossed m four times (two whole swings), and *moving* before.
-//! 3. **Whether it stands still.** With c the change along a straight line through it and e the standard error of c,
-//!    allowing for autocorrelation, and h the half-width of the 95 % confidence interval of m, *settled* needs
-//!    - `|c| + t(0.95) e <= max(25 % of m, 2 s, 0.5 MiB/s)`: a drift that matters is ruled out, not merely unseen;
-//!    - `|c| <= max(3 % of m, 0.25 MiB/s)`, or `|c| <= t(0.995) e`: what drift is seen is small or chance. A QEMU law
+//! 3. **Whether it stands still.** With c the change along a straight line through it, e the standard error of c, w the
+//!    same allowing for autocorrelation, and h the half-width of the 95 % confidence interval of m, *settled* needs
+//!    - `|c| + t(0.95) w <= max(25 % of m, 2 s, 0.5 MiB/s)`: a drift that matters is ruled out, not merely unseen;
+//!    - `|c| <= max(5 % of m, 0.25 MiB/s)`, or `|c| <= t(0.995) e`: what drift is seen is small or chance. A QEMU law
 //!      that corrects by a tenth of the ring-full time each period crawls at 1 % a second, without noise, for a minute;
 //!    - `h <= max(10 % of m, 0.5 MiB/s)`, or no value further than that from m: the mean is known well enough.
 //!
@@ -201,10 +201,10 @@ fn stands_still(part: &[f64], mean: f64, sd: f64) -> bool {
     };
     let near = (0.10 * mean).max(0.5);
     let change = trend.change.abs();
-    let ruled_out = change + stats::student_t(0.95, trend.freedom) * trend.error;
+    let ruled_out = change + stats::student_t(0.95, trend.wide_freedom) * trend.wide_error;
     let luck = stats::student_t(0.995, trend.freedom) * trend.error;
     ruled_out <= (0.25 * mean).max(2.0 * sd).max(0.5)
-        && (change <= (0.03 * mean).max(0.25) || change <= luck)
+        && (change <= (0.05 * mean).max(0.25) || change <= luck)
         && (stats::mean_interval(part).half_width() <= near || part.iter().all(|value| (value - mean).abs() <= near))
 }
 

@@ -193,3 +193,6 @@ fn settings(facts: &CellFacts) -> Summary {
         ..Summary::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

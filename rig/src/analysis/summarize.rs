@@ -55,8 +55,6 @@ pub struct CellFacts {
     pub memory_mib: u64,
     /// What bounds the limiter.
     pub law: LawFacts,
-    /// The target's clock where `t_s` is 0: pauses are on that clock.
-    pub zero: Duration,
     /// Where the measured part begins at the earliest; `None` leaves it to settling.
     pub measure_from_s: Option<f64>,
 }
@@ -68,7 +66,8 @@ impl CellFacts {
     }
 }
 
-/// Sums up each vCPU of a cell that has samples, in the order of `facts.guests`.
+/// Sums up each vCPU of a cell that has samples, in the order of `facts.guests`. The pauses are on the clock of the
+/// samples: `at` is 0 where `t_s` is.
 pub fn summarize(facts: &CellFacts, samples: &[Sample], stalls: &[Stall]) -> Vec<Summary> {
     (0_u32..)
         .zip(&facts.guests)
@@ -135,7 +134,7 @@ fn summarize_vcpu<'a>(
     let transient = since_s.map_or(settling.values(), |since_s| settling.values_before(since_s));
     let before = limited.base.map_or(0.0, |row| row.guest_mib_s);
     let error = last.quota_mib_s.map(|quota| guest_mib_s - quota);
-    let pauses = Pauses::of(stalls, facts.zero, measured.start_s);
+    let pauses = Pauses::of(stalls, measured.start_s);
 
     Some(Summary {
         vcpu,

@@ -4,13 +4,17 @@ use dirtyrig_limiter::units::Pages;
 
 use crate::recording::schema::Sample;
 
-/// The mean rate (MiB/s) from the first to the last sample of the warm-up, which has no quota and ends at 0.
+/// The mean rate (MiB/s) over the last two thirds of the warm-up, which has no quota and ends at 0: a guest that just
+/// started is not yet at its speed.
 pub(super) fn unlimited_rate(samples: &[&Sample]) -> Option<f64> {
     let count = samples
         .iter()
         .take_while(|row| row.t_s <= 0.0 && row.quota_mib_s.is_none())
         .count();
-    let (first, last) = (samples[..count].first()?, samples[..count].last()?);
+    let warm_up = &samples[..count];
+    let third_s = warm_up.first()?.t_s * 2.0 / 3.0;
+    let first = warm_up.iter().rfind(|row| row.t_s <= third_s)?;
+    let last = warm_up.last()?;
     let span_s = last.t_s - first.t_s;
     let pages = last.written_pages.saturating_sub(first.written_pages);
     (span_s > 0.0).then(|| Pages(pages).to_mib() / span_s)

@@ -12,11 +12,11 @@ pub(super) struct Pauses {
 }
 
 impl Pauses {
-    /// Those from `from_s` on, where `zero` is the target's clock at 0.
-    pub(super) fn of<'a>(stalls: impl Iterator<Item = &'a Stall>, zero: Duration, from_s: f64) -> Self {
+    /// Those that began at `from_s` or later.
+    pub(super) fn of<'a>(stalls: impl Iterator<Item = &'a Stall>, from_s: f64) -> Self {
         let (mut lengths, mut latenesses) = (Vec::new(), Vec::new());
         let micros = |span: Duration| span.as_secs_f64() * 1e6;
-        for stall in stalls.filter(|stall| stall.at.as_secs_f64() - zero.as_secs_f64() >= from_s) {
+        for stall in stalls.filter(|stall| stall.at.as_secs_f64() >= from_s) {
             lengths.push(micros(stall.length));
             if !stall.asked.is_zero() {
                 latenesses.push(micros(stall.slept) - micros(stall.asked));

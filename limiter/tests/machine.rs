@@ -23,7 +23,7 @@ use dirtyrig_limiter::{
 };
 use dirtyrig_testkit::{Need, run, trial};
 use libtest_mimic::Failed;
-use support::{Small, block, eventually};
+use support::{Small, block};
 
 /// What a user may wait for anything.
 const AT_ONCE: Duration = Duration::from_millis(50);
@@ -49,6 +49,15 @@ fn main() {
             bad_indices_and_none_are_refused,
         ),
     ]);
+}
+
+/// Waits until `done` holds; fails the test if it never does.
+fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !done() {
+        assert!(begin.elapsed() < Duration::from_mins(1), "{what} never happened");
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn quota(mib_per_sec: f64) -> Quota {

@@ -1,6 +1,6 @@
 //! A machine of the rig's guests, as small as a test needs it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dirtyrig_guests::{
     Program, Region as Pattern, VcpuBlock,
@@ -95,13 +95,4 @@ pub(crate) fn block(machine: &Machine, vcpu: usize) -> &VcpuBlock {
         .memory()
         .block(LowMemory::block_gpa(vcpu))
         .expect("blocks are in low memory")
-}
-
-/// Waits until `done` holds; fails the test if it never does.
-pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !done() {
-        assert!(begin.elapsed() < Duration::from_mins(1), "{what} never happened");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }

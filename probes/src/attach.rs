@@ -180,11 +180,11 @@ pub(crate) fn attach(
     for &kind in allowed {
         let attached = match (kind, plan.raw) {
             (AttachKind::RawTracepoint, Some(program)) => {
-                attach_raw(ebpf, program, plan.event).map_err(|error| explain(&error))
+                attach_raw(ebpf, program, plan.event).map_err(|error| refusal(&error))
             }
             (AttachKind::RawTracepoint, None) => continue,
             (AttachKind::Tracepoint, _) => formats.readable(event).and_then(|()| {
-                attach_classic(ebpf, plan.classic, plan.category, plan.event).map_err(|error| explain(&error))
+                attach_classic(ebpf, plan.classic, plan.category, plan.event).map_err(|error| refusal(&error))
             }),
         };
         match attached {
@@ -210,6 +210,23 @@ pub(crate) fn attach_classic(ebpf: &mut Ebpf, program: &str, category: &str, eve
 fn program_of<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut aya::programs::Program {
     ebpf.program_mut(name)
         .expect("the embedded object has every program that is named here")
+}
+
+/// Why the kernel did not take a program, in one line: of the verifier's log its last words.
+pub(crate) fn refusal(error: &ProgramError) -> String {
+    let ProgramError::LoadError { io_error, verifier_log } = error else {
+        return explain(error);
+    };
+    let log = verifier_log.to_string();
+    let statistics = ["processed ", "verification time", "stack depth"];
+    let said = log
+        .lines()
+        .rev()
+        .find(|line| !line.is_empty() && !statistics.iter().any(|word| line.starts_with(word)));
+    match said {
+        Some(said) => format!("not loaded ({io_error}): {said}"),
+        None => format!("not loaded ({io_error})"),
+    }
 }
 
 /// The whole chain of an error in one line.

@@ -66,8 +66,8 @@ pub enum Error {
         /// What aya, or the kernel, said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// Not one event could be attached.
-    #[error("no KVM event could be attached ({reasons}): is KVM there? `modprobe kvm_intel` or `kvm_amd`")]
+    /// None of the events could be attached without which there is nothing to tell.
+    #[error("KVM's events could not be attached ({reasons}): is KVM there? `modprobe kvm_intel` or `kvm_amd`")]
     NothingAttached {
         /// Why, event by event.
         reasons: String,

@@ -115,13 +115,7 @@ impl Probes {
             .load(object::observer())
             .map_err(load_error)?;
         if let Target::Pid(pid) = options.target {
-            let mut processes: BpfMap<u32, u8> = map::take(&mut ebpf, "PROCESSES")?;
-            let operation = "write";
-            processes.insert(pid, 1, 0).map_err(|source| Error::Map {
-                name: "PROCESSES",
-                operation,
-                source,
-            })?;
+            watch(&mut ebpf, pid)?;
         }
 
         let wanted = |event: &KvmEvent| options.hardware_exits || !matches!(event, KvmEvent::Entry | KvmEvent::Exit);
@@ -130,7 +124,13 @@ impl Probes {
             .filter(wanted)
             .map(|event| (event, attach(&mut ebpf, &formats, event, &options.attach)))
             .collect();
-        if attached.iter().all(|(_, result)| result.is_err()) {
+        // The others tell nothing without one of these two.
+        let essential = |event: &KvmEvent| matches!(event, KvmEvent::UserspaceExit | KvmEvent::RingPush);
+        if attached
+            .iter()
+            .filter(|(event, _)| essential(event))
+            .all(|(_, result)| result.is_err())
+        {
             return Err(nothing_attached(&attached));
         }
         Ok(Self {
@@ -177,12 +177,6 @@ impl Probes {
     /// their room is needed.
     pub fn vcpus(&mut self) -> Result<Vec<VcpuCounters>, Error> {
         let threads = map::entries(&self.threads, "THREADS")?;
-        let mut resets: HashMap<u32, (u64, u64)> = HashMap::new();
-        for (_, Raw(ring)) in map::entries(&self.rings, "RINGS")? {
-            let (entries, events) = resets.entry(ring.tid).or_default();
-            *entries += ring.resets;
-            *events += ring.reset_events;
-        }
         let mut reasons: HashMap<u32, Vec<ExitCount>> = HashMap::new();
         for (Raw(key), count) in map::entries(&self.exits, "EXITS")? {
             let reason = ExitReason::new(key.kind, key.reason);
@@ -196,15 +190,14 @@ impl Probes {
         for (tid, Raw(thread)) in threads {
             let mut exit_reasons = reasons.remove(&tid).unwrap_or_default();
             exit_reasons.sort_unstable_by_key(|exit| (std::cmp::Reverse(exit.count), exit.reason));
-            let (reset_entries, resets) = resets.get(&tid).copied().unwrap_or_default();
             counters.push(VcpuCounters {
                 process: thread.tgid,
                 thread: tid,
                 vcpu: self.identify(tid, &thread),
                 gone: !process::thread_lives(thread.tgid, tid),
                 pushed_pages: thread.pushes,
-                reset_entries,
-                resets,
+                reset_entries: thread.reset_entries,
+                resets: thread.resets,
                 userspace_exits: thread.userspace_exits,
                 ring_full_exits: thread.ring_full_exits,
                 runs: thread.runs,
@@ -226,14 +219,13 @@ impl Probes {
     /// What the probes can and cannot see here, and what was lost.
     pub fn status(&self) -> Result<Status, Error> {
         let threads = map::entries(&self.threads, "THREADS")?;
-        let rings = map::entries(&self.rings, "RINGS")?;
         let total = |of: fn(&Thread) -> u64| threads.iter().map(|(_, Raw(thread))| of(thread)).sum();
         let events = self.attached.iter().map(|(event, attached)| EventStatus {
             event: *event,
             attached: attached.clone(),
             fired: match event {
                 KvmEvent::RingPush => total(|thread| thread.pushes),
-                KvmEvent::RingReset => rings.iter().map(|(_, Raw(ring))| ring.reset_events).sum(),
+                KvmEvent::RingReset => total(|thread| thread.resets),
                 KvmEvent::RingExit => total(|thread| thread.ring_exit_events),
                 KvmEvent::UserspaceExit => total(|thread| thread.userspace_exits),
                 KvmEvent::Run => total(|thread| thread.runs),
@@ -350,6 +342,21 @@ impl Probes {
         }
         Ok(())
     }
+}
+
+/// Lets `pid` through the filter. The map stays with the object, which needs it until its programs are loaded.
+fn watch(ebpf: &mut Ebpf, pid: u32) -> Result<(), Error> {
+    let name = "PROCESSES";
+    let error = |operation| {
+        move |source| Error::Map {
+            name,
+            operation,
+            source,
+        }
+    };
+    let map = ebpf.map_mut(name).expect("the embedded object has a map PROCESSES");
+    let mut processes: BpfHashMap<_, u32, u8> = map.try_into().map_err(error("open"))?;
+    processes.insert(pid, 1, 0).map_err(error("write"))
 }
 
 fn forget(removed: Result<(), MapError>, name: &'static str) -> Result<(), Error> {

@@ -21,7 +21,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
 use crate::{
     AttachKind, Error,
-    attach::{attach_classic, attach_raw, explain},
+    attach::{attach_classic, attach_raw, refusal},
     map::{self, Raw},
     object,
     observer::load_error,
@@ -99,8 +99,8 @@ impl Quota {
                 Err(classic) => {
                     let reasons = format!(
                         "{event}: raw tracepoint: {}; tracepoint: {}",
-                        explain(&raw),
-                        explain(&classic)
+                        refusal(&raw),
+                        refusal(&classic)
                     );
                     return Err(Error::NothingAttached { reasons });
                 }

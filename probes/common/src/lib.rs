@@ -107,6 +107,11 @@ pub struct Thread {
     pub stalls: [u64; CAUSES],
     /// Their length in all.
     pub stall_ns: [u64; CAUSES],
+    /// Entries of its ring that were reset. The one exception: written by whichever thread resets, of which KVM lets
+    /// one in at a time.
+    pub reset_entries: u64,
+    /// Resets that visited its ring; written likewise.
+    pub resets: u64,
 }
 
 /// No event has named the vCPU.
@@ -191,10 +196,6 @@ pub struct Ring {
     pub dirty_index: u32,
     /// The low half of its thread's `pushes` at that time.
     pub pushes: u32,
-    /// Entries reset since it was first seen.
-    pub resets: u64,
-    /// Reset calls seen.
-    pub reset_events: u64,
 }
 
 /// Entries that a ring can have at most: no single reset can give back more.
@@ -295,7 +296,7 @@ pub struct Budget {
 // The eBPF target and the host agree on these by construction; a change of either must be noticed.
 const _: () = {
     assert!(size_of::<Config>() == 18 * 4);
-    assert!(size_of::<Thread>() == 16 + 11 * 8 + 8 + 32);
+    assert!(size_of::<Thread>() == 16 + 11 * 8 + 8 + 32 + 16);
     assert!(offset_of!(Thread, pushes) == 24);
     assert!(offset_of!(Thread, stalled_since_ns) == 96);
     assert!(offset_of!(Thread, stalls) == 112);
@@ -304,8 +305,7 @@ const _: () = {
     assert!(size_of::<PushRecord>() == 24);
     assert!(offset_of!(PushRecord, tid) == 16);
     assert!(size_of::<ExitKey>() == 12);
-    assert!(size_of::<Ring>() == 32);
-    assert!(offset_of!(Ring, resets) == 16);
+    assert!(size_of::<Ring>() == 16);
     assert!(size_of::<HistogramKey>() == 8);
     assert!(BUCKETS == 280);
     assert!(size_of::<Histogram>() == BUCKETS * 4);

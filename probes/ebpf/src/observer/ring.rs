@@ -90,8 +90,6 @@ fn meet(tid: u32, thread: &mut Thread, ring: u64, indices: Indices) {
         reset_index: indices.reset,
         dirty_index: indices.dirty,
         pushes: thread.pushes as u32,
-        resets: 0,
-        reset_events: 0,
     };
     if RINGS.insert(&ring, &fresh, 0).is_err() {
         lose(LOST_RINGS);
@@ -154,21 +152,18 @@ fn reset(key: u64, indices: Indices) {
     let Some(ring) = RINGS.get_ptr_mut(&key) else { return };
     // SAFETY: a live element of a preallocated map; KVM serialises the resets of a VM, so there is one writer.
     let ring = unsafe { &mut *ring };
-    let Some(thread) = THREADS.get_ptr(&ring.tid) else {
-        return;
-    };
+    let Some(thread) = THREADS.get_ptr_mut(&ring.tid) else { return };
     // SAFETY: a live element; a push on another CPU may just be counting, which IN_FLIGHT allows for.
     let pushes = unsafe { core::ptr::read_volatile(&raw const (*thread).pushes) } as u32;
-    let drift = indices
-        .dirty
-        .wrapping_sub(ring.dirty_index)
-        .wrapping_sub(pushes.wrapping_sub(ring.pushes)) as i32;
+    let drift = indices.dirty.wrapping_sub(ring.dirty_index).wrapping_sub(pushes.wrapping_sub(ring.pushes)) as i32;
     let given_back = indices.reset.wrapping_sub(ring.reset_index);
     let same = (-IN_FLIGHT..=IN_FLIGHT).contains(&drift) && given_back <= MAX_RING_ENTRIES;
     // A ring begins at index 0, and its first reset covers everything until then.
-    ring.resets += u64::from(if same { given_back } else { indices.reset });
-    ring.reset_events += 1;
-    ring.reset_index = indices.reset;
-    ring.dirty_index = indices.dirty;
-    ring.pushes = pushes;
+    let entries = u64::from(if same { given_back } else { indices.reset });
+    // SAFETY: a live element; these two members are written here alone.
+    unsafe {
+        (*thread).reset_entries += entries;
+        (*thread).resets += 1;
+    }
+    *ring = Ring { tid: ring.tid, reset_index: indices.reset, dirty_index: indices.dirty, pushes };
 }

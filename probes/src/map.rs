@@ -1,5 +1,7 @@
 //! Typed access to the maps of an object.
 
+use std::io;
+
 use aya::{
     Ebpf, Pod,
     maps::{HashMap, Map, MapData, MapError},
@@ -94,6 +96,23 @@ pub(crate) fn get<K: Pod, V: Pod>(
         Err(source) => Err(Error::Map {
             name,
             operation: "read",
+            source,
+        }),
+    }
+}
+
+/// Removes `key`, if it is there.
+pub(crate) fn remove<K: Pod, V: Pod>(
+    map: &mut HashMap<MapData, K, V>,
+    key: &K,
+    name: &'static str,
+) -> Result<(), Error> {
+    match map.remove(key) {
+        Ok(()) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(Error::Map {
+            name,
+            operation: "remove from",
             source,
         }),
     }

@@ -4,7 +4,7 @@ use std::{collections::HashMap, io};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{HashMap as BpfHashMap, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{HashMap as BpfHashMap, MapData, PerCpuArray, RingBuf},
 };
 use dirtyrig_probes_common::{
     CAUSE_INTERRUPTED, CAUSE_RING_FULL, Config, ExitKey, Histogram, HistogramKey, LOST_EXITS, LOST_HISTOGRAMS,
@@ -321,9 +321,9 @@ impl Probes {
         }
         for vcpu in counters.iter().filter(|vcpu| vcpu.gone) {
             let tid = vcpu.thread;
-            forget(self.threads.remove(&tid), "THREADS")?;
+            map::remove(&mut self.threads, &tid, "THREADS")?;
             for cause in [CAUSE_RING_FULL, CAUSE_INTERRUPTED] {
-                forget(self.histograms.remove(&Raw(HistogramKey { tid, cause })), "HISTOGRAMS")?;
+                map::remove(&mut self.histograms, &Raw(HistogramKey { tid, cause }), "HISTOGRAMS")?;
             }
             self.vcpus.remove(&tid);
         }
@@ -332,13 +332,13 @@ impl Probes {
             .into_iter()
             .filter(|(key, _)| gone(key.0.tid))
         {
-            forget(self.exits.remove(&key), "EXITS")?;
+            map::remove(&mut self.exits, &key, "EXITS")?;
         }
         for (key, _) in map::entries(&self.rings, "RINGS")?
             .into_iter()
             .filter(|(_, ring)| gone(ring.0.tid))
         {
-            forget(self.rings.remove(&key), "RINGS")?;
+            map::remove(&mut self.rings, &key, "RINGS")?;
         }
         Ok(())
     }
@@ -357,17 +357,6 @@ fn watch(ebpf: &mut Ebpf, pid: u32) -> Result<(), Error> {
     let map = ebpf.map_mut(name).expect("the embedded object has a map PROCESSES");
     let mut processes: BpfHashMap<_, u32, u8> = map.try_into().map_err(error("open"))?;
     processes.insert(pid, 1, 0).map_err(error("write"))
-}
-
-fn forget(removed: Result<(), MapError>, name: &'static str) -> Result<(), Error> {
-    match removed {
-        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-        Err(source) => Err(Error::Map {
-            name,
-            operation: "remove from",
-            source,
-        }),
-    }
 }
 
 fn nanos(count: u64) -> std::time::Duration {

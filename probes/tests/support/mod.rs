@@ -52,28 +52,28 @@ const PROGRAM: [u8; 25] = [
 
 /// Shape of a guest.
 #[derive(Clone, Copy)]
-pub struct Shape {
-    pub ring_entries: usize,
-    pub vcpus: usize,
-    pub pages_per_vcpu: usize,
+pub(crate) struct Shape {
+    pub(crate) ring_entries: usize,
+    pub(crate) vcpus: usize,
+    pub(crate) pages_per_vcpu: usize,
 }
 
 /// What a vCPU thread counted.
 #[derive(Default)]
-pub struct Counts {
-    pub tid: AtomicI32,
-    pub ring_full: AtomicU64,
-    pub interrupted: AtomicU64,
-    pub runs: AtomicU64,
-    pub harvested: AtomicU64,
-    pub reset: AtomicU64,
+pub(crate) struct Counts {
+    pub(crate) tid: AtomicI32,
+    pub(crate) ring_full: AtomicU64,
+    pub(crate) interrupted: AtomicU64,
+    pub(crate) runs: AtomicU64,
+    pub(crate) harvested: AtomicU64,
+    pub(crate) reset: AtomicU64,
 }
 
 /// What the vCPU thread does after each return of `KVM_RUN`, once it has harvested and reset: how many it harvested.
-pub type AfterExit = Arc<dyn Fn(usize, u64) + Send + Sync>;
+pub(crate) type AfterExit = Arc<dyn Fn(usize, u64) + Send + Sync>;
 
 /// A VM, built and not yet running.
-pub struct Guest {
+pub(crate) struct Guest {
     shared: Arc<Shared>,
     vcpus: Vec<VcpuFd>,
     threads: Vec<JoinHandle<()>>,
@@ -89,7 +89,7 @@ struct Shared {
 }
 
 impl Guest {
-    pub fn new(shape: Shape) -> Self {
+    pub(crate) fn new(shape: Shape) -> Self {
         let kvm = Kvm::new().unwrap();
         let vm = loop {
             match kvm.create_vm() {
@@ -148,7 +148,7 @@ impl Guest {
     }
 
     /// Starts a thread a vCPU; returns once each has said its id and waits for `go`.
-    pub fn start(&mut self, go: &Arc<AtomicBool>, after_exit: &AfterExit) {
+    pub(crate) fn start(&mut self, go: &Arc<AtomicBool>, after_exit: &AfterExit) {
         handle_kicks();
         for (index, vcpu) in self.vcpus.drain(..).enumerate() {
             let (shared, go, after_exit) = (self.shared.clone(), go.clone(), after_exit.clone());
@@ -171,7 +171,7 @@ impl Guest {
     }
 
     /// Runs vCPU 0 in this very thread until `pages` were harvested.
-    pub fn run_here(&mut self, pages: u64) {
+    pub(crate) fn run_here(&mut self, pages: u64) {
         let (shared, vcpu) = (self.shared.clone(), self.vcpus.remove(0));
         let until = shared.clone();
         let after_exit: AfterExit = Arc::new(move |index, _| {
@@ -183,7 +183,7 @@ impl Guest {
     }
 
     /// Ends every vCPU, each having harvested and reset what its ring held.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
         for thread in self.threads.drain(..) {
             while !thread.is_finished() {
@@ -194,22 +194,22 @@ impl Guest {
         }
     }
 
-    pub fn counts(&self, vcpu: usize) -> &Counts {
+    pub(crate) fn counts(&self, vcpu: usize) -> &Counts {
         &self.shared.counts[vcpu]
     }
 
     /// The id of a vCPU's thread.
-    pub fn thread(&self, vcpu: usize) -> u32 {
+    pub(crate) fn thread(&self, vcpu: usize) -> u32 {
         self.counts(vcpu).tid.load(Ordering::Acquire) as u32
     }
 
     /// Pages written, by the guest's own counter.
-    pub fn written(&self, vcpu: usize) -> u64 {
+    pub(crate) fn written(&self, vcpu: usize) -> u64 {
         self.shared.memory.counter(COUNTERS + vcpu * 64).load(Ordering::Relaxed)
     }
 
     /// Waits until a vCPU has written `pages` more.
-    pub fn wait_for(&self, vcpu: usize, pages: u64) {
+    pub(crate) fn wait_for(&self, vcpu: usize, pages: u64) {
         let from = self.written(vcpu);
         while self.written(vcpu) < from + pages {
             std::thread::sleep(Duration::from_millis(1));
@@ -400,7 +400,7 @@ impl Drop for Mapping {
 }
 
 /// The signal that makes a vCPU thread leave `KVM_RUN`.
-pub const KICK: nix::sys::signal::Signal = nix::sys::signal::Signal::SIGUSR1;
+pub(crate) const KICK: nix::sys::signal::Signal = nix::sys::signal::Signal::SIGUSR1;
 
 fn handle_kicks() {
     extern "C" fn nothing(_: i32) {}

@@ -14,7 +14,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{HashMap, Map, MapData, MapError},
+    maps::{HashMap, Map, MapData},
 };
 use dirtyrig_probes_common::{Budget, Limited, MAX_THREADS};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -152,19 +152,7 @@ impl Quota {
 
     /// Lets a thread dirty what it wants again; without effect on one that is not limited.
     pub fn release(&self, thread: u32) -> Result<(), Error> {
-        match self
-            .limited
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&thread)
-        {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(source) => Err(Error::Map {
-                name: "LIMITED",
-                operation: "remove from",
-                source,
-            }),
-        }
+        map::remove(&mut self.limited.lock().unwrap_or_else(PoisonError::into_inner), &thread, "LIMITED")
     }
 
     /// The pages left in `slot`, shared with the kernel: it subtracts one a page, and signals at zero and below.

@@ -183,17 +183,17 @@ fn a_small_buffer_loses() -> Result<(), Failed> {
     };
     let mut probes = Probes::attach(&options)?;
     let guest = run_guest(SHAPE, 5_000, &nothing());
-    let (mut stalls, mut pushes) = (0, 0);
+    let (mut stalls, mut pages) = (0, 0);
     probes.drain(|event| match event {
         Event::Stall(_) => stalls += 1,
-        Event::Push(_) => pushes += 1,
+        Event::Push(_) => pages += 1,
     })?;
     let vcpus = probes.vcpus()?;
     let pushed: u64 = vcpus.iter().map(|vcpu| vcpu.pushed_pages).sum();
     let lost = probes.lost()?;
     assert!(lost.pushes > 0, "the buffer holds about a hundred of thousands");
     assert_eq!(
-        pushes + lost.pushes,
+        pages + lost.pushes,
         pushed,
         "a page is either recorded or counted as lost"
     );
@@ -364,6 +364,8 @@ fn refused_targets() -> Result<(), Failed> {
     Ok(())
 }
 
+// As every trial returns.
+#[allow(clippy::unnecessary_wraps)]
 fn refused_sizes() -> Result<(), Failed> {
     for ring_bytes in [0, 100, 2048, 12_288, 1 << 31] {
         let refused = Probes::attach(&Options { ring_bytes, ..own() });

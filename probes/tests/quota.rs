@@ -126,7 +126,7 @@ fn shared_budget() -> Result<(), Failed> {
     assert_eq!(quota.drawn(0), harvested, "every page of either was charged");
     assert_eq!(
         quota.budget(0).load(Ordering::Relaxed),
-        WHOLE - harvested as i64,
+        WHOLE - harvested.cast_signed(),
         "and none was lost or charged twice"
     );
     let exits: u64 = (0..2)

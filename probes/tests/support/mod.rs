@@ -305,7 +305,7 @@ struct Ring {
 
 impl Ring {
     fn map(vcpu: &VcpuFd, entries: usize) -> Self {
-        let offset = i64::from(KVM_DIRTY_LOG_PAGE_OFFSET) * PAGE as i64;
+        let offset = i64::from(KVM_DIRTY_LOG_PAGE_OFFSET * PAGE as u32);
         Self {
             mapping: Mapping::shared(borrow(vcpu), entries * ENTRY_BYTES, offset),
             entries,

@@ -1,1 +1,69 @@
-//! placeholder
+//! Sees from inside the kernel what KVM's vCPUs do: pages dirtied, rings full, stalls, exits by reason; of one process
+//! or of every VM on the host. And counts down a vCPU's budget of pages, exact to the page.
+//!
+//! ```no_run
+//! use dirtyrig_probes::{Event, Options, Probes, Target};
+//!
+//! let mut probes = Probes::attach(&Options::new(Target::Pid(4711)))?;
+//! loop {
+//!     std::thread::sleep(std::time::Duration::from_millis(100));
+//!     probes.drain(|event| {
+//!         if let Event::Stall(stall) = event {
+//!             println!("vCPU {:?} stalled for {:?}", stall.vcpu, stall.length());
+//!         }
+//!     })?;
+//!     for vcpu in probes.vcpus()? {
+//!         println!("{:?}: {} pages, {} ring-full exits", vcpu.vcpu, vcpu.pushed_pages, vcpu.ring_full_exits);
+//!     }
+//!     println!("{}", probes.status()?);
+//! #   break;
+//! }
+//! # Ok::<(), dirtyrig_probes::Error>(())
+//! ```
+//!
+//! # How it works
+//!
+//! Programs (`probes/ebpf`, embedded as `probes/prebuilt/*.bpf.o`) run at KVM's tracepoints, on the vCPU threads
+//! themselves. They filter by process, count in maps by thread, and write a record for each finished [`Stall`], and on
+//! request for each [`Push`]. Nothing wakes the reader: it drains on its own timer. What could not be recorded is
+//! counted: [`Lost`].
+//!
+//! Each event is attached the cheapest way that this kernel takes, [`AttachKind`]; [`Status`] names the way taken,
+//! what could not be attached and why, and which events have not fired although they should have.
+//!
+//! # Clock
+//!
+//! Every time is a [`Duration`](std::time::Duration) of `CLOCK_MONOTONIC`, which [`monotonic_now`] reads: the clock of
+//! [`std::time::Instant`] on Linux, so a limiter's own times can be joined with those of the probes.
+//!
+//! # What it needs
+//!
+//! Linux 5.15 or later on x86-64; root, or `CAP_BPF` and `CAP_PERFMON`; the initial PID namespace. tracefs is mounted
+//! if it is not and that is permitted; without it raw tracepoints alone are used. BTF is not needed.
+
+mod attach;
+mod clock;
+mod counters;
+mod error;
+mod event;
+mod exits;
+mod histogram;
+mod map;
+mod object;
+mod observer;
+mod process;
+mod quota;
+mod status;
+mod tracefs;
+
+pub use attach::{AttachKind, KvmEvent};
+pub use clock::monotonic_now;
+pub use counters::{ExitCount, StallCounters, VcpuCounters};
+pub use error::Error;
+pub use event::{Event, Push, Stall, StallCause, StallEnd};
+pub use exits::ExitReason;
+pub use histogram::StallHistogram;
+pub use observer::{Options, Probes, Target};
+pub use process::{VcpuId, VcpuIdSource, kvm_processes};
+pub use quota::Quota;
+pub use status::{EventStatus, Lost, Status};

@@ -1,2 +1,27 @@
-//! placeholder
-fn main() {}
+//! Chores for maintainers: `cargo xtask CHORE`.
+
+#![forbid(unsafe_code)]
+
+mod ebpf;
+
+use clap::{Parser, Subcommand};
+
+/// Chores for maintainers.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Rebuild the eBPF objects in probes/prebuilt from probes/ebpf
+    Ebpf(ebpf::Arguments),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().chore {
+        Chore::Ebpf(arguments) => ebpf::run(&arguments),
+    }
+}

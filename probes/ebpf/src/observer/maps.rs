@@ -1,0 +1,53 @@
+//! The maps, and the few ways in which programs touch them.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{HashMap, PerCpuArray, RingBuf},
+};
+use dirtyrig_probes_common::{
+    CAUSES, ExitKey, Histogram, HistogramKey, LOST_EXITS, LOST_KINDS, MAX_EXITS, MAX_PROCESSES, MAX_THREADS, Ring,
+    Thread,
+};
+
+/// The processes to watch, if `CONFIG.filter` is set.
+#[map]
+pub static PROCESSES: HashMap<u32, u8> = HashMap::with_max_entries(MAX_PROCESSES, 0);
+/// By thread id. Preallocated like all of these: nothing is allocated inside KVM's locks.
+#[map]
+pub static THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(MAX_THREADS, 0);
+/// By [`Thread::ring`].
+#[map]
+pub static RINGS: HashMap<u64, Ring> = HashMap::with_max_entries(MAX_THREADS, 0);
+#[map]
+pub static EXITS: HashMap<ExitKey, u64> = HashMap::with_max_entries(MAX_EXITS, 0);
+#[map]
+pub static HISTOGRAMS: HashMap<HistogramKey, Histogram> = HashMap::with_max_entries(MAX_THREADS * CAUSES as u32, 0);
+/// Finished stalls. Sized by the loader.
+#[map]
+pub static STALLS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+/// Pushed pages. A buffer of their own, so that a flood of pages loses no stall. Sized by the loader.
+#[map]
+pub static PUSHES: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+#[map]
+pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(LOST_KINDS, 0);
+
+/// Counts one thing of `kind` that could not be recorded.
+#[inline(always)]
+pub fn lose(kind: u32) {
+    if let Some(count) = LOST.get_ptr_mut(kind) {
+        // SAFETY: a live map element of this CPU; programs of these types do not migrate while they run.
+        unsafe { *count += 1 }
+    }
+}
+
+/// Counts one exit. Its thread alone counts under its id, so the plain addition loses nothing.
+#[inline(always)]
+pub fn count_exit(tid: u32, kind: u32, reason: u32) {
+    let key = ExitKey { tid, kind, reason };
+    if let Some(count) = EXITS.get_ptr_mut(&key) {
+        // SAFETY: a live map element with one writer, this thread.
+        unsafe { *count += 1 }
+    } else if EXITS.insert(key, 1u64, 0).is_err() {
+        lose(LOST_EXITS);
+    }
+}

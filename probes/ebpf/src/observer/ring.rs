@@ -1,0 +1,169 @@
+//! The dirty ring: pages pushed, entries reset.
+//!
+//! A push is the hottest event, one a dirtied page: the raw program looks its thread up, adds one, and is done. The
+//! ring's own indices are read only at a thread's first push and at a reset.
+
+use aya_ebpf::{
+    bindings::BPF_RB_NO_WAKEUP,
+    helpers::bpf_probe_read_kernel,
+    macros::{raw_tracepoint, tracepoint},
+    programs::{RawTracePointContext, TracePointContext},
+};
+use dirtyrig_probes_common::{LOST_PUSHES, LOST_RINGS, MAX_RING_ENTRIES, PushRecord, Ring, Thread};
+
+use crate::{
+    config,
+    maps::{PUSHES, RINGS, THREADS, lose},
+    run::field,
+    thread::{now, watched},
+};
+
+/// The head of the kernel's `struct kvm_dirty_ring`, unchanged since it came in Linux 5.11.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Indices {
+    dirty: u32,
+    reset: u32,
+}
+
+/// A push that is logged while a reset reads the two counts: how far they may be apart in one ring.
+const IN_FLIGHT: i32 = 64;
+
+#[raw_tracepoint(tracepoint = "kvm_dirty_ring_push")]
+pub fn push_raw(ctx: RawTracePointContext) -> i32 {
+    // TP_PROTO(struct kvm_dirty_ring *ring, u32 slot, u64 offset)
+    let Some((tid, thread)) = watched() else { return 0 };
+    thread.pushes += 1;
+    let ring: u64 = ctx.arg(0);
+    if thread.ring != ring
+        && let Some(indices) = indices_of(ring)
+    {
+        meet(tid, thread, ring, indices);
+    }
+    if config().trace_pushes != 0 {
+        let (slot, offset): (u64, u64) = (ctx.arg(1), ctx.arg(2));
+        trace(tid, slot as u32, offset);
+    }
+    0
+}
+
+#[tracepoint]
+pub fn push_tp(ctx: TracePointContext) -> u32 {
+    let config = config();
+    let Some((tid, thread)) = watched() else { return 0 };
+    thread.pushes += 1;
+    if thread.ring == 0
+        && let (Some(index), Some(dirty), Some(reset)) = (
+            field::<u32>(&ctx, config.push_index_at),
+            field(&ctx, config.push_dirty_index_at),
+            field(&ctx, config.push_reset_index_at),
+        )
+    {
+        meet(tid, thread, by_index(thread.tgid, index), Indices { dirty, reset });
+    }
+    if config.trace_pushes != 0
+        && let (Some(slot), Some(offset)) = (field(&ctx, config.push_slot_at), field(&ctx, config.push_offset_at))
+    {
+        trace(tid, slot, offset);
+    }
+    0
+}
+
+/// The kernel's address of a ring, or (classic tracepoints) this: no kernel address has a zero in its top bit.
+#[inline(always)]
+fn by_index(tgid: u32, index: u32) -> u64 {
+    u64::from(tgid) << 32 | u64::from(index)
+}
+
+#[inline(always)]
+fn indices_of(ring: u64) -> Option<Indices> {
+    // SAFETY: the event's own argument; the helper checks the address.
+    unsafe { bpf_probe_read_kernel(ring as *const Indices) }.ok()
+}
+
+/// Enters the ring that `thread` pushes to, as it stands after this push.
+#[inline(always)]
+fn meet(tid: u32, thread: &mut Thread, ring: u64, indices: Indices) {
+    thread.ring = ring;
+    let fresh = Ring {
+        tid,
+        reset_index: indices.reset,
+        dirty_index: indices.dirty,
+        pushes: thread.pushes as u32,
+    };
+    if RINGS.insert(&ring, &fresh, 0).is_err() {
+        lose(LOST_RINGS);
+    }
+}
+
+#[inline(always)]
+fn trace(tid: u32, slot: u32, offset: u64) {
+    match PUSHES.reserve::<PushRecord>(0) {
+        Some(mut entry) => {
+            entry.write(PushRecord {
+                at_ns: now(),
+                offset,
+                tid,
+                slot,
+            });
+            entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+        }
+        None => lose(LOST_PUSHES),
+    }
+}
+
+#[raw_tracepoint(tracepoint = "kvm_dirty_ring_reset")]
+pub fn reset_raw(ctx: RawTracePointContext) -> i32 {
+    // TP_PROTO(struct kvm_dirty_ring *ring)
+    let ring: u64 = ctx.arg(0);
+    if let Some(indices) = indices_of(ring) {
+        reset(ring, indices);
+    }
+    0
+}
+
+#[tracepoint]
+pub fn reset_tp(ctx: TracePointContext) -> u32 {
+    let config = config();
+    if let (Some(index), Some(dirty), Some(reset_index)) = (
+        field::<u32>(&ctx, config.reset_index_at),
+        field(&ctx, config.reset_dirty_index_at),
+        field(&ctx, config.reset_reset_index_at),
+    ) {
+        // The thread that resets need not be the vCPU's, but it is of the same process.
+        let tgid = (aya_ebpf::helpers::bpf_get_current_pid_tgid() >> 32) as u32;
+        reset(
+            by_index(tgid, index),
+            Indices {
+                dirty,
+                reset: reset_index,
+            },
+        );
+    }
+    0
+}
+
+/// Counts the entries that this reset gave back: the way that the ring's reset index went since it was last seen.
+///
+/// A later VM's ring may stand at the address of an earlier one. It shows: the dirty index of one ring advances by as
+/// many as its thread has pushed.
+#[inline(always)]
+fn reset(key: u64, indices: Indices) {
+    let Some(ring) = RINGS.get_ptr_mut(&key) else { return };
+    // SAFETY: a live element of a preallocated map; KVM serialises the resets of a VM, so there is one writer.
+    let ring = unsafe { &mut *ring };
+    let Some(thread) = THREADS.get_ptr_mut(&ring.tid) else { return };
+    // SAFETY: a live element; a push on another CPU may just be counting, which IN_FLIGHT allows for.
+    let pushes = unsafe { core::ptr::read_volatile(&raw const (*thread).pushes) } as u32;
+    let drift = indices.dirty.wrapping_sub(ring.dirty_index).wrapping_sub(pushes.wrapping_sub(ring.pushes)) as i32;
+    let given_back = indices.reset.wrapping_sub(ring.reset_index);
+    let same = (-IN_FLIGHT..=IN_FLIGHT).contains(&drift) && given_back <= MAX_RING_ENTRIES;
+    // A ring begins at index 0, and its first reset covers everything until then.
+    let entries = u64::from(if same { given_back } else { indices.reset });
+    // SAFETY: a live element; these two members are written here alone.
+    unsafe {
+        (*thread).reset_entries += entries;
+        (*thread).resets += 1;
+    }
+    *ring = Ring { tid: ring.tid, reset_index: indices.reset, dirty_index: indices.dirty, pushes };
+}

@@ -1,0 +1,112 @@
+//! The entry of the current thread, and the stall it may be in.
+
+use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
+use dirtyrig_probes_common::{
+    BUCKETS, CAUSE_RING_FULL, Histogram, HistogramKey, LOST_HISTOGRAMS, LOST_STALLS, LOST_THREADS, StallRecord, Thread,
+    bucket_of,
+};
+
+use crate::{
+    config,
+    maps::{HISTOGRAMS, PROCESSES, STALLS, THREADS, lose},
+};
+
+/// What a histogram starts from: too large for the eBPF stack, so it stands in read-only data.
+#[unsafe(no_mangle)]
+static EMPTY_HISTOGRAM: Histogram = Histogram { counts: [0; BUCKETS] };
+
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: the helper has no precondition. CLOCK_MONOTONIC.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// The current thread, if it is known already.
+#[inline(always)]
+pub fn known() -> Option<(u32, &'static mut Thread)> {
+    let tid = bpf_get_current_pid_tgid() as u32;
+    let thread = THREADS.get_ptr_mut(&tid)?;
+    // SAFETY: a live element of a preallocated map. Its only writer is this thread, here.
+    Some((tid, unsafe { &mut *thread }))
+}
+
+/// The current thread, entered now if its process is watched. Called by KVM's own events only: who gets here runs a
+/// vCPU.
+#[inline(always)]
+pub fn watched() -> Option<(u32, &'static mut Thread)> {
+    match known() {
+        Some(found) => Some(found),
+        None => enter(),
+    }
+}
+
+#[inline(always)]
+fn enter() -> Option<(u32, &'static mut Thread)> {
+    let id = bpf_get_current_pid_tgid();
+    let (tgid, tid) = ((id >> 32) as u32, id as u32);
+    if config().filter != 0 && PROCESSES.get_ptr(&tgid).is_none() {
+        return None;
+    }
+    let fresh = Thread {
+        tgid,
+        ..Thread::default()
+    };
+    if THREADS.insert(&tid, &fresh, 0).is_err() {
+        lose(LOST_THREADS);
+        return None;
+    }
+    known()
+}
+
+/// Begins a stall: `KVM_RUN` returned at `at` for `cause`.
+#[inline(always)]
+pub fn begin_stall(thread: &mut Thread, cause: u32, at: u64) {
+    thread.stalled_since_ns = at;
+    thread.stall_cause = cause;
+}
+
+/// Ends the stall that the thread is in, if any.
+#[inline(always)]
+pub fn end_stall(tid: u32, thread: &mut Thread, end: u32, at: u64) {
+    let exit_ns = thread.stalled_since_ns;
+    if exit_ns == 0 {
+        return;
+    }
+    thread.stalled_since_ns = 0;
+    let cause = thread.stall_cause;
+    let length = at - exit_ns;
+    // One comparison for two causes: an index that the verifier can bound.
+    let which = usize::from(cause != CAUSE_RING_FULL);
+    thread.stalls[which] += 1;
+    thread.stall_ns[which] += length;
+    count_length(HistogramKey { tid, cause }, length);
+    match STALLS.reserve::<StallRecord>(0) {
+        Some(mut entry) => {
+            entry.write(StallRecord {
+                exit_ns,
+                end_ns: at,
+                tgid: thread.tgid,
+                tid,
+                cause,
+                end,
+            });
+            // A wake-up costs tens of times the rest; the reader drains on a timer.
+            entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+        }
+        None => lose(LOST_STALLS),
+    }
+}
+
+#[inline(always)]
+fn count_length(key: HistogramKey, length: u64) {
+    if HISTOGRAMS.get_ptr(&key).is_none() && HISTOGRAMS.insert(&key, &EMPTY_HISTOGRAM, 0).is_err() {
+        lose(LOST_HISTOGRAMS);
+        return;
+    }
+    if let Some(histogram) = HISTOGRAMS.get_ptr_mut(&key) {
+        let bucket = (bucket_of(length) as usize).min(BUCKETS - 1);
+        // SAFETY: a live element that this thread alone writes; the bucket is in bounds.
+        unsafe { *(&raw mut (*histogram).counts).cast::<u32>().add(bucket) += 1 }
+    }
+}

@@ -1,0 +1,241 @@
+//! Which program goes to which event, the best way that this kernel takes.
+
+use std::fmt;
+
+use aya::{
+    Ebpf,
+    programs::{ProgramError, RawTracePoint, TracePoint},
+};
+use dirtyrig_probes_common::{Config, NO_FIELD};
+
+use crate::{exits::ExitNames, tracefs::Tracefs};
+
+/// The kernel events that the probes read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KvmEvent {
+    /// `kvm_dirty_ring_push`: a page was dirtied.
+    RingPush,
+    /// `kvm_dirty_ring_reset`: entries came back.
+    RingReset,
+    /// `kvm_dirty_ring_exit`: a ring is full, and whose.
+    RingExit,
+    /// `kvm_userspace_exit`: `KVM_RUN` returns.
+    UserspaceExit,
+    /// `sys_enter_ioctl`, for `KVM_RUN`.
+    Run,
+    /// `kvm_entry`: the guest runs.
+    Entry,
+    /// `kvm_exit`: the guest stops running.
+    Exit,
+}
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AttachKind {
+    /// At the event's own arguments: cheapest.
+    RawTracepoint,
+    /// At the event's record in the trace, by offsets from its `format` file.
+    Tracepoint,
+}
+
+impl fmt::Display for AttachKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RawTracepoint => "raw tracepoint",
+            Self::Tracepoint => "tracepoint",
+        })
+    }
+}
+
+impl fmt::Display for KvmEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.plan().event)
+    }
+}
+
+/// What is attached where.
+pub(crate) struct Plan {
+    pub(crate) category: &'static str,
+    pub(crate) event: &'static str,
+    /// The program for the raw tracepoint, where that has all it needs.
+    pub(crate) raw: Option<&'static str>,
+    /// The program for the classic tracepoint.
+    pub(crate) classic: &'static str,
+}
+
+impl KvmEvent {
+    pub(crate) const ALL: [Self; 7] = [
+        Self::UserspaceExit,
+        Self::RingExit,
+        Self::RingPush,
+        Self::RingReset,
+        Self::Run,
+        Self::Entry,
+        Self::Exit,
+    ];
+
+    pub(crate) fn plan(self) -> Plan {
+        let (event, raw, classic) = match self {
+            Self::RingPush => ("kvm_dirty_ring_push", Some("push_raw"), "push_tp"),
+            Self::RingReset => ("kvm_dirty_ring_reset", Some("reset_raw"), "reset_tp"),
+            Self::RingExit => ("kvm_dirty_ring_exit", None, "ring_exit_tp"),
+            Self::UserspaceExit => ("kvm_userspace_exit", Some("userspace_exit_raw"), "userspace_exit_tp"),
+            Self::Run => ("sys_enter_ioctl", None, "run_tp"),
+            Self::Entry => ("kvm_entry", Some("entry_raw"), "entry_tp"),
+            Self::Exit => ("kvm_exit", None, "exit_tp"),
+        };
+        Plan {
+            category: if self == Self::Run { "syscalls" } else { "kvm" },
+            event,
+            raw,
+            classic,
+        }
+    }
+}
+
+/// What the `format` files say: offsets, names, and for which events they say it.
+pub(crate) struct Formats {
+    pub(crate) exit_names: ExitNames,
+    /// For each event whether its classic program has the offsets it needs; an error says what to do.
+    readable: Vec<(KvmEvent, Result<(), String>)>,
+}
+
+impl Formats {
+    /// Reads them all, and writes the offsets into `config`.
+    pub(crate) fn read(config: &mut Config) -> Self {
+        let tracefs = Tracefs::find_or_mount();
+        let mut exit_names = ExitNames::default();
+        let readable = KvmEvent::ALL.map(|event| {
+            let read = || {
+                let Plan {
+                    category, event: name, ..
+                } = event.plan();
+                let format = tracefs.as_ref().map_err(Clone::clone)?.format(category, name)?;
+                let at = |field: &str, size| {
+                    format
+                        .offset(field, size)
+                        .map_err(|why| format!("{category}:{name}: {why}"))
+                };
+                match event {
+                    KvmEvent::RingPush => {
+                        config.push_index_at = at("index", 4)?;
+                        config.push_dirty_index_at = at("dirty_index", 4)?;
+                        config.push_reset_index_at = at("reset_index", 4)?;
+                        config.push_slot_at = at("slot", 4)?;
+                        config.push_offset_at = at("offset", 8)?;
+                    }
+                    KvmEvent::RingReset => {
+                        config.reset_index_at = at("index", 4)?;
+                        config.reset_dirty_index_at = at("dirty_index", 4)?;
+                        config.reset_reset_index_at = at("reset_index", 4)?;
+                    }
+                    KvmEvent::RingExit => config.ring_exit_vcpu_id_at = at("vcpu_id", 4)?,
+                    KvmEvent::UserspaceExit => {
+                        config.userspace_exit_reason_at = at("reason", 4)?;
+                        config.userspace_exit_errno_at = at("errno", 4)?;
+                    }
+                    KvmEvent::Run => {
+                        config.ioctl_fd_at = at("fd", 8)?;
+                        config.ioctl_cmd_at = at("cmd", 8)?;
+                    }
+                    KvmEvent::Entry => {}
+                    KvmEvent::Exit => {
+                        config.exit_reason_at = at("exit_reason", 4)?;
+                        // Kernels that lack these two still give the reason.
+                        config.exit_isa_at = at("isa", 4).unwrap_or(NO_FIELD);
+                        config.exit_vcpu_id_at = at("vcpu_id", 4).unwrap_or(NO_FIELD);
+                        exit_names = ExitNames::parse(format.print());
+                    }
+                }
+                Ok(())
+            };
+            let mut read = read;
+            (event, read())
+        });
+        Self {
+            exit_names,
+            readable: readable.into(),
+        }
+    }
+
+    fn readable(&self, event: KvmEvent) -> Result<(), String> {
+        let (_, readable) = self
+            .readable
+            .iter()
+            .find(|(of, _)| *of == event)
+            .expect("every event was read");
+        readable.clone()
+    }
+}
+
+/// Attaches the program for `event`: of the ways that `allowed` lists, the first that the kernel takes.
+pub(crate) fn attach(
+    ebpf: &mut Ebpf,
+    formats: &Formats,
+    event: KvmEvent,
+    allowed: &[AttachKind],
+) -> Result<AttachKind, String> {
+    let plan = event.plan();
+    let mut failures = Vec::new();
+    for &kind in allowed {
+        let attached = match (kind, plan.raw) {
+            (AttachKind::RawTracepoint, Some(program)) => {
+                attach_raw(ebpf, program, plan.event).map_err(|error| refusal(&error))
+            }
+            (AttachKind::RawTracepoint, None) => continue,
+            (AttachKind::Tracepoint, _) => formats.readable(event).and_then(|()| {
+                attach_classic(ebpf, plan.classic, plan.category, plan.event).map_err(|error| refusal(&error))
+            }),
+        };
+        match attached {
+            Ok(()) => return Ok(kind),
+            Err(why) => failures.push(format!("{kind}: {why}")),
+        }
+    }
+    Err(failures.join("; "))
+}
+
+pub(crate) fn attach_raw(ebpf: &mut Ebpf, program: &str, event: &str) -> Result<(), ProgramError> {
+    let program: &mut RawTracePoint = program_of(ebpf, program).try_into()?;
+    program.load()?;
+    program.attach(event).map(drop)
+}
+
+pub(crate) fn attach_classic(ebpf: &mut Ebpf, program: &str, category: &str, event: &str) -> Result<(), ProgramError> {
+    let program: &mut TracePoint = program_of(ebpf, program).try_into()?;
+    program.load()?;
+    program.attach(category, event).map(drop)
+}
+
+fn program_of<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut aya::programs::Program {
+    ebpf.program_mut(name)
+        .expect("the embedded object has every program that is named here")
+}
+
+/// Why the kernel did not take a program, in one line: of the verifier's log its last words.
+pub(crate) fn refusal(error: &ProgramError) -> String {
+    let ProgramError::LoadError { io_error, verifier_log } = error else {
+        return explain(error);
+    };
+    let log = verifier_log.to_string();
+    let statistics = ["processed ", "verification time", "stack depth"];
+    let said = log
+        .lines()
+        .rev()
+        .find(|line| !line.is_empty() && !statistics.iter().any(|word| line.starts_with(word)));
+    match said {
+        Some(said) => format!("not loaded ({io_error}): {said}"),
+        None => format!("not loaded ({io_error})"),
+    }
+}
+
+/// The whole chain of an error in one line.
+pub(crate) fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text.trim_end().to_owned()
+}

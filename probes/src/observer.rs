@@ -1,0 +1,403 @@
+//! The probes: attached, drained, read.
+
+use std::{collections::HashMap, io};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    maps::{HashMap as BpfHashMap, MapData, PerCpuArray, RingBuf},
+};
+use dirtyrig_probes_common::{
+    CAUSE_INTERRUPTED, CAUSE_RING_FULL, Config, ExitKey, Histogram, HistogramKey, LOST_EXITS, LOST_HISTOGRAMS,
+    LOST_PUSHES, LOST_RINGS, LOST_STALLS, LOST_THREADS, MAX_THREADS, PushRecord, Ring, StallRecord, Thread,
+    VCPU_ID_FROM_EXIT, VCPU_ID_FROM_RING_EXIT,
+};
+
+use crate::{
+    AttachKind, Error, Event, EventStatus, ExitCount, ExitReason, KvmEvent, Lost, Push, Stall, StallCounters, Status,
+    VcpuCounters, VcpuId, VcpuIdSource,
+    attach::{Formats, attach, explain},
+    exits::ExitNames,
+    map::{self, Raw},
+    object, process,
+};
+
+/// Whose vCPUs are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// One process: a VMM whose VM runs, or this process, which may have none yet.
+    Pid(u32),
+    /// Every VM on the host, those to come included.
+    AllKvm,
+}
+
+/// What to attach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Whose vCPUs.
+    pub target: Target,
+    /// A [`Push`] for every page that is dirtied, 32 bytes of buffer each.
+    pub trace_pushes: bool,
+    /// Whether to attach `kvm_entry` and `kvm_exit`: hardware exits by reason, and stalls that end at the entry into
+    /// the guest itself. Where they fire, every exit costs the guest a fraction of a microsecond more.
+    pub hardware_exits: bool,
+    /// Size of each of the two buffers, for stalls and for pushes: a power of two, at least a page.
+    pub ring_bytes: u32,
+    /// Ways to attach, best first; what is not listed is not tried.
+    pub attach: Vec<AttachKind>,
+}
+
+impl Options {
+    /// Counts and stalls, in buffers of 256 KiB: 6,500 stalls between two calls of [`Probes::drain`].
+    pub fn new(target: Target) -> Self {
+        Self {
+            target,
+            trace_pushes: false,
+            hardware_exits: true,
+            ring_bytes: 256 * 1024,
+            attach: vec![AttachKind::RawTracepoint, AttachKind::Tracepoint],
+        }
+    }
+
+    /// The same with every page, in buffers of 64 MiB: two million pages between two calls of [`Probes::drain`].
+    #[must_use]
+    pub fn tracing(self) -> Self {
+        Self {
+            trace_pushes: true,
+            ring_bytes: 64 << 20,
+            ..self
+        }
+    }
+}
+
+type BpfMap<K, V> = BpfHashMap<MapData, K, V>;
+
+/// Attached probes. Dropping them detaches everything.
+pub struct Probes {
+    /// Owns the programs and their links.
+    _ebpf: Ebpf,
+    target: Target,
+    attached: Vec<(KvmEvent, Result<AttachKind, String>)>,
+    exit_names: ExitNames,
+    stalls: RingBuf<MapData>,
+    pushes: RingBuf<MapData>,
+    threads: BpfMap<u32, Raw<Thread>>,
+    rings: BpfMap<u64, Raw<Ring>>,
+    exits: BpfMap<Raw<ExitKey>, u64>,
+    histograms: BpfMap<Raw<HistogramKey>, Raw<Histogram>>,
+    lost: PerCpuArray<MapData, u64>,
+    vcpus: HashMap<u32, VcpuId>,
+}
+
+impl Probes {
+    /// Attaches the probes. What can't be attached is left out and told by [`status`](Self::status); an error is what
+    /// leaves nothing to observe.
+    pub fn attach(options: &Options) -> Result<Self, Error> {
+        process::check_pid_namespace()?;
+        if let Target::Pid(pid) = options.target {
+            process::check_target(pid)?;
+        }
+        check_ring_bytes(options.ring_bytes)?;
+
+        let mut config = Config {
+            filter: u32::from(matches!(options.target, Target::Pid(_))),
+            trace_pushes: u32::from(options.trace_pushes),
+            ..Config::default()
+        };
+        let formats = Formats::read(&mut config);
+        // The buffer that stays empty is as small as can be.
+        let push_bytes = if options.trace_pushes { options.ring_bytes } else { PAGE };
+        let mut ebpf = EbpfLoader::new()
+            // No program of ours has relocations against the kernel's types, and reading them all takes 20 ms.
+            .btf(None)
+            .override_global("CONFIG", &Raw(config), true)
+            .map_max_entries("STALLS", options.ring_bytes)
+            .map_max_entries("PUSHES", push_bytes)
+            .load(object::observer())
+            .map_err(load_error)?;
+        if let Target::Pid(pid) = options.target {
+            watch(&mut ebpf, pid)?;
+        }
+
+        let wanted = |event: &KvmEvent| options.hardware_exits || !matches!(event, KvmEvent::Entry | KvmEvent::Exit);
+        let attached: Vec<_> = KvmEvent::ALL
+            .into_iter()
+            .filter(wanted)
+            .map(|event| (event, attach(&mut ebpf, &formats, event, &options.attach)))
+            .collect();
+        // The others tell nothing without one of these two.
+        let essential = |event: &KvmEvent| matches!(event, KvmEvent::UserspaceExit | KvmEvent::RingPush);
+        if attached
+            .iter()
+            .filter(|(event, _)| essential(event))
+            .all(|(_, result)| result.is_err())
+        {
+            return Err(nothing_attached(&attached));
+        }
+        Ok(Self {
+            target: options.target,
+            attached,
+            exit_names: formats.exit_names,
+            stalls: map::take(&mut ebpf, "STALLS")?,
+            pushes: map::take(&mut ebpf, "PUSHES")?,
+            threads: map::take(&mut ebpf, "THREADS")?,
+            rings: map::take(&mut ebpf, "RINGS")?,
+            exits: map::take(&mut ebpf, "EXITS")?,
+            histograms: map::take(&mut ebpf, "HISTOGRAMS")?,
+            lost: map::take(&mut ebpf, "LOST")?,
+            vcpus: HashMap::new(),
+            _ebpf: ebpf,
+        })
+    }
+
+    /// Hands every event since the last call to `sink`, stalls first, each kind in the order of its records; returns
+    /// how many there were. Call it on a timer: what exceeds a buffer in between is lost, and counted.
+    pub fn drain(&mut self, mut sink: impl FnMut(Event)) -> Result<usize, Error> {
+        let mut drained = 0;
+        while let Some(record) = self.stalls.next().map(|item| Raw::<StallRecord>::from_bytes(&item)) {
+            let record = record.expect("every record in STALLS is a StallRecord");
+            sink(Event::Stall(Stall::new(&record, self.vcpu_of(record.tid)?)));
+            drained += 1;
+        }
+        // Pages come in runs of one thread.
+        let mut last = None;
+        while let Some(record) = self.pushes.next().map(|item| Raw::<PushRecord>::from_bytes(&item)) {
+            let record = record.expect("every record in PUSHES is a PushRecord");
+            let vcpu = match last {
+                Some((tid, vcpu)) if tid == record.tid => vcpu,
+                _ => self.vcpu_of(record.tid)?,
+            };
+            last = Some((record.tid, vcpu));
+            sink(Event::Push(Push::new(&record, vcpu)));
+            drained += 1;
+        }
+        Ok(drained)
+    }
+
+    /// What each vCPU thread has done, by process and thread. Threads that have ended stay, marked as gone, until
+    /// their room is needed.
+    pub fn vcpus(&mut self) -> Result<Vec<VcpuCounters>, Error> {
+        let threads = map::entries(&self.threads, "THREADS")?;
+        let mut reasons: HashMap<u32, Vec<ExitCount>> = HashMap::new();
+        for (Raw(key), count) in map::entries(&self.exits, "EXITS")? {
+            let reason = ExitReason::new(key.kind, key.reason);
+            let name = self.exit_names.name(reason);
+            reasons
+                .entry(key.tid)
+                .or_default()
+                .push(ExitCount { reason, name, count });
+        }
+        let mut counters = Vec::with_capacity(threads.len());
+        for (tid, Raw(thread)) in threads {
+            let mut exit_reasons = reasons.remove(&tid).unwrap_or_default();
+            exit_reasons.sort_unstable_by_key(|exit| (std::cmp::Reverse(exit.count), exit.reason));
+            counters.push(VcpuCounters {
+                process: thread.tgid,
+                thread: tid,
+                vcpu: self.identify(tid, &thread),
+                gone: !process::thread_lives(thread.tgid, tid),
+                pushed_pages: thread.pushes,
+                reset_entries: thread.reset_entries,
+                resets: thread.resets,
+                userspace_exits: thread.userspace_exits,
+                ring_full_exits: thread.ring_full_exits,
+                runs: thread.runs,
+                entries: thread.entries,
+                exits: thread.exits,
+                in_run: nanos(thread.run_ns),
+                running_since: (thread.run_since_ns != 0).then(|| nanos(thread.run_since_ns)),
+                stalled_since: (thread.stalled_since_ns != 0).then(|| nanos(thread.stalled_since_ns)),
+                ring_full: self.stall_counters(tid, &thread, CAUSE_RING_FULL)?,
+                interrupted: self.stall_counters(tid, &thread, CAUSE_INTERRUPTED)?,
+                exit_reasons,
+            });
+        }
+        self.make_room(&counters)?;
+        counters.sort_unstable_by_key(|vcpu| (vcpu.process, vcpu.vcpu.map(|vcpu| vcpu.id), vcpu.thread));
+        Ok(counters)
+    }
+
+    /// What the probes can and cannot see here, and what was lost.
+    pub fn status(&self) -> Result<Status, Error> {
+        let threads = map::entries(&self.threads, "THREADS")?;
+        let total = |of: fn(&Thread) -> u64| threads.iter().map(|(_, Raw(thread))| of(thread)).sum();
+        let events = self.attached.iter().map(|(event, attached)| EventStatus {
+            event: *event,
+            attached: attached.clone(),
+            fired: match event {
+                KvmEvent::RingPush => total(|thread| thread.pushes),
+                KvmEvent::RingReset => total(|thread| thread.resets),
+                KvmEvent::RingExit => total(|thread| thread.ring_exit_events),
+                KvmEvent::UserspaceExit => total(|thread| thread.userspace_exits),
+                KvmEvent::Run => total(|thread| thread.runs),
+                KvmEvent::Entry => total(|thread| thread.entries),
+                KvmEvent::Exit => total(|thread| thread.exits),
+            },
+        });
+        Ok(Status::new(events.collect(), self.lost()?))
+    }
+
+    /// What could not be recorded.
+    pub fn lost(&self) -> Result<Lost, Error> {
+        let count = |kind: u32| -> Result<u64, Error> {
+            let counts = self.lost.get(&kind, 0);
+            let counts = counts.map_err(|source| Error::Map {
+                name: "LOST",
+                operation: "read",
+                source,
+            })?;
+            Ok(counts.iter().sum())
+        };
+        Ok(Lost {
+            stalls: count(LOST_STALLS)?,
+            pushes: count(LOST_PUSHES)?,
+            threads: count(LOST_THREADS)?,
+            exits: count(LOST_EXITS)?,
+            histograms: count(LOST_HISTOGRAMS)?,
+            rings: count(LOST_RINGS)?,
+        })
+    }
+
+    /// Whether what is watched is still there; always, for every VM on the host.
+    pub fn target_lives(&self) -> bool {
+        match self.target {
+            Target::Pid(pid) => process::process_lives(pid),
+            Target::AllKvm => true,
+        }
+    }
+
+    fn stall_counters(&self, tid: u32, thread: &Thread, cause: u32) -> Result<StallCounters, Error> {
+        let lengths = map::get(&self.histograms, &Raw(HistogramKey { tid, cause }), "HISTOGRAMS")?;
+        Ok(StallCounters {
+            count: thread.stalls[cause as usize],
+            total: nanos(thread.stall_ns[cause as usize]),
+            lengths: lengths.map(|Raw(lengths)| (&lengths).into()).unwrap_or_default(),
+        })
+    }
+
+    fn vcpu_of(&mut self, tid: u32) -> Result<Option<VcpuId>, Error> {
+        if let Some(known) = self.vcpus.get(&tid) {
+            return Ok(Some(*known));
+        }
+        let thread = map::get(&self.threads, &tid, "THREADS")?;
+        Ok(thread.and_then(|Raw(thread)| self.identify(tid, &thread)))
+    }
+
+    /// Which vCPU a thread runs, by the best evidence there is. It is kept, as a thread runs one vCPU for its life,
+    /// until better evidence comes.
+    fn identify(&mut self, tid: u32, thread: &Thread) -> Option<VcpuId> {
+        let by_event = match thread.vcpu_id_from {
+            VCPU_ID_FROM_RING_EXIT => Some((thread.vcpu_id, VcpuIdSource::RingExit)),
+            VCPU_ID_FROM_EXIT => Some((thread.vcpu_id, VcpuIdSource::Exit)),
+            _ => None,
+        };
+        let known = self.vcpus.get(&tid).copied();
+        let found = by_event
+            .map(|(id, source)| VcpuId { id, source })
+            .or(known)
+            .or_else(|| {
+                let descriptor = thread.run_fd_plus_one.checked_sub(1);
+                let by_descriptor = descriptor.and_then(|fd| process::vcpu_of_descriptor(thread.tgid, fd));
+                let by_name = || process::vcpu_of_thread_name(thread.tgid, tid);
+                by_descriptor
+                    .map(|id| VcpuId {
+                        id,
+                        source: VcpuIdSource::Descriptor,
+                    })
+                    .or_else(|| {
+                        by_name().map(|id| VcpuId {
+                            id,
+                            source: VcpuIdSource::ThreadName,
+                        })
+                    })
+            })?;
+        self.vcpus.insert(tid, found);
+        Some(found)
+    }
+
+    /// Forgets the threads that have ended, once they take up half the room.
+    fn make_room(&mut self, counters: &[VcpuCounters]) -> Result<(), Error> {
+        if counters.len() < MAX_THREADS as usize / 2 {
+            return Ok(());
+        }
+        for vcpu in counters.iter().filter(|vcpu| vcpu.gone) {
+            let tid = vcpu.thread;
+            map::remove(&mut self.threads, &tid, "THREADS")?;
+            for cause in [CAUSE_RING_FULL, CAUSE_INTERRUPTED] {
+                map::remove(&mut self.histograms, &Raw(HistogramKey { tid, cause }), "HISTOGRAMS")?;
+            }
+            self.vcpus.remove(&tid);
+        }
+        let gone = |tid: u32| counters.iter().any(|vcpu| vcpu.gone && vcpu.thread == tid);
+        for (key, _) in map::entries(&self.exits, "EXITS")?
+            .into_iter()
+            .filter(|(key, _)| gone(key.0.tid))
+        {
+            map::remove(&mut self.exits, &key, "EXITS")?;
+        }
+        for (key, _) in map::entries(&self.rings, "RINGS")?
+            .into_iter()
+            .filter(|(_, ring)| gone(ring.0.tid))
+        {
+            map::remove(&mut self.rings, &key, "RINGS")?;
+        }
+        Ok(())
+    }
+}
+
+/// Lets `pid` through the filter. The map stays with the object, which needs it until its programs are loaded.
+fn watch(ebpf: &mut Ebpf, pid: u32) -> Result<(), Error> {
+    let name = "PROCESSES";
+    let error = |operation| {
+        move |source| Error::Map {
+            name,
+            operation,
+            source,
+        }
+    };
+    let map = ebpf.map_mut(name).expect("the embedded object has a map PROCESSES");
+    let mut processes: BpfHashMap<_, u32, u8> = map.try_into().map_err(error("open"))?;
+    processes.insert(pid, 1, 0).map_err(error("write"))
+}
+
+fn nanos(count: u64) -> std::time::Duration {
+    std::time::Duration::from_nanos(count)
+}
+
+/// The least size of a buffer: a page of the only architecture that is supported.
+const PAGE: u32 = 4096;
+
+fn check_ring_bytes(bytes: u32) -> Result<(), Error> {
+    if bytes.is_power_of_two() && (PAGE..=1 << 30).contains(&bytes) {
+        return Ok(());
+    }
+    Err(Error::RingBytes { bytes, page: PAGE })
+}
+
+/// Tells a refusal from a failure.
+// By value, as `map_err` hands it over.
+#[allow(clippy::needless_pass_by_value)]
+pub(crate) fn load_error(error: EbpfError) -> Error {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(cause) = source {
+        if let Some(io) = cause.downcast_ref::<io::Error>()
+            && io.kind() == io::ErrorKind::PermissionDenied
+        {
+            return Error::Privilege {
+                source: io::Error::from(io.kind()),
+            };
+        }
+        source = cause.source();
+    }
+    Error::Load {
+        source: explain(&error).into(),
+    }
+}
+
+fn nothing_attached(attached: &[(KvmEvent, Result<AttachKind, String>)]) -> Error {
+    let reasons = attached
+        .iter()
+        .filter_map(|(event, result)| Some(format!("{event}: {}", result.as_ref().err()?)));
+    Error::NothingAttached {
+        reasons: reasons.collect::<Vec<_>>().join("; "),
+    }
+}

@@ -1,0 +1,172 @@
+//! What `/proc` says of a VMM: whether it runs a VM, and which of its threads is which vCPU.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use crate::Error;
+
+/// A vCPU's number, and how it was found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct VcpuId {
+    /// The number that the VMM gave it (`KVM_CREATE_VCPU`).
+    pub id: u32,
+    /// What says so.
+    pub source: VcpuIdSource,
+}
+
+/// How a thread's vCPU was found out, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum VcpuIdSource {
+    /// The kernel named it in `kvm_dirty_ring_exit`, on this thread.
+    RingExit,
+    /// The kernel named it in `kvm_exit`, on this thread.
+    Exit,
+    /// The thread called `KVM_RUN` on a descriptor that the kernel calls `kvm-vcpu:N`.
+    Descriptor,
+    /// The VMM named the thread so: `CPU 0/KVM` (QEMU), `fc_vcpu 0` (Firecracker), `vcpu0` (Cloud Hypervisor).
+    ThreadName,
+}
+
+/// Number of the inode of the initial PID namespace, fixed in the kernel's interface.
+const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// Checks that ids of processes mean the same to this process and to the kernel.
+pub(crate) fn check_pid_namespace() -> Result<(), Error> {
+    match fs::metadata("/proc/self/ns/pid") {
+        Ok(namespace) if namespace.ino() != INITIAL_PID_NAMESPACE => Err(Error::PidNamespace),
+        Ok(_) => Ok(()),
+        Err(source) => Err(Error::Proc {
+            path: "/proc/self/ns/pid".into(),
+            source,
+        }),
+    }
+}
+
+/// Checks that `pid` is a process that has a VM; this process itself may have none yet.
+pub(crate) fn check_target(pid: u32) -> Result<(), Error> {
+    let path = format!("/proc/{pid}/status");
+    let status = fs::read_to_string(&path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => Error::NoSuchProcess { pid },
+        _ => Error::Proc { path, source },
+    })?;
+    let field = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
+    match field("Tgid:").and_then(|leader| leader.parse().ok()) {
+        Some(leader) if leader != pid => return Err(Error::IsAThread { pid, leader }),
+        _ => {}
+    }
+    if pid == std::process::id() || has_vm(pid)? {
+        return Ok(());
+    }
+    Err(Error::NoVm {
+        pid,
+        name: field("Name:").unwrap_or("?").to_owned(),
+    })
+}
+
+fn has_vm(pid: u32) -> Result<bool, Error> {
+    let path = format!("/proc/{pid}/fd");
+    let descriptors = fs::read_dir(&path).map_err(|source| Error::Proc { path, source })?;
+    Ok(descriptors
+        .flatten()
+        .any(|entry| kvm_file(&entry.path()).is_some_and(|file| file.starts_with("vm"))))
+}
+
+/// The processes that have a KVM VM open, as far as this process may look: id and name.
+pub fn kvm_processes() -> Vec<(u32, String)> {
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let mut found: Vec<_> = processes
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|&pid| has_vm(pid).unwrap_or(false))
+        .map(|pid| {
+            (
+                pid,
+                fs::read_to_string(format!("/proc/{pid}/comm"))
+                    .unwrap_or_default()
+                    .trim_end()
+                    .to_owned(),
+            )
+        })
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+/// `vm` or `vcpu:0` of a descriptor that links to `anon_inode:kvm-vcpu:0`.
+fn kvm_file(descriptor: &Path) -> Option<String> {
+    let target: PathBuf = fs::read_link(descriptor).ok()?;
+    Some(target.to_str()?.strip_prefix("anon_inode:kvm-")?.to_owned())
+}
+
+/// The vCPU behind the descriptor on which a thread calls `KVM_RUN`.
+pub(crate) fn vcpu_of_descriptor(process: u32, descriptor: u32) -> Option<u32> {
+    kvm_file(Path::new(&format!("/proc/{process}/fd/{descriptor}")))?
+        .strip_prefix("vcpu:")?
+        .parse()
+        .ok()
+}
+
+/// The vCPU that a thread is by its name.
+pub(crate) fn vcpu_of_thread_name(process: u32, thread: u32) -> Option<u32> {
+    vcpu_in_name(&fs::read_to_string(format!("/proc/{process}/task/{thread}/comm")).ok()?)
+}
+
+fn vcpu_in_name(name: &str) -> Option<u32> {
+    let name = name.trim();
+    let number = name
+        .strip_prefix("CPU ")
+        .and_then(|rest| rest.strip_suffix("/KVM"))
+        .or_else(|| name.strip_prefix("fc_vcpu "))
+        .or_else(|| name.strip_prefix("vcpu"))?;
+    number.trim().parse().ok()
+}
+
+/// Whether the thread is still there.
+pub(crate) fn thread_lives(process: u32, thread: u32) -> bool {
+    Path::new(&format!("/proc/{process}/task/{thread}")).exists()
+}
+
+/// Whether the process is still there, and not merely a zombie.
+pub(crate) fn process_lives(process: u32) -> bool {
+    fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| {
+        stat.rsplit_once(") ")
+            .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vcpu_threads_are_known_by_the_names_that_vmms_give_them() {
+        assert_eq!(vcpu_in_name("CPU 0/KVM\n"), Some(0));
+        assert_eq!(vcpu_in_name("CPU 12/KVM\n"), Some(12));
+        assert_eq!(vcpu_in_name("fc_vcpu 3\n"), Some(3));
+        assert_eq!(vcpu_in_name("vcpu7\n"), Some(7));
+        for other in ["qemu-system-x86", "CPU 0/TCG", "vcpu", "vcpu_manager", ""] {
+            assert_eq!(vcpu_in_name(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_named() {
+        // Above the largest id that Linux gives out.
+        assert!(matches!(
+            check_target(4_194_305),
+            Err(Error::NoSuchProcess { pid: 4_194_305 })
+        ));
+        assert!(!process_lives(4_194_305));
+    }
+
+    #[test]
+    fn this_process_may_have_no_vm_yet() {
+        assert!(check_target(std::process::id()).is_ok());
+        assert!(process_lives(std::process::id()));
+    }
+}

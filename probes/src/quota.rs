@@ -1,0 +1,257 @@
+//! A budget of pages for each vCPU, counted down in the kernel, exact to the page.
+
+use std::{
+    fmt, io,
+    mem::offset_of,
+    num::NonZeroUsize,
+    os::fd::AsFd as _,
+    ptr::NonNull,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{HashMap, Map, MapData},
+};
+use dirtyrig_probes_common::{Budget, Limited, MAX_THREADS};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+
+use crate::{
+    AttachKind, Error,
+    attach::{attach_classic, attach_raw, refusal},
+    map::{self, Raw},
+    object,
+    observer::load_error,
+    process,
+};
+
+/// Budgets of pages, drawn on by the vCPU threads that are assigned to them; of this process or of any other.
+///
+/// Each dirtied page takes one from the budget in its thread's slot, in the kernel, as it is pushed to the dirty ring.
+/// The page that takes the last one, and every page after it, sends the thread its signal, whereupon `KVM_RUN`
+/// returns `EINTR` (or a tracer sees the thread stop). Whoever limits then lets the debt be slept off and sets the next
+/// budget:
+///
+/// ```no_run
+/// # use std::sync::atomic::Ordering;
+/// # let (vcpu_thread, signal, burst) = (1, 12, 32);
+/// let quota = dirtyrig_probes::Quota::attach(1)?;
+/// quota.budget(0).store(burst, Ordering::Relaxed);
+/// quota.limit(std::process::id(), vcpu_thread, 0, signal)?;
+/// // In the vCPU thread, after KVM_RUN returned EINTR: what is left is at most 0 and says by how many it overdrew.
+/// let owed = burst - quota.budget(0).load(Ordering::Relaxed);
+/// // ... sleep for owed / rate ...
+/// quota.budget(0).store(burst, Ordering::Relaxed);
+/// # Ok::<(), dirtyrig_probes::Error>(())
+/// ```
+///
+/// Several threads may share a slot: a quota for the whole VM. The signal goes to the thread whose page it is, so the
+/// others stop at their own next page. Share a `Quota` between threads in an `Arc`; dropping it frees every vCPU.
+pub struct Quota {
+    limited: Mutex<HashMap<MapData, u32, Raw<Limited>>>,
+    budgets: Budgets,
+    kind: AttachKind,
+    /// Owns the program and its link.
+    _ebpf: Ebpf,
+}
+
+impl fmt::Debug for Quota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Quota")
+            .field("slots", &self.budgets.slots)
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Quota {
+    /// Attaches the program with `slots` budgets, each without end, and no vCPU limited yet.
+    pub fn attach(slots: u32) -> Result<Self, Error> {
+        process::check_pid_namespace()?;
+        if !(1..=MAX_THREADS).contains(&slots) {
+            return Err(Error::Slots {
+                slots,
+                max: MAX_THREADS,
+            });
+        }
+        let mut ebpf = EbpfLoader::new()
+            .btf(None)
+            .map_max_entries("BUDGETS", slots)
+            .load(object::quota())
+            .map_err(load_error)?;
+        let budgets = match ebpf.map("BUDGETS") {
+            Some(Map::Array(map)) => Budgets::map(map, slots)?,
+            _ => unreachable!("the embedded object has an array BUDGETS"),
+        };
+        for slot in 0..slots {
+            // Relaxed: the program is not attached yet, and nobody else has the mapping.
+            budgets.at(slot).left.store(i64::MAX, Ordering::Relaxed);
+        }
+        let limited = Mutex::new(map::take(&mut ebpf, "LIMITED")?);
+        let event = "kvm_dirty_ring_push";
+        let kind = match attach_raw(&mut ebpf, "quota_raw", event) {
+            Ok(()) => AttachKind::RawTracepoint,
+            Err(raw) => match attach_classic(&mut ebpf, "quota_tp", "kvm", event) {
+                Ok(()) => AttachKind::Tracepoint,
+                Err(classic) => {
+                    let reasons = format!(
+                        "{event}: raw tracepoint: {}; tracepoint: {}",
+                        refusal(&raw),
+                        refusal(&classic)
+                    );
+                    return Err(Error::NothingAttached { reasons });
+                }
+            },
+        };
+        Ok(Self {
+            limited,
+            budgets,
+            kind,
+            _ebpf: ebpf,
+        })
+    }
+
+    /// How the program is attached.
+    pub fn kind(&self) -> AttachKind {
+        self.kind
+    }
+
+    /// How many budgets there are.
+    pub fn slots(&self) -> u32 {
+        self.budgets.slots
+    }
+
+    /// Lets a thread draw on the budget in `slot` from its next page on, and be sent `signal` when that is spent.
+    /// Set the budget first. A thread that is limited already changes to this slot.
+    pub fn limit(&self, process: u32, thread: u32, slot: u32, signal: i32) -> Result<(), Error> {
+        if slot >= self.slots() {
+            return Err(Error::NoSuchSlot {
+                slot,
+                slots: self.slots(),
+            });
+        }
+        // 64 is the last of the real-time signals.
+        let number = u32::try_from(signal).ok().filter(|number| (1..=64).contains(number));
+        let signal = number.ok_or(Error::NoSuchSignal { signal })?;
+        let limited = Limited {
+            tgid: process,
+            slot,
+            signal,
+            reserved: 0,
+        };
+        let mut map = self.limited.lock().unwrap_or_else(PoisonError::into_inner);
+        map.insert(thread, Raw(limited), 0).map_err(|source| Error::Map {
+            name: "LIMITED",
+            operation: "write",
+            source,
+        })
+    }
+
+    /// Lets a thread dirty what it wants again; without effect on one that is not limited.
+    pub fn release(&self, thread: u32) -> Result<(), Error> {
+        map::remove(&mut self.limited.lock().unwrap_or_else(PoisonError::into_inner), &thread, "LIMITED")
+    }
+
+    /// The pages left in `slot`, shared with the kernel: it subtracts one a page, and signals at zero and below.
+    ///
+    /// `Relaxed` is enough: the count is all that is shared. Adding (`fetch_add`) loses no page that is being
+    /// charged meanwhile, as storing may.
+    ///
+    /// # Panics
+    /// If there is no such slot.
+    pub fn budget(&self, slot: u32) -> &AtomicI64 {
+        &self.budgets.at(slot).left
+    }
+
+    /// Pages drawn from `slot` since it was attached.
+    ///
+    /// # Panics
+    /// If there is no such slot.
+    pub fn drawn(&self, slot: u32) -> u64 {
+        // Relaxed, here and below: statistics.
+        self.budgets.at(slot).drawn.load(Ordering::Relaxed)
+    }
+
+    /// Signals sent for `slot`.
+    ///
+    /// # Panics
+    /// If there is no such slot.
+    pub fn signals(&self, slot: u32) -> u64 {
+        self.budgets.at(slot).signals.load(Ordering::Relaxed)
+    }
+
+    /// Signals for `slot` that the kernel refused to send: pages went by unchecked.
+    ///
+    /// # Panics
+    /// If there is no such slot.
+    pub fn refused(&self, slot: u32) -> u64 {
+        self.budgets.at(slot).refused.load(Ordering::Relaxed)
+    }
+}
+
+/// A [`Budget`] as the kernel and this process share it: both change it atomically.
+#[repr(C, align(64))]
+struct Shared {
+    left: AtomicI64,
+    drawn: AtomicU64,
+    signals: AtomicU64,
+    refused: AtomicU64,
+}
+
+const _: () = {
+    assert!(size_of::<Shared>() == size_of::<Budget>());
+    assert!(offset_of!(Shared, left) == offset_of!(Budget, left));
+    assert!(offset_of!(Shared, drawn) == offset_of!(Budget, drawn));
+    assert!(offset_of!(Shared, signals) == offset_of!(Budget, signals));
+    assert!(offset_of!(Shared, refused) == offset_of!(Budget, refused));
+};
+
+/// The array of budgets, mapped.
+struct Budgets {
+    first: NonNull<Shared>,
+    bytes: NonZeroUsize,
+    slots: u32,
+}
+
+// SAFETY: the mapping belongs to no thread, and is reached through atomics alone.
+unsafe impl Send for Budgets {}
+// SAFETY: as above.
+unsafe impl Sync for Budgets {}
+
+impl Budgets {
+    fn map(map: &MapData, slots: u32) -> Result<Self, Error> {
+        let bytes = (slots as usize * size_of::<Budget>()).next_multiple_of(4096);
+        let bytes = NonZeroUsize::new(bytes).expect("at least one slot");
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice; it aliases nothing.
+        let mapped = unsafe { mmap(None, bytes, protection, MapFlags::MAP_SHARED, map.fd().as_fd(), 0) };
+        let mapped = mapped.map_err(|errno| Error::MapBudgets {
+            slots,
+            source: io::Error::from(errno),
+        })?;
+        Ok(Self {
+            first: mapped.cast(),
+            bytes,
+            slots,
+        })
+    }
+
+    fn at(&self, slot: u32) -> &Shared {
+        assert!(slot < self.slots, "slot {slot} of a quota that has {}", self.slots);
+        // SAFETY: in bounds of the mapping, as just checked.
+        let budget = unsafe { self.first.add(slot as usize) };
+        // SAFETY: aligned (a page is a multiple of a budget), live as long as `self`, and only ever used atomically.
+        unsafe { budget.as_ref() }
+    }
+}
+
+impl Drop for Budgets {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `map` with this length, and no reference outlives `self`.
+        let unmapped = unsafe { munmap(self.first.cast(), self.bytes.get()) };
+        debug_assert!(unmapped.is_ok(), "unmapping a live mapping: {unmapped:?}");
+    }
+}

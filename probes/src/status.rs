@@ -1,0 +1,208 @@
+//! What the probes can and cannot see here, in words.
+
+use std::fmt;
+
+use crate::{AttachKind, KvmEvent};
+
+/// How one event fares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventStatus {
+    /// The event.
+    pub event: KvmEvent,
+    /// How it is attached, or why not.
+    pub attached: Result<AttachKind, String>,
+    /// How often it fired for the watched vCPUs.
+    pub fired: u64,
+}
+
+/// What could not be recorded. Counts themselves are never lost but where a map was full, which is counted here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Stall records for which the buffer had no room; their lengths are in the histograms all the same.
+    pub stalls: u64,
+    /// Push records for which the buffer had no room; they are counted in `pushed_pages` all the same.
+    pub pushes: u64,
+    /// Events of threads beyond those that can be followed.
+    pub threads: u64,
+    /// Exits for a reason beyond those that can be told apart.
+    pub exits: u64,
+    /// Stalls missing from the histograms.
+    pub histograms: u64,
+    /// Rings whose resets are not counted.
+    pub rings: u64,
+}
+
+impl Lost {
+    /// Whether anything was lost.
+    pub fn any(&self) -> bool {
+        *self != Self::default()
+    }
+}
+
+/// Everything a user must know to trust the figures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Event by event.
+    pub events: Vec<EventStatus>,
+    /// What was lost.
+    pub lost: Lost,
+    /// What follows from that, in sentences: what cannot be shown, what stands in for it, and the remedy.
+    pub notes: Vec<String>,
+}
+
+impl Status {
+    pub(crate) fn new(events: Vec<EventStatus>, lost: Lost) -> Self {
+        let notes = notes(&events, &lost);
+        Self { events, lost, notes }
+    }
+
+    /// How `event` fares.
+    pub fn event(&self, event: KvmEvent) -> Option<&EventStatus> {
+        self.events.iter().find(|status| status.event == event)
+    }
+}
+
+fn notes(events: &[EventStatus], lost: &Lost) -> Vec<String> {
+    let mut notes = Vec::new();
+    let fired = |event| {
+        events
+            .iter()
+            .find(|status| status.event == event)
+            .map_or(0, |status| status.fired)
+    };
+    let attached = |event| {
+        events
+            .iter()
+            .any(|status| status.event == event && status.attached.is_ok())
+    };
+    for status in events {
+        if let Err(why) = &status.attached {
+            notes.push(format!(
+                "{} is not attached, so {}: {why}",
+                status.event,
+                consequence(status.event)
+            ));
+        }
+    }
+    let returned = fired(KvmEvent::UserspaceExit);
+    for event in [KvmEvent::Entry, KvmEvent::Exit] {
+        // Whoever returned from KVM_RUN had entered the guest and left it.
+        if attached(event) && returned > 0 && fired(event) == 0 {
+            notes.push(format!(
+                "{event} never fired although KVM_RUN returned {returned} times: this host's KVM does not report it \
+                 (nested kvm-pvm does not), so {}",
+                consequence(event)
+            ));
+        }
+    }
+    let everything: u64 = events.iter().map(|status| status.fired).sum();
+    if everything == 0 {
+        notes.push("no event has fired yet: no watched vCPU left KVM_RUN or dirtied a page".into());
+    } else if attached(KvmEvent::RingPush) && fired(KvmEvent::RingPush) == 0 {
+        notes.push(
+            "no page was logged: the VM has no dirty ring (QEMU: `-accel kvm,dirty-ring-size=4096`), or its dirty \
+             logging is off (it is on during a migration, or `calc-dirty-rate` in the mode dirty-ring)"
+                .into(),
+        );
+    }
+    let mut note_loss = |count: u64, what: &str| {
+        if count > 0 {
+            notes.push(format!("lost {count} {what}"));
+        }
+    };
+    note_loss(lost.stalls, "stall records: drain more often, or give a larger buffer");
+    note_loss(lost.pushes, "push records: drain more often, or give a larger buffer");
+    note_loss(
+        lost.threads,
+        "events of threads beyond those that can be followed at once: observe one process",
+    );
+    note_loss(
+        lost.exits,
+        "exits by reason: more reasons than can be told apart at once: observe one process",
+    );
+    note_loss(lost.histograms, "stalls from the histograms: observe one process");
+    note_loss(lost.rings, "rings, whose resets are not counted: observe one process");
+    notes
+}
+
+/// What the lack of an event means.
+fn consequence(event: KvmEvent) -> &'static str {
+    match event {
+        KvmEvent::RingPush => "pages dirtied are not counted",
+        KvmEvent::RingReset => "entries reset are not counted",
+        KvmEvent::RingExit => "vCPUs are told by their descriptors or the names of their threads",
+        KvmEvent::UserspaceExit => "ring-full exits, stalls and exits to the VMM are not seen",
+        KvmEvent::Run => "stalls end where kvm_entry fires only, and time in KVM_RUN is not known",
+        KvmEvent::Entry => "stalls are taken to end with the KVM_RUN system call, a few microseconds early",
+        KvmEvent::Exit => "exits by hardware reason are not known; those to the VMM are",
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for EventStatus { event, attached, fired } in &self.events {
+            match attached {
+                Ok(kind) => writeln!(f, "{event:<20} {kind}, fired {fired} times", event = event.to_string())?,
+                Err(_) => writeln!(f, "{event:<20} not attached", event = event.to_string())?,
+            }
+        }
+        for note in &self.notes {
+            writeln!(f, "{note}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(fired: [u64; 3]) -> Status {
+        let events = [KvmEvent::UserspaceExit, KvmEvent::RingPush, KvmEvent::Exit];
+        let events = events.into_iter().zip(fired).map(|(event, fired)| EventStatus {
+            event,
+            attached: Ok(AttachKind::Tracepoint),
+            fired,
+        });
+        Status::new(events.collect(), Lost::default())
+    }
+
+    #[test]
+    fn an_event_that_should_have_fired_is_named() {
+        let status = status([10, 5, 0]);
+        assert_eq!(status.notes.len(), 1, "{status}");
+        assert!(
+            status.notes[0].starts_with("kvm_exit never fired although KVM_RUN returned 10 times"),
+            "{status}"
+        );
+    }
+
+    #[test]
+    fn what_is_quiet_for_a_reason_is_told_apart_from_what_is_blind() {
+        assert!(status([0, 0, 0]).notes[0].starts_with("no event has fired yet"));
+        assert!(status([10, 0, 7]).notes[0].starts_with("no page was logged"));
+        assert!(status([10, 5, 7]).notes.is_empty());
+    }
+
+    #[test]
+    fn a_missing_event_and_a_loss_are_said_with_their_remedy() {
+        let missing = EventStatus {
+            event: KvmEvent::RingReset,
+            attached: Err("tracepoint: no".into()),
+            fired: 0,
+        };
+        let told = Status::new(
+            vec![missing],
+            Lost {
+                pushes: 3,
+                ..Lost::default()
+            },
+        )
+        .to_string();
+        assert!(
+            told.contains("kvm_dirty_ring_reset is not attached, so entries reset are not counted"),
+            "{told}"
+        );
+        assert!(told.contains("lost 3 push records: drain more often"), "{told}");
+    }
+}

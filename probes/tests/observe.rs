@@ -1,0 +1,399 @@
+//! The observer on a real guest: what it counts in the kernel is what the guest's own threads count.
+
+mod support;
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use dirtyrig_probes::{
+    AttachKind, Error, Event, ExitReason, KvmEvent, Options, Probes, StallCause, Target, VcpuCounters, VcpuIdSource,
+    kvm_processes, monotonic_now,
+};
+use dirtyrig_testkit::{Need, run, trial};
+use libtest_mimic::Failed;
+use support::{AfterExit, Guest, Shape};
+
+const HERE: &[Need] = &[Need::Kvm, Need::Bpf];
+
+/// Names the copy of this test that is another VM's process.
+const HOLD_A_VM: &str = "DIRTYRIG_TEST_HOLD_A_VM";
+
+fn main() {
+    if std::env::var_os(HOLD_A_VM).is_some() {
+        hold_a_vm();
+        return;
+    }
+    run(vec![
+        trial("three_counts_of_pages_and_two_of_ring_full_exits_agree", HERE, || {
+            three_counts(AttachKind::RawTracepoint)
+        }),
+        trial("they_agree_by_classic_tracepoints_too", HERE, || {
+            three_counts(AttachKind::Tracepoint)
+        }),
+        trial("every_page_is_traced_in_order", HERE, every_page_is_traced),
+        trial("a_buffer_too_small_loses_and_counts", HERE, a_small_buffer_loses),
+        trial("a_stall_spans_exit_to_run", HERE, a_stall_spans_exit_to_run),
+        trial("every_vm_is_seen_when_all_are_asked_for", HERE, all_vms),
+        trial("another_process_is_not_counted", HERE, filtered),
+        trial("a_ring_at_a_reused_address_is_told_apart", HERE, reused_ring),
+        trial("what_never_fires_is_said", HERE, what_never_fires),
+        trial("a_process_without_vm_is_refused", &[Need::Bpf], refused_targets),
+        trial("a_buffer_size_out_of_range_is_refused", &[Need::Bpf], refused_sizes),
+    ]);
+}
+
+const SHAPE: Shape = Shape {
+    ring_entries: 1024,
+    vcpus: 2,
+    pages_per_vcpu: 2048,
+};
+
+fn nothing() -> AfterExit {
+    Arc::new(|_, _| {})
+}
+
+fn own() -> Options {
+    Options::new(Target::Pid(std::process::id()))
+}
+
+/// Runs a guest under `probes` until each vCPU wrote `pages`.
+fn run_guest(shape: Shape, pages: u64, after_exit: &AfterExit) -> Guest {
+    let mut guest = Guest::new(shape);
+    guest.start(&Arc::new(AtomicBool::new(true)), after_exit);
+    for vcpu in 0..shape.vcpus {
+        guest.wait_for(vcpu, pages);
+    }
+    guest.stop();
+    guest
+}
+
+/// The counters of the guest's vCPU `index`.
+fn of<'a>(vcpus: &'a [VcpuCounters], guest: &Guest, index: usize) -> &'a VcpuCounters {
+    vcpus
+        .iter()
+        .find(|vcpu| vcpu.thread == guest.thread(index))
+        .expect("the probes saw the vCPU's thread")
+}
+
+fn three_counts(kind: AttachKind) -> Result<(), Failed> {
+    let mut probes = Probes::attach(&Options {
+        attach: vec![kind, AttachKind::Tracepoint],
+        ..own()
+    })?;
+    let guest = run_guest(SHAPE, 20_000, &nothing());
+    let vcpus = probes.vcpus()?;
+    let (mut pushed, mut reset_seen, mut reset) = (0, 0, 0);
+    for index in 0..SHAPE.vcpus {
+        let (seen, counted) = (of(&vcpus, &guest, index), guest.counts(index));
+        assert_eq!(
+            seen.pushed_pages,
+            counted.harvested.load(Ordering::Relaxed),
+            "pages pushed and harvested"
+        );
+        assert_eq!(
+            seen.ring_full_exits,
+            counted.ring_full.load(Ordering::Relaxed),
+            "ring-full exits"
+        );
+        assert_eq!(
+            seen.userspace_exits,
+            counted.runs.load(Ordering::Relaxed),
+            "returns of KVM_RUN"
+        );
+        assert!(seen.ring_full_exits > 0, "the guest fills its ring");
+        assert_eq!(seen.vcpu.map(|vcpu| vcpu.id), Some(index as u32));
+        assert_eq!(seen.vcpu.map(|vcpu| vcpu.source), Some(VcpuIdSource::RingExit));
+        assert!(seen.gone, "its thread has ended");
+        let in_flight = seen.pushed_pages.abs_diff(guest.written(index));
+        // A page may be logged before it is written, once an exit, and is then logged again.
+        assert!(
+            in_flight <= counted.runs.load(Ordering::Relaxed),
+            "{in_flight} pages differ from the guest's counter"
+        );
+        pushed += seen.pushed_pages;
+        reset_seen += seen.reset_entries;
+        reset += counted.reset.load(Ordering::Relaxed);
+    }
+    // The ioctl resets the rings of all vCPUs, whoever calls it; so only the sum compares.
+    assert_eq!(pushed, reset, "pages pushed and entries reset, by the ioctl's return");
+    assert_eq!(
+        pushed, reset_seen,
+        "pages pushed and entries reset, by kvm_dirty_ring_reset"
+    );
+    let status = probes.status()?;
+    assert!(!status.lost.any(), "{status}");
+    assert_eq!(
+        status.event(KvmEvent::RingPush).map(|event| event.attached.clone()),
+        Some(Ok(kind)),
+        "{status}"
+    );
+    Ok(())
+}
+
+fn every_page_is_traced() -> Result<(), Failed> {
+    let shape = Shape { vcpus: 1, ..SHAPE };
+    let mut probes = Probes::attach(&own().tracing())?;
+    let begin = monotonic_now();
+    let guest = run_guest(shape, 3 * shape.pages_per_vcpu as u64, &nothing());
+    let mut pages = Vec::new();
+    probes.drain(|event| {
+        if let Event::Push(push) = event {
+            pages.push(push);
+        }
+    })?;
+    let harvested = guest.counts(0).harvested.load(Ordering::Relaxed);
+    assert_eq!(pages.len() as u64, harvested, "a record for each page");
+    assert!(
+        pages.windows(2).all(|two| two[0].at <= two[1].at),
+        "in the order of time"
+    );
+    assert!(
+        pages.iter().all(|push| push.at >= begin && push.at <= monotonic_now()),
+        "on the clock of this process"
+    );
+    assert!(
+        pages.iter().all(|push| push.slot == 1 && push.address_space == 0),
+        "of the logged slot"
+    );
+    // The guest goes through its region page by page; an exit may have a page logged twice.
+    let steps = pages.windows(2).filter(|two| {
+        let next = (two[0].offset + 1) % shape.pages_per_vcpu as u64;
+        two[1].offset != next && two[1].offset != two[0].offset
+    });
+    assert_eq!(steps.count(), 0, "pages out of order");
+    assert_eq!(
+        pages.iter().map(|push| push.offset).collect::<HashSet<_>>().len(),
+        shape.pages_per_vcpu
+    );
+    assert!(!probes.lost()?.any());
+    Ok(())
+}
+
+fn a_small_buffer_loses() -> Result<(), Failed> {
+    let options = Options {
+        trace_pushes: true,
+        ring_bytes: 4096,
+        ..own()
+    };
+    let mut probes = Probes::attach(&options)?;
+    let guest = run_guest(SHAPE, 5_000, &nothing());
+    let (mut stalls, mut pages) = (0, 0);
+    probes.drain(|event| match event {
+        Event::Stall(_) => stalls += 1,
+        Event::Push(_) => pages += 1,
+    })?;
+    let vcpus = probes.vcpus()?;
+    let pushed: u64 = vcpus.iter().map(|vcpu| vcpu.pushed_pages).sum();
+    let lost = probes.lost()?;
+    assert!(lost.pushes > 0, "the buffer holds about a hundred of thousands");
+    assert_eq!(
+        pages + lost.pushes,
+        pushed,
+        "a page is either recorded or counted as lost"
+    );
+    let harvested: u64 = (0..2)
+        .map(|vcpu| guest.counts(vcpu).harvested.load(Ordering::Relaxed))
+        .sum();
+    assert_eq!(pushed, harvested, "counting goes on without buffer");
+    let stalled: u64 = vcpus
+        .iter()
+        .map(|vcpu| vcpu.ring_full.count + vcpu.interrupted.count)
+        .sum();
+    assert_eq!(
+        stalls + lost.stalls,
+        stalled,
+        "a stall is either recorded or counted as lost"
+    );
+    let told = probes.status()?.to_string();
+    assert!(told.contains(&format!("lost {} push records", lost.pushes)), "{told}");
+    Ok(())
+}
+
+fn a_stall_spans_exit_to_run() -> Result<(), Failed> {
+    const ASKED: Duration = Duration::from_millis(3);
+    let mut probes = Probes::attach(&own())?;
+    let guest = run_guest(SHAPE, 5_000, &(Arc::new(|_, _| std::thread::sleep(ASKED)) as AfterExit));
+    let mut stalls = Vec::new();
+    probes.drain(|event| {
+        if let Event::Stall(stall) = event {
+            stalls.push(stall);
+        }
+    })?;
+    for index in 0..SHAPE.vcpus {
+        let vcpus = probes.vcpus()?;
+        let seen = of(&vcpus, &guest, index);
+        let full = |cause| {
+            stalls
+                .iter()
+                .filter(move |stall| stall.thread == seen.thread && stall.cause == cause)
+        };
+        // The last exit may have had no next run.
+        let exits = guest.counts(index).ring_full.load(Ordering::Relaxed);
+        assert!(full(StallCause::RingFull).count() as u64 >= exits - 1);
+        assert_eq!(full(StallCause::RingFull).count() as u64, seen.ring_full.count);
+        assert_eq!(
+            seen.ring_full.lengths.count(),
+            seen.ring_full.count,
+            "every stall is in the histogram"
+        );
+        let total: Duration = full(StallCause::RingFull).map(dirtyrig_probes::Stall::length).sum();
+        assert_eq!(total, seen.ring_full.total);
+        assert!(
+            full(StallCause::RingFull).all(|stall| stall.length() >= ASKED),
+            "the sleep is part of it"
+        );
+        assert!(full(StallCause::RingFull).all(|stall| stall.overhead(ASKED) + ASKED == stall.length()));
+        let median = seen.ring_full.lengths.quantile(0.5).expect("there were stalls");
+        assert!(median >= ASKED.mul_f64(0.875), "median {median:?}");
+        assert!(
+            full(StallCause::RingFull)
+                .skip(1)
+                .all(|stall| stall.vcpu.map(|vcpu| vcpu.id) == Some(index as u32))
+        );
+        assert!(seen.in_run > Duration::ZERO);
+    }
+    Ok(())
+}
+
+fn all_vms() -> Result<(), Failed> {
+    let mut probes = Probes::attach(&Options::new(Target::AllKvm))?;
+    let mut guest = Guest::new(SHAPE);
+    assert!(kvm_processes().iter().any(|(pid, _)| *pid == std::process::id()));
+    guest.start(&Arc::new(AtomicBool::new(true)), &nothing());
+    guest.wait_for(0, 5_000);
+    guest.stop();
+    let vcpus = probes.vcpus()?;
+    assert_eq!(
+        of(&vcpus, &guest, 0).pushed_pages,
+        guest.counts(0).harvested.load(Ordering::Relaxed)
+    );
+    assert!(probes.target_lives());
+    Ok(())
+}
+
+fn filtered() -> Result<(), Failed> {
+    let mut other = vm_in_another_process()?;
+    let mut probes = Probes::attach(&Options::new(Target::Pid(other.id())))?;
+    run_guest(SHAPE, 5_000, &nothing());
+    assert_eq!(probes.vcpus()?, []);
+    let told = probes.status()?.to_string();
+    assert!(told.contains("no event has fired yet"), "{told}");
+    assert!(probes.target_lives());
+    other.kill()?;
+    other.wait()?;
+    assert!(!probes.target_lives(), "a process that ended is noticed");
+    Ok(())
+}
+
+fn reused_ring() -> Result<(), Failed> {
+    let mut probes = Probes::attach(&own())?;
+    let shape = Shape { vcpus: 1, ..SHAPE };
+    let (mut harvested, mut reset) = (0, 0);
+    // One after the other in one thread: the kernel gives the next vCPU the memory of the one before.
+    for pages in [3_000, 5_000, 1_500, 7_000] {
+        let mut guest = Guest::new(shape);
+        guest.run_here(pages);
+        harvested += guest.counts(0).harvested.load(Ordering::Relaxed);
+        reset += guest.counts(0).reset.load(Ordering::Relaxed);
+    }
+    let vcpus = probes.vcpus()?;
+    assert_eq!(vcpus.len(), 1, "one thread");
+    assert_eq!((vcpus[0].pushed_pages, vcpus[0].reset_entries), (harvested, reset));
+    Ok(())
+}
+
+fn what_never_fires() -> Result<(), Failed> {
+    let mut probes = Probes::attach(&own())?;
+    let guest = run_guest(SHAPE, 5_000, &nothing());
+    let (vcpus, status) = (probes.vcpus()?, probes.status()?);
+    for (event, name) in [(KvmEvent::Exit, "kvm_exit"), (KvmEvent::Entry, "kvm_entry")] {
+        let fired = status.event(event).expect("every event has its status").fired;
+        let said = status
+            .to_string()
+            .contains(&format!("{name} never fired although KVM_RUN returned"));
+        assert_eq!(said, fired == 0, "{status}");
+    }
+    let hardware = vcpus[0].exit_reasons.iter().any(|exit| exit.reason.is_hardware());
+    assert_eq!(
+        hardware,
+        status.event(KvmEvent::Exit).is_some_and(|exit| exit.fired > 0)
+    );
+    let full = vcpus[0]
+        .exit_reasons
+        .iter()
+        .find(|exit| exit.reason == ExitReason::Userspace(31));
+    let full = full.expect("the ring was full");
+    assert_eq!(full.name, "KVM_EXIT_DIRTY_RING_FULL");
+    assert_eq!(full.count, of(&vcpus, &guest, 0).ring_full_exits);
+
+    // Without the two, nothing is said of them.
+    let probes = Probes::attach(&Options {
+        hardware_exits: false,
+        ..own()
+    })?;
+    assert_eq!(probes.status()?.event(KvmEvent::Exit), None);
+    Ok(())
+}
+
+fn refused_targets() -> Result<(), Failed> {
+    let mut idle = std::process::Command::new("sleep").arg("60").spawn()?;
+    let refused = Probes::attach(&Options::new(Target::Pid(idle.id())));
+    assert!(matches!(&refused, Err(Error::NoVm { pid, name }) if *pid == idle.id() && name == "sleep"));
+    idle.kill()?;
+    idle.wait()?;
+    let refused = Probes::attach(&Options::new(Target::Pid(idle.id())));
+    assert!(matches!(&refused, Err(Error::NoSuchProcess { pid }) if *pid == idle.id()));
+
+    let (tell, told) = std::sync::mpsc::channel();
+    let (done, finished) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        tell.send(nix::unistd::gettid().as_raw() as u32).unwrap();
+        finished.recv().unwrap();
+    });
+    let tid = told.recv()?;
+    let refused = Probes::attach(&Options::new(Target::Pid(tid)));
+    assert!(matches!(refused, Err(Error::IsAThread { pid, leader }) if pid == tid && leader == std::process::id()));
+    done.send(())?;
+    thread.join().unwrap();
+    Ok(())
+}
+
+// As every trial returns.
+#[allow(clippy::unnecessary_wraps)]
+fn refused_sizes() -> Result<(), Failed> {
+    for ring_bytes in [0, 100, 2048, 12_288, 1 << 31] {
+        let refused = Probes::attach(&Options { ring_bytes, ..own() });
+        assert!(
+            matches!(refused, Err(Error::RingBytes { bytes, .. }) if bytes == ring_bytes),
+            "{ring_bytes}"
+        );
+    }
+    Ok(())
+}
+
+/// Starts a process that has a VM, and returns once it does.
+fn vm_in_another_process() -> Result<std::process::Child, Failed> {
+    use std::io::BufRead as _;
+    let mut child = std::process::Command::new(std::env::current_exe()?)
+        .env(HOLD_A_VM, "1")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()?;
+    let mut ready = String::new();
+    std::io::BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut ready)?;
+    assert_eq!(ready, "ready\n");
+    Ok(child)
+}
+
+fn hold_a_vm() {
+    let _guest = Guest::new(SHAPE);
+    println!("ready");
+    // Until the parent ends it, or itself.
+    let _ = std::io::stdin().read_line(&mut String::new());
+}

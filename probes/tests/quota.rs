@@ -1,0 +1,180 @@
+//! The quota on a real guest: exact to the page.
+
+mod support;
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
+
+use dirtyrig_probes::{Error, Quota};
+use dirtyrig_testkit::{Need, run, trial};
+use libtest_mimic::Failed;
+use support::{AfterExit, Guest, KICK, Shape};
+
+const HERE: &[Need] = &[Need::Kvm, Need::Bpf];
+
+fn main() {
+    run(vec![
+        trial("a_budget_ends_on_its_very_page", HERE, exact_to_the_page),
+        trial("two_vcpus_have_budgets_of_their_own", HERE, two_budgets),
+        trial("two_vcpus_share_a_budget", HERE, shared_budget),
+        trial("a_released_vcpu_and_a_foreign_thread_run_free", HERE, released),
+        trial("what_cannot_be_is_refused", &[Need::Bpf], refused),
+    ]);
+}
+
+const SHAPE: Shape = Shape {
+    ring_entries: 65_536,
+    vcpus: 2,
+    // More than any budget: a page that is dirty already draws nothing.
+    pages_per_vcpu: 8192,
+};
+
+/// What each vCPU's exits harvested, while it was limited.
+type Exits = [Vec<u64>; 2];
+
+/// Runs a guest whose vCPU `i` draws on the budget in `slots[i]`, which `burst[i]` refills at each of its exits, until
+/// vCPU 0 has been interrupted `rounds` times.
+fn limited(quota: &Arc<Quota>, slots: [u32; 2], burst: [i64; 2], rounds: usize) -> Result<Exits, Failed> {
+    let exits: Arc<Mutex<Exits>> = Arc::default();
+    let after_exit: AfterExit = {
+        let (quota, exits) = (quota.clone(), exits.clone());
+        Arc::new(move |vcpu, harvested| {
+            exits.lock().unwrap()[vcpu].push(harvested);
+            quota.budget(slots[vcpu]).store(burst[vcpu], Ordering::Relaxed);
+        })
+    };
+    let mut guest = Guest::new(SHAPE);
+    let go = Arc::new(AtomicBool::new(false));
+    guest.start(&go, &after_exit);
+    for vcpu in 0..2 {
+        quota.budget(slots[vcpu]).store(burst[vcpu], Ordering::Relaxed);
+        quota.limit(std::process::id(), guest.thread(vcpu), slots[vcpu], KICK as i32)?;
+    }
+    go.store(true, Ordering::Release);
+    while exits.lock().unwrap()[0].len() < rounds {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    // What is harvested while the guest is being stopped is not by the quota's doing.
+    let result = exits.lock().unwrap().clone();
+    guest.stop();
+    for vcpu in 0..2 {
+        assert_eq!(
+            guest.counts(vcpu).ring_full.load(Ordering::Relaxed),
+            0,
+            "the ring is never full"
+        );
+        quota.release(guest.thread(vcpu))?;
+    }
+    Ok(result)
+}
+
+fn exact_to_the_page() -> Result<(), Failed> {
+    for burst in [1, 2, 32, 640, 5_000] {
+        let quota = Arc::new(Quota::attach(2)?);
+        let [exits, _] = limited(&quota, [0, 1], [burst, i64::MAX], 40)?;
+        assert!(
+            exits.iter().all(|&harvested| harvested == burst as u64),
+            "budget {burst}: {exits:?}"
+        );
+        assert!(quota.signals(0) >= exits.len() as u64);
+        assert_eq!(quota.refused(0), 0);
+    }
+    Ok(())
+}
+
+fn two_budgets() -> Result<(), Failed> {
+    let quota = Arc::new(Quota::attach(2)?);
+    let [first, second] = limited(&quota, [1, 0], [100, 70], 100)?;
+    assert!(first.iter().all(|&harvested| harvested == 100), "{first:?}");
+    assert!(second.len() > 1, "the second runs as well");
+    assert!(second.iter().all(|&harvested| harvested == 70), "{second:?}");
+    assert!(quota.drawn(1) >= 100 * first.len() as u64);
+    assert!(quota.drawn(0) >= 70 * second.len() as u64);
+    Ok(())
+}
+
+fn shared_budget() -> Result<(), Failed> {
+    const WHOLE: i64 = 2_000;
+    let quota = Arc::new(Quota::attach(1)?);
+    let mut guest = Guest::new(SHAPE);
+    // Nobody refills: once the budget is spent, each vCPU stops at its very next page, again and again.
+    let over = Arc::new(Mutex::new([0_u64; 2]));
+    let after_exit: AfterExit = {
+        let over = over.clone();
+        Arc::new(move |vcpu, _| {
+            over.lock().unwrap()[vcpu] += 1;
+            // A spent budget leaves a page an exit: slow down, so that the test does not spin.
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        })
+    };
+    quota.budget(0).store(WHOLE, Ordering::Relaxed);
+    let go = Arc::new(AtomicBool::new(false));
+    guest.start(&go, &after_exit);
+    for vcpu in 0..2 {
+        quota.limit(std::process::id(), guest.thread(vcpu), 0, KICK as i32)?;
+    }
+    go.store(true, Ordering::Release);
+    while over.lock().unwrap().iter().any(|&exits| exits < 20) {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    guest.stop();
+    let harvested: u64 = (0..2)
+        .map(|vcpu| guest.counts(vcpu).harvested.load(Ordering::Relaxed))
+        .sum();
+    assert_eq!(quota.drawn(0), harvested, "every page of either was charged");
+    assert_eq!(
+        quota.budget(0).load(Ordering::Relaxed),
+        WHOLE - harvested.cast_signed(),
+        "and none was lost or charged twice"
+    );
+    let exits: u64 = (0..2)
+        .map(|vcpu| guest.counts(vcpu).interrupted.load(Ordering::Relaxed))
+        .sum();
+    assert!(
+        harvested <= WHOLE as u64 + exits,
+        "{harvested} pages for {WHOLE}, in {exits} exits"
+    );
+    Ok(())
+}
+
+fn released() -> Result<(), Failed> {
+    let quota = Quota::attach(1)?;
+    let mut guest = Guest::new(SHAPE);
+    let go = Arc::new(AtomicBool::new(false));
+    let nothing: AfterExit = Arc::new(|_, _| {});
+    guest.start(&go, &nothing);
+    quota.budget(0).store(0, Ordering::Relaxed);
+    // The one is released again, the other's id is said to belong to another process.
+    quota.limit(std::process::id(), guest.thread(0), 0, KICK as i32)?;
+    quota.release(guest.thread(0))?;
+    quota.release(guest.thread(0))?;
+    quota.limit(1, guest.thread(1), 0, KICK as i32)?;
+    go.store(true, Ordering::Release);
+    for vcpu in 0..2 {
+        guest.wait_for(vcpu, 10_000);
+        assert_eq!(guest.counts(vcpu).interrupted.load(Ordering::Relaxed), 0);
+    }
+    assert_eq!((quota.drawn(0), quota.signals(0)), (0, 0));
+    Ok(())
+}
+
+fn refused() -> Result<(), Failed> {
+    for slots in [0, 2_049] {
+        assert!(matches!(Quota::attach(slots), Err(Error::Slots { .. })));
+    }
+    let quota = Quota::attach(3)?;
+    assert!(matches!(
+        quota.limit(1, 1, 3, 10),
+        Err(Error::NoSuchSlot { slot: 3, slots: 3 })
+    ));
+    for signal in [-1, 0, 65] {
+        assert!(matches!(quota.limit(1, 1, 0, signal), Err(Error::NoSuchSignal { .. })));
+    }
+    assert!(
+        (0..3).all(|slot| quota.budget(slot).load(Ordering::Relaxed) == i64::MAX),
+        "without end until set"
+    );
+    Ok(())
+}

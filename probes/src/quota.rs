@@ -152,7 +152,11 @@ impl Quota {
 
     /// Lets a thread dirty what it wants again; without effect on one that is not limited.
     pub fn release(&self, thread: u32) -> Result<(), Error> {
-        map::remove(&mut self.limited.lock().unwrap_or_else(PoisonError::into_inner), &thread, "LIMITED")
+        map::remove(
+            &mut self.limited.lock().unwrap_or_else(PoisonError::into_inner),
+            &thread,
+            "LIMITED",
+        )
     }
 
     /// The pages left in `slot`, shared with the kernel: it subtracts one a page, and signals at zero and below.

@@ -1,12 +1,42 @@
-//! The eBPF program that counts a vCPU's pages, as the limiter wants it.
+//! The eBPF quota as the page counter that the limiter wants: one slot a vCPU.
 
-use dirtyrig_limiter::{enforce::page_budget::PageCounter, law::LimiterKind};
+use std::{error::Error, sync::Arc, sync::atomic::Ordering};
+
+use anyhow::Context as _;
+use dirtyrig_limiter::{enforce::page_budget::PageCounter, kvm::kick::KICK, law::LimiterKind, units::Pages};
+use dirtyrig_probes::Quota;
 
 /// A counter for each of `vcpus` vCPUs if `kind` needs them, else none.
-pub(super) fn for_limiter(kind: LimiterKind, _vcpus: usize) -> anyhow::Result<Vec<Box<dyn PageCounter>>> {
-    anyhow::ensure!(
-        kind != LimiterKind::BudgetEbpf,
-        "limiter `{kind}` needs an eBPF program"
-    );
-    Ok(Vec::new())
+pub(super) fn for_limiter(kind: LimiterKind, vcpus: usize) -> anyhow::Result<Vec<Box<dyn PageCounter>>> {
+    if kind != LimiterKind::BudgetEbpf {
+        return Ok(Vec::new());
+    }
+    let slots = u32::try_from(vcpus).context("too many vCPUs")?;
+    let quota = Quota::attach(slots).with_context(|| format!("limiter `{kind}` can't run here; `budget` can"))?;
+    let quota = Arc::new(quota);
+    let counter = |slot| {
+        Box::new(Slot {
+            quota: Arc::clone(&quota),
+            slot,
+        }) as Box<dyn PageCounter>
+    };
+    Ok((0..slots).map(counter).collect())
+}
+
+struct Slot {
+    quota: Arc<Quota>,
+    slot: u32,
+}
+
+impl PageCounter for Slot {
+    fn bind_to_this_thread(&mut self) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let thread = nix::unistd::gettid().as_raw().unsigned_abs();
+        Ok(self.quota.limit(std::process::id(), thread, self.slot, KICK as i32)?)
+    }
+
+    fn set_budget(&mut self, pages: Option<Pages>) {
+        let pages = pages.map_or(i64::MAX, |pages| i64::try_from(pages.0).unwrap_or(i64::MAX));
+        // Relaxed: the vCPU is out of the guest, on this thread; entering it orders the store before the first page.
+        self.quota.budget(self.slot).store(pages, Ordering::Relaxed);
+    }
 }

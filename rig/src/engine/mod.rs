@@ -1,8 +1,11 @@
 //! Runs one cell: a target, a limiter, a script, and the sampler that records both.
 
 pub mod cell;
+pub mod facts;
 pub mod interrupt;
+mod measured;
 mod sampler;
+pub mod sink;
 #[cfg(test)]
 pub mod simulated;
 pub mod spec;

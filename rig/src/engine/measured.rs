@@ -1,0 +1,82 @@
+//! Knows when a cell has settled and been measured.
+
+use std::collections::BTreeMap;
+
+use dirtyrig_limiter::units::Quota;
+
+use crate::{
+    analysis::{CellFacts, Settling, State},
+    recording::schema::Sample,
+};
+
+/// Follows every vCPU that counts: the limited ones, or all where none is limited.
+pub(super) struct Measured<'a> {
+    facts: &'a CellFacts,
+    vcpus: BTreeMap<u32, Follower>,
+}
+
+struct Follower {
+    quota_mib_s: Option<f64>,
+    settling: Settling,
+    /// Length of a steady part that is enough.
+    enough_s: f64,
+    last_s: f64,
+    /// Whether it can be expected to do anything: unplugged vCPUs never settle.
+    awake: bool,
+}
+
+impl<'a> Measured<'a> {
+    pub(super) fn new(facts: &'a CellFacts) -> Self {
+        Self { facts, vcpus: BTreeMap::new() }
+    }
+
+    /// Takes in the row of one vCPU; `plugged` says whether it runs.
+    pub(super) fn push(&mut self, row: &Sample, plugged: bool) {
+        if row.t_s <= 0.0 {
+            return;
+        }
+        let known = self.vcpus.get_mut(&row.vcpu).filter(|known| known.quota_mib_s == row.quota_mib_s);
+        let follower = match known {
+            Some(known) => known,
+            None => {
+                let start_s = self.vcpus.get(&row.vcpu).map_or(0.0, |before| before.last_s);
+                self.vcpus.insert(row.vcpu, Follower::new(self.facts, row.quota_mib_s, start_s));
+                self.vcpus.get_mut(&row.vcpu).expect("it was just inserted")
+            }
+        };
+        follower.settling.push(row.t_s, row.guest_mib_s);
+        follower.last_s = row.t_s;
+        follower.awake = plugged;
+    }
+
+    /// Whether every vCPU that counts has been steady for long enough.
+    pub(super) fn is_done(&self) -> bool {
+        let any_limited = self.vcpus.values().any(|follower| follower.quota_mib_s.is_some());
+        let mut counting = self
+            .vcpus
+            .values()
+            .filter(|follower| follower.awake && (follower.quota_mib_s.is_some() || !any_limited))
+            .peekable();
+        counting.peek().is_some() && counting.all(Follower::is_done)
+    }
+}
+
+impl Follower {
+    fn new(facts: &CellFacts, quota_mib_s: Option<f64>, start_s: f64) -> Self {
+        let rules = facts.rules(quota_mib_s.and_then(|quota| Quota::new(quota).ok()));
+        Self {
+            quota_mib_s,
+            enough_s: rules.bin_s * rules.min_bins as f64,
+            settling: Settling::new(rules, start_s),
+            last_s: start_s,
+            awake: true,
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        match self.settling.state() {
+            State::TooShort | State::Moving => false,
+            State::Settled { since_s } | State::Oscillating { since_s } => self.last_s - since_s >= self.enough_s,
+        }
+    }
+}

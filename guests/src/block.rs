@@ -97,6 +97,53 @@ impl VcpuBlock {
         self.replay_entries.store(entries, Ordering::Release);
     }
 
+    /// The offset and the value of every parameter.
+    pub(crate) fn parameters(&self) -> [(usize, u64); 15] {
+        let Self {
+            pages_written: _,
+            pages_read: _,
+            passes: _,
+            _guest: _,
+            region_pages,
+            region_gpa,
+            iteration,
+            _host: _,
+            seed,
+            hot_pages,
+            hot_share,
+            write_share,
+            burst_pages,
+            pause_ticks,
+            page_ticks,
+            page_ticks_fraction,
+            catch_up_ticks,
+            replay_gpa,
+            replay_entries,
+            replay_runs,
+        } = self;
+        [
+            region_pages,
+            region_gpa,
+            iteration,
+            seed,
+            hot_pages,
+            hot_share,
+            write_share,
+            burst_pages,
+            pause_ticks,
+            page_ticks,
+            page_ticks_fraction,
+            catch_up_ticks,
+            replay_gpa,
+            replay_entries,
+            replay_runs,
+        ]
+        .map(|field| {
+            let offset = (&raw const *field).addr() - (&raw const *self).addr();
+            (offset, field.load(Ordering::Relaxed))
+        })
+    }
+
     /// Takes the guest's region away: its program waits at the end of the pass that it is in.
     pub fn park(&self) {
         self.region_pages.store(0, Ordering::Relaxed);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 0x000000  legacy low memory, left free
-//! 0x100000  left free for a boot image
+//! 0x100000  left free for what boots another VMM's guest (`boot`)
 //! 0x120000  page tables: PML4, PDPT, one page directory a GiB; identity map with 2 MiB pages
 //! 0x140000  code: one page a program, all of them, in the order of `Program::NAMES`
 //! 0x180000  stacks: one page a vCPU
@@ -29,12 +29,12 @@ pub const MAX_VCPUS: usize = 64;
 /// The highest end of memory that the page tables can map.
 pub const MAX_MEMORY_END: u64 = 16 << 30;
 
-const PAGE_TABLES: u64 = 0x12_0000;
+pub(crate) const PAGE_TABLES: u64 = 0x12_0000;
 const PDPT: u64 = PAGE_TABLES + PAGE_SIZE;
 const PAGE_DIRECTORIES: u64 = PDPT + PAGE_SIZE;
 const CODE: u64 = 0x14_0000;
-const STACKS: u64 = 0x18_0000;
-const BLOCKS: u64 = 0x20_0000;
+pub(crate) const STACKS: u64 = 0x18_0000;
+pub(crate) const BLOCKS: u64 = 0x20_0000;
 
 const GIB: u64 = 1 << 30;
 const LARGE_PAGE: u64 = 2 << 20;
@@ -135,7 +135,8 @@ fn map_identity(bytes: &mut [u8], memory_end: u64) {
     }
 }
 
-fn put(bytes: &mut [u8], gpa: u64, content: &[u8]) {
+/// Puts `content` at an address of the low memory.
+pub(crate) fn put(bytes: &mut [u8], gpa: u64, content: &[u8]) {
     bytes[gpa as usize..][..content.len()].copy_from_slice(content);
 }
 

@@ -4,6 +4,7 @@
 //! - [`block`]: the page that host and guest share, one a vCPU: truth counters and parameters.
 //! - [`Program`]: which pattern, with its parameters, as it is written on the command line.
 //! - [`image`]: the guest's low memory, ready to be copied in: page tables, code, stacks, blocks.
+//! - [`boot`]: the same low memory as an ELF image that QEMU boots.
 //! - [`replay`]: the table that the `replay` program follows.
 //!
 //! Everything here is x86-64, needs no kernel in the guest, and runs at CPL 3: no exits, no interrupts, no system calls.
@@ -12,6 +13,7 @@
 compile_error!("the guest programs are x86-64 machine code; build for an x86_64 target");
 
 pub mod block;
+pub mod boot;
 pub mod image;
 mod program;
 mod programs;

@@ -98,10 +98,15 @@ impl DirtyLimit {
         }
     }
 
-    /// Starts or ends the machinery, and wakes the vCPUs: a changed limit is a reason to sleep no longer.
+    /// Starts or ends the machinery, and wakes vCPUs that sleep off a debt, to be asked again under the new limit.
     fn follow(&self, governor: &mut Option<Governor>, in_service: bool) {
-        for vcpu in 0..self.shared.vcpus.len() {
-            self.shared.vcpus[vcpu].control.wake();
+        // In QEMU a new limit waits for the sleep under the old one, and so it does under QEMU's laws.
+        let is_budget = matches!(*self.steering(), Steering::Nothing);
+        let limits = &self.shared.limits;
+        for (index, vcpu) in self.shared.vcpus.iter().enumerate() {
+            if is_budget || limits.quota(index).is_none() {
+                vcpu.control.wake();
+            }
         }
         if in_service && governor.is_none() {
             *governor = Some(Governor::start(&self.shared, &self.steering, self.period));

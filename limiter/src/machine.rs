@@ -10,7 +10,7 @@ use crate::{
     clock::Clock,
     control::{Order, Phase},
     dirty_limit::DirtyLimit,
-    enforce,
+    enforce::{self, page_budget::PageCounter},
     kvm::{
         Error, caps,
         caps::RingSize,
@@ -53,6 +53,8 @@ pub struct MachineSpec {
     pub limiter: LimiterSpec,
     /// Where harvested pages go; with none they are only counted.
     pub sink: Option<Box<dyn DirtySink>>,
+    /// One a vCPU for a limiter that stops it on the exact page; else none at all.
+    pub page_counters: Vec<Box<dyn PageCounter>>,
 }
 
 /// A VM whose vCPUs can be limited. All vCPUs exist from the start, unplugged: [`plug`](Machine::plug) lets one run.
@@ -83,37 +85,44 @@ impl Machine {
             vcpus.push(vcpu);
         }
         let tsc_hz = vcpus.first().map_or(Ok(0), Vcpu::tsc_hz)?;
-        let shared = Arc::new(Shared::new(Clock::start(), rings, max_vcpus));
+        let shared = Arc::new(Shared::new(Clock::start(), rings, max_vcpus, spec.limiter.kind));
         let limit = DirtyLimit::new(
             Arc::clone(&shared),
             spec.limiter.kind,
             spec.ring.entries(),
             spec.limiter.period,
         );
-        let reaper =
-            enforce::reaper(spec.limiter).map(|beside| Reaper::start(Arc::clone(&shared), spec.limiter.period, beside));
+        let reaper = Reaper::start(
+            Arc::clone(&shared),
+            spec.limiter.period,
+            enforce::reaper_beside(spec.limiter),
+        );
         let mut machine = Self {
             shared,
             limit,
             tsc_hz,
-            reaper,
+            reaper: Some(reaper),
             threads: Vec::new(),
             vm,
         };
+        let mut counters = spec.page_counters.into_iter();
         for vcpu in vcpus {
-            machine.spawn(vcpu, spec.limiter)?;
+            machine.spawn(vcpu, spec.limiter, spec.ring, counters.next());
         }
         Ok(machine)
     }
 
-    fn spawn(&mut self, vcpu: Vcpu, limiter: LimiterSpec) -> Result<(), Error> {
-        let enforcement = enforce::build(limiter, &self.shared, vcpu.index())?;
+    fn spawn(&mut self, vcpu: Vcpu, limiter: LimiterSpec, ring: RingSize, counter: Option<Box<dyn PageCounter>>) {
         let shared = Arc::clone(&self.shared);
         shared.vcpus[vcpu.index()].control.order(Order::Park);
         let work = move || {
-            if let Err(error) = vcpu_thread::run(vcpu, &shared, enforcement) {
+            let control = &shared.vcpus[vcpu.index()].control;
+            let result = enforce::build(limiter, &shared, vcpu.index(), ring.entries(), counter)
+                .and_then(|enforcement| vcpu_thread::run(vcpu, &shared, enforcement));
+            if let Err(error) = result {
                 shared.fail(error);
             }
+            control.ended();
         };
         let name = format!("vcpu{}", self.threads.len());
         let thread = thread::Builder::new()
@@ -121,7 +130,6 @@ impl Machine {
             .spawn(work)
             .expect("the system has room for one more thread");
         self.threads.push(thread);
-        Ok(())
     }
 
     /// Lets a vCPU run, from its entry or from where it was unplugged. An index beyond the maximum does nothing.

@@ -69,13 +69,6 @@ impl Rings {
         self.lock()[vcpu] = Some(Slot { ring, hold: 0 });
     }
 
-    /// How many harvested entries of a vCPU's ring to hold back from reset, from the next reap on.
-    pub fn set_hold(&self, vcpu: usize, entries: u64) {
-        if let Some(slot) = &mut self.lock()[vcpu] {
-            slot.hold = entries;
-        }
-    }
-
     /// Harvests, releases and resets; returns the pages harvested.
     pub fn reap(&self, whose: Whose) -> Result<Pages, Error> {
         let mut slots = self.lock();
@@ -85,21 +78,51 @@ impl Rings {
         };
         let (mut pages, mut released) = (0, 0);
         for vcpu in range {
-            let Some(Slot { ring, hold }) = &mut slots[vcpu] else {
-                continue;
-            };
-            let harvested = match &self.sink {
-                None => ring.harvest(|_| ()),
-                Some(sink) => ring.harvest(|page| sink.dirty(vcpu, page)),
-            };
-            released += ring.release(*hold);
-            self.harvested[vcpu].fetch_add(harvested, Ordering::Relaxed);
-            pages += harvested;
+            let Some(slot) = &mut slots[vcpu] else { continue };
+            pages += self.take(vcpu, slot);
+            released += slot.ring.release(slot.hold);
         }
-        if released > 0 {
-            reset_dirty_rings(&self.vm, released)?;
-        }
+        self.reset(released)?;
         Ok(Pages(pages))
+    }
+
+    /// Harvests the ring of one vCPU and gives nothing back; returns how many of its entries are outstanding now.
+    pub fn harvest(&self, vcpu: usize) -> u64 {
+        self.lock()[vcpu].as_mut().map_or(0, |slot| {
+            self.take(vcpu, slot);
+            slot.ring.held()
+        })
+    }
+
+    /// From now on holds the newest `entries` of a vCPU's harvested entries back from reset, and resets the others; returns
+    /// how many are held now. Fewer than `entries` while not so many have been harvested.
+    pub fn set_hold(&self, vcpu: usize, entries: u64) -> Result<u64, Error> {
+        let mut slots = self.lock();
+        let Some(slot) = &mut slots[vcpu] else { return Ok(0) };
+        slot.hold = entries;
+        let released = slot.ring.release(entries);
+        let held = slot.ring.held();
+        self.reset(released)?;
+        Ok(held)
+    }
+
+    /// Takes in every page that waits in `slot`.
+    fn take(&self, vcpu: usize, slot: &mut Slot) -> u64 {
+        let harvested = match &self.sink {
+            None => slot.ring.harvest(|_| ()),
+            Some(sink) => slot.ring.harvest(|page| sink.dirty(vcpu, page)),
+        };
+        self.harvested[vcpu].fetch_add(harvested, Ordering::Relaxed);
+        harvested
+    }
+
+    /// Has the kernel take back the `released` entries. The caller holds the lock.
+    fn reset(&self, released: u64) -> Result<(), Error> {
+        if released > 0 {
+            reset_dirty_rings(&self.vm, released)
+        } else {
+            Ok(())
+        }
     }
 
     /// Pages harvested from a vCPU's ring so far.

@@ -2,7 +2,16 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::{clock::Clock, control::Control, kvm::Error, limits::Limits, rings::Rings, stats::Books};
+use crate::{
+    clock::Clock,
+    control::Control,
+    enforce::{Common, common},
+    kvm::Error,
+    law::LimiterKind,
+    limits::Limits,
+    rings::Rings,
+    stats::Books,
+};
 
 /// One vCPU, as seen by every thread.
 #[derive(Debug, Default)]
@@ -17,18 +26,21 @@ pub(crate) struct Shared {
     pub(crate) rings: Rings,
     pub(crate) vcpus: Vec<VcpuShared>,
     pub(crate) limits: Limits,
+    /// What the vCPUs draw from together, under a law that has such a thing.
+    pub(crate) common: Mutex<Common>,
     /// The first error that a thread ended with.
     failure: Mutex<Option<Error>>,
 }
 
 impl Shared {
-    pub(crate) fn new(clock: Clock, rings: Rings, max_vcpus: usize) -> Self {
+    pub(crate) fn new(clock: Clock, rings: Rings, max_vcpus: usize, kind: LimiterKind) -> Self {
         let vcpus = (0..max_vcpus).map(|_| VcpuShared::default()).collect();
         Self {
             clock,
             rings,
             vcpus,
             limits: Limits::new(max_vcpus),
+            common: common(kind),
             failure: Mutex::new(None),
         }
     }

@@ -42,6 +42,26 @@ pub struct Stall {
     pub slept: Duration,
 }
 
+impl Stall {
+    /// One that has just begun, at the exit at `at`.
+    pub(crate) fn since(at: Duration) -> Self {
+        Self {
+            at,
+            length: Duration::ZERO,
+            asked: Duration::ZERO,
+            slept: Duration::ZERO,
+        }
+    }
+
+    /// The same, ended by an entry at `entered`.
+    pub(crate) fn until(self, entered: Duration) -> Self {
+        Self {
+            length: entered.saturating_sub(self.at),
+            ..self
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Activity {
     #[default]

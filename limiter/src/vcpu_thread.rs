@@ -5,13 +5,14 @@
 //! [`Rings`](crate::rings::Rings), by itself or by others.
 
 use crate::{
-    enforce::{Enforcement, Pause},
+    enforce::Enforcement,
     kvm::{
         Error,
         vcpu::{BoundVcpu, Exit, Vcpu},
     },
     shared::Shared,
     stats::Stall,
+    units::Pages,
 };
 
 /// Wake-ups are as late as the kernel's default slack of 50 us otherwise.
@@ -19,15 +20,13 @@ const TIMER_SLACK_NS: u64 = 1;
 
 /// Runs `vcpu` until it is told to stop.
 pub(crate) fn run(vcpu: Vcpu, shared: &Shared, enforcement: Box<dyn Enforcement>) -> Result<(), Error> {
-    let control = &shared.vcpus[vcpu.index()].control;
+    let index = vcpu.index();
+    let control = &shared.vcpus[index].control;
     // Late wake-ups aren't worth failing for: they show in the results.
     let _ = nix::sys::prctl::set_timerslack(TIMER_SLACK_NS);
-    let index = vcpu.index();
-    let bound = vcpu.bind();
+    let vcpu = vcpu.bind();
     control.started();
-    let result = run_bound(bound, index, shared, enforcement);
-    control.ended();
-    result
+    run_bound(vcpu, index, shared, enforcement)
 }
 
 fn run_bound(
@@ -37,34 +36,35 @@ fn run_bound(
     mut enforcement: Box<dyn Enforcement>,
 ) -> Result<(), Error> {
     let (control, books, clock) = (&shared.vcpus[index].control, &shared.vcpus[index].books, &shared.clock);
+    // The stall that the vCPU is in since its last exit, and the pages harvested when its ring was last full.
     let mut stall: Option<Stall> = None;
+    let mut at_last_full: Option<Pages> = None;
+    let mut left = clock.now();
     while control.attend() {
-        enforcement.before_entry()?;
-        let entered = clock.now();
-        books.enter(
-            entered,
-            stall.take().map(|stall| Stall {
-                length: entered.saturating_sub(stall.at),
-                ..stall
-            }),
-        );
-        let exit = vcpu.run()?;
-        let left = clock.now();
-        books.leave(left, exit);
-        let Pause { asked, end } = enforcement.after_exit(exit, left)?;
-        let mut slept = std::time::Duration::ZERO;
-        if !asked.is_zero() {
-            books.fall_asleep(clock.now(), asked);
-            slept = control.sleep(asked, end);
+        let now = clock.now();
+        let pause = enforcement.before_entry(now)?;
+        if !pause.asked.is_zero() {
+            books.fall_asleep(now, pause.asked);
+            let slept = control.sleep(pause.asked, pause.end);
             books.wake_up(clock.now());
+            let stall = stall.get_or_insert(Stall::since(left));
+            stall.asked += pause.asked;
+            stall.slept += slept;
+            continue;
         }
-        if exit == Exit::RingFull || !asked.is_zero() {
-            stall = Some(Stall {
-                at: left,
-                length: std::time::Duration::ZERO,
-                asked,
-                slept,
-            });
+        let entered = clock.now();
+        books.enter(entered, stall.take().map(|stall| stall.until(entered)));
+        let exit = vcpu.run()?;
+        left = clock.now();
+        books.leave(left, exit);
+        enforcement.after_exit(exit, left)?;
+        if exit == Exit::RingFull {
+            stall = Some(Stall::since(left));
+            // Others may have emptied the ring first, but somebody must have, since it was full the last time.
+            let harvested = shared.rings.harvested(index);
+            if at_last_full.replace(harvested) == Some(harvested) {
+                return Err(Error::RingStuck { vcpu: index });
+            }
         }
     }
     Ok(())

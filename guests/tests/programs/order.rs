@@ -155,6 +155,7 @@ pub(crate) fn counting_goes_on() {
             "{name}: configuring and starting keep the counts"
         );
         again.accesses(5);
-        assert_eq!(counts(&again)[0], 37, "{name}");
+        let passes = if program == Program::Replay { 37 } else { passes + 1 };
+        assert_eq!(counts(&again), [37, passes], "{name}");
     }
 }

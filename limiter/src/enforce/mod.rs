@@ -2,18 +2,34 @@
 //!
 //! | enforcement | reaps at | sleeps | for |
 //! |---|---|---|---|
-//! | [`ring_full`] | a full ring | the throttle that the governor last set | the QEMU laws, `none` |
+//! | `ring_full` | a full ring | the throttle that the governor last set | the QEMU laws, `none` |
+//! | `deadline` | every exit; a timer makes one in time | off its debt | `budget`, `dirty-quota` |
+//! | [`page_budget`] | every exit; a signal on the exact page | off its debt | `budget-ebpf` |
+//! | `ballast` | a full ring, kept as small as the grant | off its debt | `ballast` |
+//! | `run_slice` | a full ring | a share of the time, dirty or not | `auto-converge` |
 
 use std::{sync::Arc, time::Duration};
 
 use crate::{
     kvm::{Error, vcpu::Exit},
-    law::periodic::{Policy, RingFullReap, SleepEnd, Threads},
+    law::{
+        LimiterKind,
+        periodic::{Policy, RingFullReap, SleepEnd, Threads},
+    },
     machine::LimiterSpec,
     shared::Shared,
 };
 
-pub mod ring_full;
+mod account;
+mod alarm;
+mod ballast;
+mod deadline;
+pub mod page_budget;
+mod ring_full;
+mod run_slice;
+
+pub(crate) use account::{Common, common};
+use page_budget::PageCounter;
 
 /// The sleep that a vCPU is to take before it enters the guest again; none if `asked` is zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,15 +49,22 @@ impl Pause {
 }
 
 /// What happens around each run of one vCPU, on its thread.
-pub trait Enforcement: Send {
-    /// The vCPU is about to enter the guest.
-    fn before_entry(&mut self) -> Result<(), Error> {
-        Ok(())
-    }
+///
+/// Made on the thread that runs the vCPU, and stays there.
+pub trait Enforcement {
+    /// The vCPU would enter the guest at `now`: lets it, or asks for a pause after which it is asked again.
+    fn before_entry(&mut self, now: Duration) -> Result<Pause, Error>;
 
-    /// The vCPU left the guest at `left`, for the reason `exit`: reaps what must be reaped and says how long to sleep.
-    fn after_exit(&mut self, exit: Exit, left: Duration) -> Result<Pause, Error>;
+    /// The vCPU left the guest at `left`, for the reason `exit`: reaps what must be reaped.
+    fn after_exit(&mut self, exit: Exit, left: Duration) -> Result<(), Error>;
 }
+
+/// How many of a ring's newest entries an enforcement holds back that often interrupts its vCPU.
+///
+/// An exit may come after a page was logged and before it is written. Were its entry reset with the others, the write
+/// would fault and be logged a second time, and the ring would say more than the guest wrote. Held back until the next
+/// reap, the page stays writable, and both agree.
+pub(crate) const IN_FLIGHT: u64 = 1;
 
 /// How rings are reaped where no limiter does it: as in QEMU without a limit.
 const UNLIMITED: Policy = Policy {
@@ -56,16 +79,30 @@ fn policy(limiter: LimiterSpec) -> Policy {
     limiter.kind.periodic_law(0).map_or(UNLIMITED, |law| law.policy())
 }
 
-/// Whether the background reaper works beside a limit; `None` if the limiter reaps at every exit and needs none.
-pub(crate) fn reaper(limiter: LimiterSpec) -> Option<bool> {
-    Some(policy(limiter).reaper_beside)
+/// Whether the background reaper works beside a limit.
+pub(crate) fn reaper_beside(limiter: LimiterSpec) -> bool {
+    policy(limiter).reaper_beside
 }
 
-/// The enforcement of `limiter` for one vCPU.
-pub(crate) fn build(limiter: LimiterSpec, shared: &Arc<Shared>, vcpu: usize) -> Result<Box<dyn Enforcement>, Error> {
-    Ok(Box::new(ring_full::RingFullSleep::new(
-        Arc::clone(shared),
-        vcpu,
-        policy(limiter),
-    )))
+/// The enforcement of `limiter` for one vCPU, whose pages `counter` counts if it is one that needs that.
+pub(crate) fn build(
+    limiter: LimiterSpec,
+    shared: &Arc<Shared>,
+    vcpu: usize,
+    ring_entries: u32,
+    counter: Option<Box<dyn PageCounter>>,
+) -> Result<Box<dyn Enforcement>, Error> {
+    let (shared, max_stall) = (Arc::clone(shared), limiter.max_stall);
+    Ok(match limiter.kind {
+        LimiterKind::Budget | LimiterKind::DirtyQuota => Box::new(deadline::Deadline::new(shared, vcpu, max_stall)),
+        LimiterKind::BudgetEbpf => {
+            let counter = counter.ok_or(Error::NoPageCounter { limiter: limiter.kind })?;
+            Box::new(page_budget::PageBudget::new(shared, vcpu, max_stall, counter))
+        }
+        LimiterKind::Ballast => Box::new(ballast::Ballast::new(shared, vcpu, max_stall, ring_entries)),
+        LimiterKind::AutoConverge => Box::new(run_slice::RunSlice::new(shared, vcpu)),
+        LimiterKind::QemuV11 | LimiterKind::Qemu72 | LimiterKind::Qemu10 | LimiterKind::None => {
+            Box::new(ring_full::RingFullSleep::new(shared, vcpu, policy(limiter)))
+        }
+    })
 }

@@ -11,7 +11,6 @@ use crate::{
     law::periodic::{Policy, RingFullReap},
     rings::Whose,
     shared::Shared,
-    units::Pages,
 };
 
 /// Reaps a full ring, then sleeps the throttle that the governor last set.
@@ -19,8 +18,8 @@ pub(crate) struct RingFullSleep {
     shared: Arc<Shared>,
     vcpu: usize,
     policy: Policy,
-    /// Pages harvested from the vCPU's ring when it was last full.
-    harvested: Option<Pages>,
+    /// The sleep to take before the next entry.
+    due: Duration,
 }
 
 impl RingFullSleep {
@@ -29,15 +28,22 @@ impl RingFullSleep {
             shared,
             vcpu,
             policy,
-            harvested: None,
+            due: Duration::ZERO,
         }
     }
 }
 
 impl Enforcement for RingFullSleep {
-    fn after_exit(&mut self, exit: Exit, _left: Duration) -> Result<Pause, Error> {
+    fn before_entry(&mut self, _now: Duration) -> Result<Pause, Error> {
+        Ok(Pause {
+            asked: std::mem::take(&mut self.due),
+            end: self.policy.sleep_end,
+        })
+    }
+
+    fn after_exit(&mut self, exit: Exit, _left: Duration) -> Result<(), Error> {
         if exit != Exit::RingFull {
-            return Ok(Pause::NONE);
+            return Ok(());
         }
         let Shared { limits, rings, .. } = &*self.shared;
         let in_service = limits.in_service();
@@ -45,17 +51,9 @@ impl Enforcement for RingFullSleep {
             RingFullReap::OwnRing if in_service => Whose::One(self.vcpu),
             RingFullReap::OwnRing | RingFullReap::AllRings => Whose::All,
         })?;
-        // Others may have emptied the ring first, but somebody must have, since it was full the last time.
-        let harvested = rings.harvested(self.vcpu);
-        if self.harvested.replace(harvested) == Some(harvested) {
-            return Err(Error::RingStuck { vcpu: self.vcpu });
+        if in_service && limits.quota(self.vcpu).is_some() {
+            self.due = limits.throttle(self.vcpu).into();
         }
-        if !in_service || limits.quota(self.vcpu).is_none() {
-            return Ok(Pause::NONE);
-        }
-        Ok(Pause {
-            asked: limits.throttle(self.vcpu).into(),
-            end: self.policy.sleep_end,
-        })
+        Ok(())
     }
 }

@@ -83,6 +83,24 @@ pub enum Error {
         /// The exit, by name.
         exit: String,
     },
+    /// A limiter that stops a vCPU on the exact page has nothing that counts them.
+    #[error("limiter `{limiter}` needs a page counter in the kernel: load the eBPF program, or choose `budget`")]
+    NoPageCounter {
+        /// The limiter.
+        limiter: crate::law::LimiterKind,
+    },
+    /// The page counter can't be bound to the vCPU's thread.
+    #[error("can't count the pages of a vCPU in the kernel")]
+    PageCounter {
+        /// What the counter says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A vCPU's timer can't be had.
+    #[error("can't create or set the timer of a vCPU thread")]
+    Timer {
+        /// What the system answered.
+        source: nix::Error,
+    },
     /// The signal that kicks a vCPU can't be set up.
     #[error("can't install the handler of the signal that kicks a vCPU")]
     Signal {

@@ -72,3 +72,72 @@ impl AutoConverge {
         self.pct = 0;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        rate::Harvest,
+        units::{Pages, Quota},
+    };
+
+    fn reading(vcpu: usize, quota: Option<f64>, mib: u64) -> Reading {
+        Reading {
+            vcpu,
+            quota: quota.map(|rate| Quota::new(rate).expect("a quota")),
+            harvest: Harvest {
+                pages: Pages(mib * 256),
+                over: Duration::from_secs(1),
+            },
+        }
+    }
+
+    #[test]
+    fn rises_from_20_by_10_to_99_and_never_falls() {
+        let mut law = AutoConverge::new();
+        let mut steps = Vec::new();
+        for _ in 0..11 {
+            law.adjust_vm(MibPerSec(25.0), MibPerSec(25.1));
+            steps.push(law.percent());
+        }
+        assert_eq!(steps, [20, 30, 40, 50, 60, 70, 80, 90, 99, 99, 99]);
+        law.adjust_vm(MibPerSec(25.0), MibPerSec(1.0));
+        assert_eq!(law.percent(), 99);
+        law.ended();
+        assert_eq!(law.percent(), 0);
+    }
+
+    #[test]
+    fn a_rate_at_the_quota_is_held() {
+        let mut law = AutoConverge::new();
+        law.adjust_vm(MibPerSec(25.0), MibPerSec(25.0));
+        assert_eq!((law.percent(), law.pause()), (0, Duration::ZERO));
+    }
+
+    #[test]
+    fn a_pause_makes_the_percentage_of_slice_and_pause() {
+        for (steps, pause_us) in [(1, 2_500), (4, 10_000), (8, 90_000), (9, 990_000)] {
+            let mut law = AutoConverge::new();
+            for _ in 0..steps {
+                law.adjust_vm(MibPerSec(1.0), MibPerSec(2.0));
+            }
+            assert_eq!(law.pause(), Duration::from_micros(pause_us));
+        }
+    }
+
+    #[test]
+    fn the_limited_vcpus_are_taken_together() {
+        let mut law = AutoConverge::new();
+        law.adjust(&[
+            reading(0, Some(100.0), 150),
+            reading(1, Some(100.0), 40),
+            reading(2, None, 1000),
+        ]);
+        assert_eq!(law.percent(), 0, "190 of 200; the one without a limit does not count");
+        law.adjust(&[reading(0, Some(100.0), 150), reading(1, Some(100.0), 51)]);
+        assert_eq!(law.percent(), 20);
+        let mut unlimited = AutoConverge::new();
+        unlimited.adjust(&[reading(0, None, 1000)]);
+        assert_eq!(unlimited.percent(), 0);
+    }
+}

@@ -1,30 +1,29 @@
 //! A token bucket in pages: charged with exactly what was harvested, debt slept off, no gain to tune.
 //!
 //! ```text
-//!   burst  ──┬── full: time that passes here is lost to the vCPU
-//!            │   room for wake-ups that come late
-//!   refill ──┼── a pause ends here: one `max_stall` above empty
-//!            │   run
-//!       0  ──┼── nothing left: pause
-//!            ▼   debt: pages harvested beyond the grant
+//!   burst       ──┬── full: what comes in now is lost to the vCPU
+//!                 │   room for runs that take long and wake-ups that come late
+//!   refill      ──┼── a pause ends here
+//!                 │   run
+//!   refill / 2  ──┼── below: pause
+//!                 │
+//!       0       ──┼── below: debt, pages harvested beyond the grant
 //! ```
 //!
-//! Its one parameter is the longest stall a user accepts. `refill` is what comes in during that time, so a vCPU that
-//! stops on the page that spends its grant sleeps for `max_stall`; `burst` is twice that, because a sleep ends late and
-//! what came in meanwhile must not be lost. Both are at least a page: below one page in `max_stall` the stall is
-//! the time that a page takes.
+//! Its one parameter is the longest stall a user accepts. *Refill* is what comes in during that time, so that a vCPU
+//! which stops on the page that spends its grant pauses for `max_stall`. *Burst* is twice that. Pausing from half a
+//! refill on keeps grants from shrinking to a page each where the quota is close to what the vCPU does anyway: there
+//! are at most `2 / max_stall` grants a second. Where less than a page comes in during `max_stall`, a refill is one
+//! page and the stall is the time that it takes.
 //!
-//! *Guarantee*: a vCPU that is charged for what it dirties, never dirties more than its last grant, and takes the pauses
-//! asked for, dirties at most `quota x window + burst` in any window.
+//! **Guarantee.** A vCPU that is charged for what it dirties, takes the pauses and never dirties more than its last
+//! grant dirties at most `quota x window + burst` in any window. One that overruns its grant by `n` pages once dirties
+//! `n` more once: the overrun is a debt that the next pause pays.
 
 use std::time::Duration;
 
-use super::tokens::{TokenRate, Tokens};
+use super::tokens::{FilledAt, TokenRate, Tokens};
 use crate::units::{Pages, Quota};
-
-/// A clock that steps back by less than this was read by two threads in another order than they came here; by more, it
-/// was set.
-const REORDERED_WITHIN: Duration = Duration::from_secs(1);
 
 /// The bucket of one vCPU.
 #[derive(Clone, Debug)]
@@ -32,88 +31,93 @@ pub struct Budget {
     rate: TokenRate,
     max_stall: Duration,
     level: Tokens,
-    /// Up to when `level` has been filled.
-    filled_at: Duration,
+    filled_at: FilledAt,
 }
 
 impl Budget {
     /// A bucket that holds one refill at `now`.
     pub fn new(now: Duration, quota: Quota, max_stall: Duration) -> Self {
-        let mut budget = Self {
-            rate: TokenRate::of(quota),
+        let rate = TokenRate::of(quota);
+        Self {
+            rate,
             max_stall,
-            level: Tokens::ZERO,
-            filled_at: now,
-        };
-        budget.level = budget.refill_level();
-        budget
+            level: refill_level(rate, max_stall),
+            filled_at: FilledAt::new(now),
+        }
     }
 
     /// Changes the quota. What came in until `now` came in at the old one; what the new burst has no room for is lost,
-    /// and a debt keeps its length in time: pages dirtied at the old price are paid at the old price.
+    /// and a debt keeps its length in time: what was dirtied at the old price is paid at the old price.
     ///
-    /// Charge what was harvested before this, or it is paid at the new price.
+    /// Harvest and charge first: what is charged later is paid at the new price.
     pub fn set_quota(&mut self, now: Duration, quota: Quota) {
         self.fill(now);
-        let owed = self.rate.time_for(Tokens::ZERO.saturating_sub(self.level));
-        self.rate = TokenRate::of(quota);
-        if !owed.is_zero() {
-            self.level = Tokens::ZERO.saturating_sub(self.rate.during(owed));
-        }
+        let rate = TokenRate::of(quota);
+        self.level = self.level.repriced(self.rate, rate);
+        self.rate = rate;
         self.level = self.level.min(self.burst_level());
     }
 
     /// Takes `pages` that were harvested out of the bucket; returns the pause that is due, zero for none.
     pub fn charge(&mut self, now: Duration, pages: Pages) -> Duration {
+        // Filled first, as if all pages came at the end of the run: when they came is not known, and had they come
+        // earlier the guarantee would hold as well.
         self.fill(now);
-        self.level = self.level.saturating_sub(pages.into());
+        self.level = self.level.minus(pages.into());
         self.pause(now)
     }
 
-    /// The pause that is due at `now`: zero while a page is left, else until the refill is there. After a pause that
-    /// was cut short this is what remains of it.
+    /// The pause that is due at `now`, zero for none. After a pause that was cut short this is what remains of it.
     pub fn pause(&mut self, now: Duration) -> Duration {
         self.fill(now);
-        if self.level >= Tokens::ONE_PAGE {
+        let refill = self.refill_level();
+        if self.level >= resume_level(refill) {
             Duration::ZERO
         } else {
-            self.rate.time_for(self.refill_level().saturating_sub(self.level))
+            self.rate.time_for(refill.minus(self.level))
         }
     }
 
-    /// How many pages the vCPU may dirty before it is charged again; none while a pause is due.
+    /// How many pages the vCPU may dirty before it is charged again.
     pub fn grant(&mut self, now: Duration) -> Pages {
         self.fill(now);
         self.level.whole_pages()
     }
 
-    /// The most pages that a grant can be.
+    /// The largest grant there can be.
     pub fn burst(&self) -> Pages {
         self.burst_level().whole_pages()
     }
 
-    /// The pages that a pause waits for: what a grant is when pauses end on time.
+    /// The grant after a pause that ended on time.
     pub fn refill(&self) -> Pages {
         self.refill_level().whole_pages()
     }
 
     fn fill(&mut self, now: Duration) {
-        if let Some(span) = now.checked_sub(self.filled_at) {
-            self.level = self
-                .level
-                .saturating_add(self.rate.during(span))
-                .min(self.burst_level().max(self.level));
-        } else if self.filled_at.abs_diff(now) < REORDERED_WITHIN {
-            return;
-        }
-        self.filled_at = now;
+        let income = self.rate.during(self.filled_at.advance(now));
+        self.level = self.level.plus(income).min(self.burst_level());
     }
 
     fn refill_level(&self) -> Tokens {
-        self.rate.during(self.max_stall).max(Tokens::ONE_PAGE)
+        refill_level(self.rate, self.max_stall)
     }
 
     fn burst_level(&self) -> Tokens {
-        self.refill_level().saturating_add(self.refill_level())
+        self.refill_level().times(2)
     }
 }
+
+fn refill_level(rate: TokenRate, max_stall: Duration) -> Tokens {
+    rate.during(max_stall).max(Tokens::ONE_PAGE)
+}
+
+/// From where on a vCPU runs without a pause: half a refill, and at least a page to run on.
+pub(super) fn resume_level(refill: Tokens) -> Tokens {
+    refill.divided(2).0.max(Tokens::ONE_PAGE)
+}
+
+#[cfg(test)]
+mod guest_tests;
+#[cfg(test)]
+mod tests;

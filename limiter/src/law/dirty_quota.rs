@@ -1,12 +1,20 @@
-//! The dirty quota of the unmerged kernel series, seen from the VMM: pages for each interval, and a common pool.
+//! The dirty quota of the unmerged kernel series, as its VMM side has it: pages for each interval, and a common pool.
 //!
-//! Time is cut into intervals of 10 ms. In each, a vCPU may dirty its quota's worth of pages. What it leaves of it when
-//! the interval ends goes to a pool, from which a vCPU that has spent its own may draw during the next interval; what
-//! nobody draws is lost with that interval. A vCPU that can draw no more sleeps until the next interval begins.
+//! A vCPU that has spent its pages claims those of its next interval, of 10 ms, once the present one is over. The time
+//! for which it claimed none goes to a pool as the pages that it would have been good for. Until its interval is over
+//! a vCPU may draw on the pool instead, an interval's worth at a time, first come, first served; if the pool is empty it
+//! sleeps. One that has dirtied more than it had draws nothing and sleeps until its intervals have paid for it.
+//!
+//! Two traits of the series are kept and worth knowing. Nothing bounds the pool, so a vCPU that was idle for a minute
+//! leaves a minute's worth of pages to whoever comes first. And a quota is not held by a vCPU but by all together: one
+//! may dirty at many times its own for as long as the pool lasts.
+//!
+//! Where less than a page comes in an interval (below 0.39 MiB/s) the fractions add up over intervals; the series
+//! rounds such a quota to nothing.
 
 use std::time::Duration;
 
-use super::tokens::{TokenRate, Tokens};
+use super::tokens::{FilledAt, TokenRate, Tokens};
 use crate::units::{Pages, Quota};
 
 /// Length of an interval.
@@ -15,72 +23,105 @@ pub const INTERVAL: Duration = Duration::from_millis(10);
 /// The accounts of a machine's vCPUs and their pool.
 #[derive(Clone, Debug)]
 pub struct DirtyQuota {
+    /// By vCPU index; `None` for one without a limit.
     accounts: Vec<Option<Account>>,
-    /// What the previous interval left over and nobody has drawn yet.
     pool: Tokens,
-    /// When the present interval began.
-    began: Duration,
+    /// Time that the clock has gone forward by, which is the time that intervals are counted in.
+    elapsed: Duration,
+    clock: FilledAt,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Account {
     rate: TokenRate,
     left: Tokens,
+    interval_ends: Duration,
 }
 
 impl DirtyQuota {
-    /// No vCPU has a limit; the first interval begins at `now`.
+    /// No vCPU has a limit.
     pub fn new(now: Duration) -> Self {
         Self {
             accounts: Vec::new(),
             pool: Tokens::ZERO,
-            began: now,
+            elapsed: Duration::ZERO,
+            clock: FilledAt::new(now),
         }
     }
 
-    /// Limits `vcpu`, or with `None` frees it.
+    /// Limits `vcpu`, whose first interval then begins, or with `None` frees it. A vCPU that has a limit keeps its
+    /// interval, and a debt its length in time.
     pub fn set_quota(&mut self, now: Duration, vcpu: usize, quota: Option<Quota>) {
         self.advance(now);
         if self.accounts.len() <= vcpu {
             self.accounts.resize(vcpu + 1, None);
         }
-        self.accounts[vcpu] = quota.map(|quota| {
+        let account = &mut self.accounts[vcpu];
+        *account = quota.map(|quota| {
             let rate = TokenRate::of(quota);
-            Account {
-                rate,
-                left: rate.during(INTERVAL),
+            match *account {
+                Some(old) => Account {
+                    rate,
+                    left: old.left.repriced(old.rate, rate).min(rate.during(INTERVAL)),
+                    interval_ends: old.interval_ends,
+                },
+                None => Account {
+                    rate,
+                    left: rate.during(INTERVAL),
+                    interval_ends: self.elapsed + INTERVAL,
+                },
             }
         });
+        if self.accounts.iter().all(Option::is_none) {
+            self.pool = Tokens::ZERO;
+        }
     }
 
     /// Takes `pages` out of the account of `vcpu`; returns the pause that is due, zero for none.
     pub fn charge(&mut self, now: Duration, vcpu: usize, pages: Pages) -> Duration {
-        self.advance(now);
-        if let Some(account) = self.account_mut(vcpu) {
-            account.left = account.left.saturating_sub(pages.into());
+        if let Some(Some(account)) = self.accounts.get_mut(vcpu) {
+            account.left = account.left.minus(pages.into());
         }
         self.pause(now, vcpu)
     }
 
-    /// The pause that is due at `now`.
+    /// The pause that is due at `now`, zero for none. Ask again when it is over: it lasts to the end of an interval, and
+    /// the next may not be enough.
     pub fn pause(&mut self, now: Duration, vcpu: usize) -> Duration {
-        match self.grant(now, vcpu) {
-            Some(Pages(0)) => (self.began + INTERVAL).saturating_sub(now),
-            _ => Duration::ZERO,
+        self.advance(now);
+        let Some(Some(account)) = self.accounts.get_mut(vcpu) else {
+            return Duration::ZERO;
+        };
+        let worth = account.rate.during(INTERVAL);
+        if account.left < Tokens::ONE_PAGE && self.elapsed >= account.interval_ends {
+            let unclaimed = account.rate.during(self.elapsed.saturating_sub(account.interval_ends));
+            self.pool = self.pool.plus(unclaimed);
+            account.left = account.left.plus(worth);
+            account.interval_ends = self.elapsed + INTERVAL;
+        }
+        if account.left < Tokens::ONE_PAGE && account.left >= Tokens::ZERO {
+            let drawn = self.pool.min(worth);
+            self.pool = self.pool.minus(drawn);
+            account.left = account.left.plus(drawn);
+        }
+        if account.left < Tokens::ONE_PAGE {
+            account.interval_ends.saturating_sub(self.elapsed)
+        } else {
+            Duration::ZERO
         }
     }
 
-    /// How many pages `vcpu` may dirty before it is charged again; `None` for any number.
-    pub fn grant(&mut self, now: Duration, vcpu: usize) -> Option<Pages> {
-        self.advance(now);
-        Some(self.account_mut(vcpu)?.left.whole_pages())
+    /// How many pages `vcpu` may dirty before it is charged again; `None` for any number. Those of a new interval are
+    /// there once [`pause`](Self::pause) has said that no pause is due.
+    pub fn grant(&self, vcpu: usize) -> Option<Pages> {
+        let account = self.accounts.get(vcpu)?.as_ref()?;
+        Some(account.left.whole_pages())
     }
 
-    fn account_mut(&mut self, vcpu: usize) -> Option<&mut Account> {
-        self.accounts.get_mut(vcpu)?.as_mut()
-    }
-
-    fn advance(&mut self, _now: Duration) {
-        let _ = self.pool;
+    fn advance(&mut self, now: Duration) {
+        self.elapsed += self.clock.advance(now);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -109,3 +109,54 @@ pub struct UnknownLimiter {
     /// The name that was given.
     pub name: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_read_back() {
+        for kind in LimiterKind::ALL {
+            assert_eq!(kind.to_string().parse(), Ok(kind));
+            assert!(!kind.description().is_empty());
+        }
+        assert_eq!(format!("[{:>8}]", LimiterKind::None), "[    none]");
+    }
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_known_ones() {
+        let error = "qemu".parse::<LimiterKind>().expect_err("no limiter");
+        assert_eq!(
+            error.to_string(),
+            "there is no limiter `qemu`: give one of qemu-v11, qemu-7.2, qemu-10, auto-converge, dirty-quota, budget, \
+             budget-ebpf, ballast, none"
+        );
+    }
+
+    #[test]
+    fn the_laws_of_qemu_differ_in_how_they_are_built() {
+        use crate::law::periodic::{Policy, RingFullReap, SleepEnd, Threads};
+
+        let policy = |kind: LimiterKind| kind.periodic_law(4096).map(|law| law.policy());
+        let merged = Policy {
+            threads: Threads::Merged,
+            ring_full_reap: RingFullReap::OwnRing,
+            reaper_beside: false,
+            sleep_end: SleepEnd::KickEndsIt,
+        };
+        let runs_out = Policy {
+            sleep_end: SleepEnd::RunsOut,
+            ..merged
+        };
+        let split = Policy {
+            threads: Threads::Split,
+            ring_full_reap: RingFullReap::AllRings,
+            reaper_beside: true,
+            sleep_end: SleepEnd::KickEndsIt,
+        };
+        assert_eq!(policy(LimiterKind::QemuV11), Some(split));
+        assert_eq!(policy(LimiterKind::Qemu72), Some(merged));
+        assert_eq!(policy(LimiterKind::Qemu10), Some(runs_out));
+        assert_eq!(policy(LimiterKind::Budget), None);
+    }
+}

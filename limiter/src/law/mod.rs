@@ -22,6 +22,8 @@ pub mod qemu_10;
 pub mod qemu_7_2;
 pub mod qemu_v11;
 pub mod share;
+#[cfg(test)]
+mod sim;
 mod tokens;
 
 pub use kind::{LimiterKind, UnknownLimiter};

@@ -84,3 +84,58 @@ impl PeriodicLaw for QemuV11 {
         self.misses.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each row: current at a quota of 100 and ring 4096, the count of misses and the throttle in us that follow.
+    fn assert_steps(rows: &[(u64, u64, u64)]) {
+        let mut law = QemuV11::new(4096);
+        for (row, &(current, misses, throttle)) in rows.iter().enumerate() {
+            law.adjust_one(0, WholeMibPerSec(100), WholeMibPerSec(current));
+            assert_eq!(
+                (law.misses[0], law.throttle(0)),
+                (misses, Micros(throttle)),
+                "row {row}: current {current}"
+            );
+        }
+    }
+
+    #[test]
+    fn acts_on_every_second_miss() {
+        assert_steps(&[(1000, 1, 0), (1000, 0, 144_000), (1000, 1, 144_000), (1000, 0, 288_000)]);
+    }
+
+    #[test]
+    fn a_match_neither_acts_nor_resets_the_count() {
+        assert_steps(&[
+            (1000, 1, 0),
+            (110, 2, 0),
+            (90, 3, 0),
+            (1000, 0, 144_000),
+            (110, 1, 144_000),
+            (1000, 0, 288_000),
+        ]);
+    }
+
+    #[test]
+    fn a_reading_of_zero_ends_the_throttle_at_once_unless_a_miss_is_counted() {
+        assert_steps(&[(1000, 1, 0), (1000, 0, 144_000), (0, 0, 0)]);
+        // With one counted it comes to the adjustment, which would divide by zero.
+        assert_steps(&[(1000, 1, 0), (1000, 0, 144_000), (1000, 1, 144_000), (0, 0, 0)]);
+    }
+
+    #[test]
+    fn the_count_ends_with_the_machinery_and_the_throttle_does_not() {
+        let mut law = QemuV11::new(4096);
+        for _ in 0..3 {
+            law.adjust_one(0, WholeMibPerSec(100), WholeMibPerSec(1000));
+        }
+        law.ended();
+        law.adjust_one(0, WholeMibPerSec(100), WholeMibPerSec(1000));
+        assert_eq!(law.throttle(0), Micros(144_000), "the first miss again");
+        law.unplugged(0);
+        assert_eq!(law.throttle(0), Micros(0));
+    }
+}

@@ -1,41 +1,174 @@
-//! One quota for a whole machine, shared by its vCPUs: max-min fair, and nothing is left unused that somebody wants.
+//! One quota for a whole machine, shared by its vCPUs: max-min fair, and nothing is lost that somebody has room for.
 //!
 //! Tokens come in at the rate of the machine's quota and are poured into one bucket a vCPU, in equal parts. A bucket
-//! that is full takes no more, and its part goes to the others at once: so an idle vCPU costs nobody anything and yet has its
-//! burst ready when it wakes. No demand is estimated, hence none is estimated wrongly.
+//! that is full takes no more and its part goes to the others, at once: so an idle vCPU costs nobody anything and yet
+//! has its grant ready when it wakes. No demand is estimated, so none is estimated wrongly, and there is no interval
+//! after which shares would change.
 //!
-//! Per-vCPU limits go on top: a vCPU with a [`Budget`](super::budget::Budget) of its own is charged in both, takes the
-//! longer pause and the smaller grant. Its bucket here then stays full and overflows to the others.
+//! Limits of single vCPUs go on top: a vCPU with a [`Budget`](super::budget::Budget) of its own is charged in both, takes
+//! the longer pause and the smaller grant. Its bucket here then stays full and overflows to the others, which is what
+//! max-min fairness with caps asks for.
+//!
+//! The buckets of `n` vCPUs are together as large as the one of a [`Budget`](super::budget::Budget), so the guarantee is
+//! the same: together they dirty at most `quota x window + burst` in any window. A pause is `max_stall` when all are
+//! limited, and down to `max_stall / n` for a vCPU that has the quota to itself.
 
 use std::time::Duration;
 
+use super::{
+    budget::resume_level,
+    tokens::{FilledAt, TokenRate, Tokens},
+};
 use crate::units::{Pages, Quota};
 
 /// The buckets of a machine whose vCPUs share one quota.
 #[derive(Clone, Debug)]
-pub struct VmBudget {}
+pub struct VmBudget {
+    rate: TokenRate,
+    max_stall: Duration,
+    /// By vCPU index; `None` for one that takes no part.
+    levels: Vec<Option<Tokens>>,
+    filled_at: FilledAt,
+}
 
 impl VmBudget {
-    /// Empty buckets for `vcpus` vCPUs.
-    pub fn new(_now: Duration, _quota: Quota, _max_stall: Duration) -> Self {
-        Self {}
+    /// No vCPU takes part yet.
+    pub fn new(now: Duration, quota: Quota, max_stall: Duration) -> Self {
+        Self {
+            rate: TokenRate::of(quota),
+            max_stall,
+            levels: Vec::new(),
+            filled_at: FilledAt::new(now),
+        }
     }
-    /// As [`Budget::set_quota`](super::budget::Budget::set_quota), for the whole machine.
-    pub fn set_quota(&mut self, _now: Duration, _quota: Quota) {}
-    /// `vcpu` takes part from now on.
-    pub fn plug(&mut self, _now: Duration, _vcpu: usize) {}
-    /// `vcpu` takes no part any more.
-    pub fn unplug(&mut self, _now: Duration, _vcpu: usize) {}
+
+    /// Changes the machine's quota, as [`Budget::set_quota`](super::budget::Budget::set_quota) does.
+    pub fn set_quota(&mut self, now: Duration, quota: Quota) {
+        self.fill(now);
+        let rate = TokenRate::of(quota);
+        for level in self.levels.iter_mut().flatten() {
+            *level = level.repriced(self.rate, rate);
+        }
+        self.rate = rate;
+        self.shrink();
+    }
+
+    /// `vcpu` takes part from now on, with an empty bucket. One that takes part already keeps its own.
+    pub fn join(&mut self, now: Duration, vcpu: usize) {
+        self.fill(now);
+        if self.levels.len() <= vcpu {
+            self.levels.resize(vcpu + 1, None);
+        }
+        self.levels[vcpu].get_or_insert_default();
+        self.shrink();
+    }
+
+    /// `vcpu` takes no part any more; what its bucket holds, or owes, is lost.
+    pub fn leave(&mut self, now: Duration, vcpu: usize) {
+        self.fill(now);
+        if let Some(level) = self.levels.get_mut(vcpu) {
+            *level = None;
+        }
+    }
+
     /// Takes `pages` out of the bucket of `vcpu`; returns the pause that is due, zero for none.
-    pub fn charge(&mut self, now: Duration, vcpu: usize, _pages: Pages) -> Duration {
+    pub fn charge(&mut self, now: Duration, vcpu: usize, pages: Pages) -> Duration {
+        self.fill(now);
+        if let Some(level) = self.level_mut(vcpu) {
+            *level = level.minus(pages.into());
+        }
         self.pause(now, vcpu)
     }
-    /// The pause that is due. It is computed from who is hungry now; ask again when it is over.
-    pub fn pause(&mut self, _now: Duration, _vcpu: usize) -> Duration {
-        Duration::ZERO
+
+    /// The pause that is due at `now`, zero for none: until the refill is there if nobody else is charged meanwhile.
+    /// Ask again when it is over, because somebody may have been. No pause for a vCPU that takes no part.
+    pub fn pause(&mut self, now: Duration, vcpu: usize) -> Duration {
+        self.fill(now);
+        let refill = self.refill_level();
+        match self.level_mut(vcpu) {
+            Some(&mut level) if level < resume_level(refill) => {
+                // For one part to become this much, every other becomes as much, or full.
+                let missing = refill.minus(level);
+                let burst = self.burst_level();
+                self.rate.time_for(
+                    self.levels
+                        .iter()
+                        .flatten()
+                        .map(|&other| burst.minus(other).min(missing))
+                        .sum(),
+                )
+            }
+            _ => Duration::ZERO,
+        }
     }
-    /// How many pages `vcpu` may dirty before it is charged again.
-    pub fn grant(&mut self, _now: Duration, _vcpu: usize) -> Pages {
-        Pages(0)
+
+    /// How many pages `vcpu` may dirty before it is charged again; `None` if it takes no part.
+    pub fn grant(&mut self, now: Duration, vcpu: usize) -> Option<Pages> {
+        self.fill(now);
+        self.level_mut(vcpu).map(|level| level.whole_pages())
+    }
+
+    /// The most pages that all of them can have been granted at one time.
+    pub fn burst(&self) -> Pages {
+        self.burst_level().times(self.joined()).whole_pages()
+    }
+
+    fn level_mut(&mut self, vcpu: usize) -> Option<&mut Tokens> {
+        self.levels.get_mut(vcpu)?.as_mut()
+    }
+
+    fn joined(&self) -> usize {
+        self.levels.iter().flatten().count()
+    }
+
+    fn fill(&mut self, now: Duration) {
+        let income = self.rate.during(self.filled_at.advance(now));
+        let burst = self.burst_level();
+        let rooms: Vec<Tokens> = self.levels.iter().flatten().map(|&level| burst.minus(level)).collect();
+        for (level, part) in self.levels.iter_mut().flatten().zip(max_min(income, &rooms)) {
+            *level = level.plus(part);
+        }
+    }
+
+    /// Takes away what no bucket has room for after a change.
+    fn shrink(&mut self) {
+        let burst = self.burst_level();
+        for level in self.levels.iter_mut().flatten() {
+            *level = burst.min(*level);
+        }
+    }
+
+    /// What a pause of one vCPU waits for.
+    fn refill_level(&self) -> Tokens {
+        let refill = self.rate.during(self.max_stall).divided(self.joined()).0;
+        refill.max(Tokens::ONE_PAGE)
+    }
+
+    fn burst_level(&self) -> Tokens {
+        self.refill_level().times(2)
     }
 }
+
+/// Shares `total` among those who have room for `rooms`, max-min fair: nobody gets more than there is room for; who gets
+/// less than that gets as much as anybody else (to the unit, the first few getting one more); and all of `total` is
+/// shared as far as there is room.
+fn max_min(total: Tokens, rooms: &[Tokens]) -> Vec<Tokens> {
+    let mut smallest_first: Vec<usize> = (0..rooms.len()).collect();
+    smallest_first.sort_by_key(|&index| rooms[index]);
+    let mut parts = vec![Tokens::ZERO; rooms.len()];
+    let mut left = total;
+    for (served, &index) in smallest_first.iter().enumerate() {
+        let (equal, rest) = left.divided(rooms.len() - served);
+        let offered = if rest > Tokens::ZERO {
+            equal.plus(Tokens::UNIT)
+        } else {
+            equal
+        };
+        parts[index] = offered.min(rooms[index].or_zero());
+        left = left.minus(parts[index]);
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests;

@@ -19,17 +19,17 @@ use dirtyrig_limiter::{
 };
 
 /// What a test's machine is made of.
-pub struct Small {
-    pub ring: u32,
-    pub pages_each: u64,
-    pub programs: Vec<Program>,
-    pub limiter: LimiterKind,
-    pub period: Duration,
+pub(crate) struct Small {
+    pub(crate) ring: u32,
+    pub(crate) pages_each: u64,
+    pub(crate) programs: Vec<Program>,
+    pub(crate) limiter: LimiterKind,
+    pub(crate) period: Duration,
 }
 
 impl Small {
     /// One sequential writer on 64 MiB under `limiter`.
-    pub fn new(ring: u32, limiter: LimiterKind) -> Self {
+    pub(crate) fn new(ring: u32, limiter: LimiterKind) -> Self {
         Self {
             ring,
             pages_each: 16384,
@@ -40,7 +40,7 @@ impl Small {
     }
 
     /// The machine, its programs configured, no vCPU plugged.
-    pub fn build(&self, sink: Option<Box<dyn DirtySink>>) -> Machine {
+    pub(crate) fn build(&self, sink: Option<Box<dyn DirtySink>>) -> Machine {
         let vcpus = self.programs.len() as u64;
         let data = Region {
             gpa: REGION_BASE,
@@ -70,6 +70,7 @@ impl Small {
                 max_stall: Duration::from_millis(5),
             },
             sink,
+            page_counters: Vec::new(),
         })
         .expect("KVM works here");
         machine
@@ -89,7 +90,7 @@ impl Small {
 }
 
 /// The block that a vCPU shares with the host.
-pub fn block(machine: &Machine, vcpu: usize) -> &VcpuBlock {
+pub(crate) fn block(machine: &Machine, vcpu: usize) -> &VcpuBlock {
     machine
         .memory()
         .block(LowMemory::block_gpa(vcpu))
@@ -97,10 +98,10 @@ pub fn block(machine: &Machine, vcpu: usize) -> &VcpuBlock {
 }
 
 /// Waits until `done` holds; fails the test if it never does.
-pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !done() {
-        assert!(begin.elapsed() < Duration::from_secs(60), "{what} never happened");
+        assert!(begin.elapsed() < Duration::from_mins(1), "{what} never happened");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -1,0 +1,109 @@
+//! A guest that another VMM can boot: an ELF image with a PVH entry, such as QEMU takes with `-kernel`.
+//!
+//! It is the low memory of [`crate::image`] with a way in (see `entry`): same programs, same blocks at the same places.
+//! The image is complete: each vCPU's block is filled in, so the guest runs as soon as it is booted. A host that maps
+//! the guest's memory steers and reads it through the blocks as it would its own.
+//!
+//! A vCPU's number is its local APIC's ID, so choose a topology that numbers them without gaps (QEMU:
+//! `-smp N,sockets=1,cores=N,threads=1` up to 64, on any machine with xAPICs). vCPUs that the image doesn't know halt;
+//! one that is plugged later is never started.
+//!
+//! Mind two things of a VMM that logs all memory: the page of a running vCPU's block counts as dirty too, once between
+//! two resets; and the memory must reach to the end of every region, with no hole in it (q35 has one below 4 GiB).
+
+mod entry;
+
+use crate::{
+    PAGE_SIZE,
+    block::{Region, VcpuBlock},
+    image::{ImageError, LowMemory, MAX_MEMORY_END, put},
+    program::Program,
+};
+
+/// What one vCPU of a booted guest does; the same that [`Program::configure`] takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BootVcpu {
+    /// Its program. `replay` waits for a table (see [`VcpuBlock::set_replay`]).
+    pub program: Program,
+    /// The pages that the program works on; none, and it waits.
+    pub region: Region,
+    /// Where its random sequence starts.
+    pub seed: u64,
+}
+
+const ELF_HEADER_BYTES: u64 = 64;
+const PROGRAM_HEADER_BYTES: u64 = 56;
+const NOTE: u64 = ELF_HEADER_BYTES + 2 * PROGRAM_HEADER_BYTES;
+const NOTE_BYTES: u64 = 24;
+/// What is loaded starts in the file on a page of its own, as it does in memory.
+const LOAD: u64 = PAGE_SIZE;
+
+/// Builds the ELF image of a guest whose vCPUs' TSC runs at `tsc_hz`.
+///
+/// The file holds an ELF header, two program headers (the note with the entry; all of memory from 1 MiB to the end of
+/// the low memory) and nothing else: no sections, no symbols.
+pub fn elf(vcpus: &[BootVcpu], tsc_hz: u64) -> Result<Vec<u8>, ImageError> {
+    let programs: Vec<Program> = vcpus.iter().map(|vcpu| vcpu.program).collect();
+    // The page tables reach as far as they can: the local APIC, which the entry needs, lies just below 4 GiB.
+    let LowMemory { mut bytes, entries } = LowMemory::build(&programs, MAX_MEMORY_END)?;
+    put(&mut bytes, entry::BASE, entry::code());
+    put_word(&mut bytes, entry::TABLE, vcpus.len() as u64);
+    for (index, (vcpu, entry)) in vcpus.iter().zip(&entries).enumerate() {
+        put_word(&mut bytes, entry::TABLE + 8 + 8 * index as u64, entry.rip);
+        let block = VcpuBlock::default();
+        vcpu.program.configure(&block, vcpu.region, vcpu.seed, tsc_hz);
+        for (offset, value) in block.parameters() {
+            put_word(&mut bytes, entry.rdi + offset as u64, value);
+        }
+    }
+    let mut file = headers(bytes.len() as u64 - entry::BASE);
+    file.resize(LOAD as usize, 0);
+    file.extend_from_slice(&bytes[entry::BASE as usize..]);
+    Ok(file)
+}
+
+/// The ELF header, the program headers and the note, as in the System V ABI, and in Xen's PVH boot protocol the note.
+fn headers(load_bytes: u64) -> Vec<u8> {
+    const EXECUTABLE: u16 = 2;
+    const X86_64: u16 = 62;
+    const PT_LOAD: u32 = 1;
+    const PT_NOTE: u32 = 4;
+    const READ_WRITE_EXECUTE: u32 = 7;
+    const READ: u32 = 4;
+    const XEN_ELFNOTE_PHYS32_ENTRY: u32 = 18;
+
+    let mut out = Vec::new();
+    // 64 bits, little endian, version 1.
+    out.extend_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
+    out.extend(EXECUTABLE.to_le_bytes());
+    out.extend(X86_64.to_le_bytes());
+    out.extend(1_u32.to_le_bytes());
+    // Entry, program headers, no section headers, no flags.
+    for word in [entry::BASE, ELF_HEADER_BYTES, 0] {
+        out.extend(word.to_le_bytes());
+    }
+    out.extend(0_u32.to_le_bytes());
+    for half in [ELF_HEADER_BYTES as u16, PROGRAM_HEADER_BYTES as u16, 2, 0, 0, 0] {
+        out.extend(half.to_le_bytes());
+    }
+    let mut segment = |kind: u32, flags: u32, offset: u64, address: u64, bytes: u64, align: u64| {
+        out.extend(kind.to_le_bytes());
+        out.extend(flags.to_le_bytes());
+        for word in [offset, address, address, bytes, bytes, align] {
+            out.extend(word.to_le_bytes());
+        }
+    };
+    segment(PT_NOTE, READ, NOTE, 0, NOTE_BYTES, 4);
+    segment(PT_LOAD, READ_WRITE_EXECUTE, LOAD, entry::BASE, load_bytes, PAGE_SIZE);
+    // Sizes of name and content (a pointer of the file's class), type, name, content.
+    for word in [4, 8, XEN_ELFNOTE_PHYS32_ENTRY] {
+        out.extend(word.to_le_bytes());
+    }
+    out.extend_from_slice(b"Xen\0");
+    out.extend(entry::BASE.to_le_bytes());
+    out
+}
+
+fn put_word(bytes: &mut [u8], gpa: u64, word: u64) {
+    put(bytes, gpa, &word.to_le_bytes());
+}

@@ -1,0 +1,91 @@
+//! Ballast: most of the ring is kept full, so that a large ring acts as one that is as small as the grant.
+//!
+//! Entries are harvested, and so counted, but held back from reset. Their pages stay writable without being logged, so a
+//! VMM must count them as dirty until the end, and a guest whose working set is smaller than the ballast is not slowed at
+//! all. In return the vCPU meets a ring-full exit after as many new pages as were left free, without privilege, timer or
+//! second thread. Until it has dirtied as many pages as are to be held, a deadline stands in for the missing ballast.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Enforcement, Pause, account::Account, alarm::Alarm, deadline};
+use crate::{
+    kvm::{Error, vcpu::Exit},
+    law::{pace::Pace, periodic::SleepEnd},
+    shared::Shared,
+};
+
+/// The kernel's reserve: 64 entries, and 512 more where Intel PML is in use.
+const LARGEST_RESERVE: u64 = 64 + 512;
+
+/// Fewer free entries than this make the vCPU do little but exit.
+const SMALLEST_WINDOW: u64 = 32;
+
+/// Charges one vCPU at ring-full exits that come after as many pages as it was granted.
+pub(crate) struct Ballast {
+    shared: Arc<Shared>,
+    vcpu: usize,
+    account: Account,
+    alarm: Alarm,
+    pace: Pace,
+    entered: Duration,
+    /// At how many outstanding entries the ring is full. Assumed low, and learnt from the first ring-full exit.
+    soft_limit: u64,
+}
+
+impl Ballast {
+    pub(crate) fn new(shared: Arc<Shared>, vcpu: usize, max_stall: Duration, ring_entries: u32) -> Self {
+        let account = Account::new(Arc::clone(&shared), vcpu, max_stall);
+        let soft_limit = u64::from(ring_entries).saturating_sub(LARGEST_RESERVE);
+        let now = shared.clock.now();
+        Self {
+            shared,
+            vcpu,
+            account,
+            alarm: Alarm::default(),
+            pace: Pace::new(now),
+            entered: now,
+            soft_limit,
+        }
+    }
+}
+
+impl Enforcement for Ballast {
+    fn before_entry(&mut self, now: Duration) -> Result<Pause, Error> {
+        self.account.settle(now);
+        let asked = self.account.pause(now);
+        if !asked.is_zero() {
+            self.alarm.clear()?;
+            return Ok(Pause {
+                asked,
+                end: SleepEnd::RunsOut,
+            });
+        }
+        self.entered = now;
+        let Some(grant) = self.account.grant(now) else {
+            self.shared.rings.set_hold(self.vcpu, 0)?;
+            self.alarm.clear()?;
+            return Ok(Pause::NONE);
+        };
+        let wanted = self.soft_limit.saturating_sub(grant.0.max(SMALLEST_WINDOW));
+        let held = self.shared.rings.set_hold(self.vcpu, wanted)?;
+        if held < wanted {
+            self.alarm.set(
+                self.pace
+                    .slice(grant, deadline::SHORTEST_SLICE, deadline::LONGEST_SLICE),
+            )?;
+        } else {
+            self.alarm.clear()?;
+        }
+        Ok(Pause::NONE)
+    }
+
+    fn after_exit(&mut self, exit: Exit, left: Duration) -> Result<(), Error> {
+        let outstanding = self.shared.rings.harvest(self.vcpu);
+        if exit == Exit::RingFull {
+            self.soft_limit = self.soft_limit.max(outstanding);
+        }
+        let pages = self.account.settle(left);
+        self.pace.observe(left, pages, left.saturating_sub(self.entered));
+        Ok(())
+    }
+}

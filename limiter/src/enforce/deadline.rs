@@ -1,0 +1,83 @@
+//! Deadline exits: a timer takes the vCPU out of the guest before it can have spent its grant, and it is charged with
+//! exactly what it dirtied.
+//!
+//! The slice is the grant over the fastest pace seen of the vCPU, so that a fast writer exits often and a reader hardly
+//! ever. It needs no second thread and no privilege, and doesn't depend on the ring's size; its price is the exits, and
+//! the pages that the vCPU dirties between the deadline and the exit: they are charged, so that they only move the
+//! next pause.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Enforcement, IN_FLIGHT, Pause, account::Account, alarm::Alarm};
+use crate::{
+    kvm::{Error, vcpu::Exit},
+    law::{pace::Pace, periodic::SleepEnd},
+    rings::Whose,
+    shared::Shared,
+};
+
+/// The shortest run between two deadlines: below it the vCPU does little but exit.
+pub(super) const SHORTEST_SLICE: Duration = Duration::from_micros(200);
+
+/// The longest run between two deadlines: how long a vCPU that was slow and turns fast goes unnoticed.
+pub(super) const LONGEST_SLICE: Duration = Duration::from_millis(10);
+
+/// Charges one vCPU at every exit and makes sure that there is one in time.
+pub(crate) struct Deadline {
+    shared: Arc<Shared>,
+    vcpu: usize,
+    account: Account,
+    alarm: Alarm,
+    pace: Pace,
+    entered: Duration,
+    is_holding: bool,
+}
+
+impl Deadline {
+    pub(crate) fn new(shared: Arc<Shared>, vcpu: usize, max_stall: Duration) -> Self {
+        let account = Account::new(Arc::clone(&shared), vcpu, max_stall);
+        let now = shared.clock.now();
+        Self {
+            shared,
+            vcpu,
+            account,
+            alarm: Alarm::default(),
+            pace: Pace::new(now),
+            entered: now,
+            is_holding: false,
+        }
+    }
+}
+
+impl Enforcement for Deadline {
+    fn before_entry(&mut self, now: Duration) -> Result<Pause, Error> {
+        if !std::mem::replace(&mut self.is_holding, true) {
+            self.shared.rings.set_hold(self.vcpu, IN_FLIGHT)?;
+        }
+        self.account.settle(now);
+        let asked = self.account.pause(now);
+        if !asked.is_zero() {
+            self.alarm.clear()?;
+            return Ok(Pause {
+                asked,
+                end: SleepEnd::RunsOut,
+            });
+        }
+        match self.account.grant(now) {
+            Some(grant) => self.alarm.set(self.pace.slice(grant, SHORTEST_SLICE, LONGEST_SLICE))?,
+            None => self.alarm.clear()?,
+        }
+        self.entered = now;
+        Ok(Pause::NONE)
+    }
+
+    fn after_exit(&mut self, exit: Exit, left: Duration) -> Result<(), Error> {
+        if exit == Exit::Interrupted && !self.account.is_limited() {
+            return Ok(());
+        }
+        self.shared.rings.reap(Whose::One(self.vcpu))?;
+        let pages = self.account.settle(left);
+        self.pace.observe(left, pages, left.saturating_sub(self.entered));
+        Ok(())
+    }
+}

@@ -1,0 +1,79 @@
+//! Page-exact exits: something in the kernel counts the vCPU's pages as they are pushed and stops it on the very one
+//! that spends its grant: a dirty quota on a stock kernel.
+//!
+//! The counter is an eBPF program on `kvm_dirty_ring_push` that signals the vCPU's thread; this crate only knows its
+//! [`PageCounter`].
+//!
+//! The signal takes the vCPU out before the write that faulted has been made, hence the entry that is
+//! [`IN_FLIGHT`].
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Enforcement, IN_FLIGHT, Pause, account::Account};
+use crate::{
+    kvm::{Error, vcpu::Exit},
+    law::periodic::SleepEnd,
+    rings::Whose,
+    shared::Shared,
+    units::Pages,
+};
+
+/// Counts the pages that one vCPU dirties, in the kernel, and signals its thread with
+/// [`KICK`](crate::kvm::kick::KICK) on the page that ends a budget.
+pub trait PageCounter: Send {
+    /// Called once, on the vCPU's thread, before the first budget: pages dirtied by this thread are the ones to count.
+    fn bind_to_this_thread(&mut self) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+    /// The next signal comes on the page that makes it this many from now; `None` for never.
+    fn set_budget(&mut self, pages: Option<Pages>);
+}
+
+/// Grants one vCPU pages and is called when they are spent.
+pub(crate) struct PageBudget {
+    shared: Arc<Shared>,
+    vcpu: usize,
+    account: Account,
+    counter: Box<dyn PageCounter>,
+    is_bound: bool,
+}
+
+impl PageBudget {
+    pub(crate) fn new(shared: Arc<Shared>, vcpu: usize, max_stall: Duration, counter: Box<dyn PageCounter>) -> Self {
+        let account = Account::new(Arc::clone(&shared), vcpu, max_stall);
+        Self {
+            shared,
+            vcpu,
+            account,
+            counter,
+            is_bound: false,
+        }
+    }
+}
+
+impl Enforcement for PageBudget {
+    fn before_entry(&mut self, now: Duration) -> Result<Pause, Error> {
+        if !self.is_bound {
+            self.counter
+                .bind_to_this_thread()
+                .map_err(|source| Error::PageCounter { source })?;
+            self.shared.rings.set_hold(self.vcpu, IN_FLIGHT)?;
+            self.is_bound = true;
+        }
+        self.account.settle(now);
+        let asked = self.account.pause(now);
+        if asked.is_zero() {
+            self.counter.set_budget(self.account.grant(now));
+        }
+        Ok(Pause {
+            asked,
+            end: SleepEnd::RunsOut,
+        })
+    }
+
+    fn after_exit(&mut self, exit: Exit, _left: Duration) -> Result<(), Error> {
+        if exit == Exit::RingFull || self.account.is_limited() {
+            self.shared.rings.reap(Whose::One(self.vcpu))?;
+        }
+        Ok(())
+    }
+}

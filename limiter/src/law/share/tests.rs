@@ -1,0 +1,238 @@
+//! Max-min fairness, the guarantee of the shared quota, and what becomes of a share that nobody uses.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::law::budget::Budget;
+
+const MAX_STALL: Duration = Duration::from_millis(5);
+
+fn quota(mib_per_sec: f64) -> Quota {
+    Quota::new(mib_per_sec).expect("a quota")
+}
+
+fn units(amount: u64) -> Tokens {
+    Tokens::UNIT.times(usize::try_from(amount).expect("64 bits"))
+}
+
+fn sum(parts: &[Tokens]) -> Tokens {
+    parts.iter().copied().sum()
+}
+
+#[test]
+fn shares_worked_out_by_hand() {
+    let share = |total, rooms: &[u64]| -> Vec<Tokens> {
+        max_min(units(total), &rooms.iter().map(|&room| units(room)).collect::<Vec<_>>())
+    };
+    assert_eq!(share(12, &[100, 100, 100]), [4, 4, 4].map(units));
+    assert_eq!(share(12, &[2, 100, 100]), [2, 5, 5].map(units));
+    assert_eq!(share(12, &[100, 0, 3]), [9, 0, 3].map(units));
+    assert_eq!(share(12, &[1, 2, 3]), [1, 2, 3].map(units), "more than anybody wants");
+    assert_eq!(share(0, &[7, 7]), [0, 0].map(units));
+    assert_eq!(share(5, &[]), [Tokens::ZERO; 0]);
+}
+
+proptest! {
+    #[test]
+    fn shares_are_max_min_fair(total in 0_u64..10_000, rooms in proptest::collection::vec(0_u64..3_000, 0..12)) {
+        let rooms: Vec<Tokens> = rooms.into_iter().map(units).collect();
+        let parts = max_min(units(total), &rooms);
+        prop_assert_eq!(sum(&parts), units(total).min(sum(&rooms)), "all is shared, and no more");
+        for (&part, &room) in parts.iter().zip(&rooms) {
+            prop_assert!(part <= room, "nobody gets more than there is room for");
+            let most = parts.iter().copied().max().expect("not empty");
+            prop_assert!(part == room || most <= part.plus(Tokens::UNIT), "who is not full has as much as anybody");
+        }
+    }
+}
+
+/// vCPUs that dirty their whole grant at once, take their pauses and wake a little late; each may have a limit of its own.
+struct Machine {
+    shared: VmBudget,
+    vcpus: Vec<Greedy>,
+    now: Duration,
+    late: Duration,
+}
+
+struct Greedy {
+    own: Option<Budget>,
+    /// When it runs next; `None` while it is idle.
+    wakes: Option<Duration>,
+    pages: u64,
+}
+
+impl Machine {
+    fn new(mib_per_sec: f64, own: &[Option<f64>]) -> Self {
+        let now = Duration::ZERO;
+        let mut shared = VmBudget::new(now, quota(mib_per_sec), MAX_STALL);
+        for vcpu in 0..own.len() {
+            shared.join(now, vcpu);
+        }
+        let vcpus = own.iter().map(|own| Greedy {
+            own: own.map(|own| Budget::new(now, quota(own), MAX_STALL)),
+            wakes: Some(now),
+            pages: 0,
+        });
+        Self {
+            shared,
+            vcpus: vcpus.collect(),
+            now,
+            late: Duration::from_micros(70),
+        }
+    }
+
+    fn set_idle(&mut self, vcpu: usize, idle: bool) {
+        self.vcpus[vcpu].wakes = (!idle).then_some(self.now);
+    }
+
+    /// Pages of each vCPU during `span`.
+    fn run(&mut self, span: Duration) -> Vec<u64> {
+        let until = self.now + span;
+        let before: Vec<u64> = self.vcpus.iter().map(|vcpu| vcpu.pages).collect();
+        while let Some((at, next)) = (0..self.vcpus.len())
+            .filter_map(|vcpu| Some((self.vcpus[vcpu].wakes?, vcpu)))
+            .min()
+            .filter(|&(at, _)| at < until)
+        {
+            self.now = at;
+            self.step(next);
+        }
+        self.now = until;
+        self.vcpus
+            .iter()
+            .zip(before)
+            .map(|(vcpu, before)| vcpu.pages - before)
+            .collect()
+    }
+
+    fn step(&mut self, index: usize) {
+        let (now, vcpu) = (self.now, &mut self.vcpus[index]);
+        let mut pause = self.shared.pause(now, index);
+        if let Some(own) = &mut vcpu.own {
+            pause = pause.max(own.pause(now));
+        }
+        if pause.is_zero() {
+            let mut grant = self.shared.grant(now, index).expect("takes part");
+            if let Some(own) = &mut vcpu.own {
+                grant = grant.min(own.grant(now));
+                pause = own.charge(now, grant);
+            }
+            vcpu.pages += grant.0;
+            pause = pause.max(self.shared.charge(now, index, grant));
+        }
+        // A wake-up is late, and a run takes its time.
+        vcpu.wakes = Some(now + pause + self.late);
+    }
+}
+
+fn assert_close(actual: u64, expected: f64, what: &str) {
+    let error = (actual as f64 - expected).abs() / expected;
+    assert!(error < 0.005, "{what}: {actual} pages, expected {expected}");
+}
+
+#[test]
+fn hungry_vcpus_share_equally_and_use_all_of_it() {
+    for vcpus in [1, 2, 3, 8] {
+        let mut machine = Machine::new(100.0, &vec![None; vcpus]);
+        machine.run(Duration::from_millis(100));
+        let pages = machine.run(Duration::from_secs(10));
+        assert_close(pages.iter().sum(), 256_000.0, "together");
+        for pages in pages {
+            assert_close(pages, 256_000.0 / vcpus as f64, "each");
+        }
+    }
+}
+
+#[test]
+fn an_idle_share_flows_to_the_others_at_once_and_back() {
+    let mut machine = Machine::new(25.0, &[None, None]);
+    machine.run(Duration::from_millis(100));
+    machine.set_idle(1, true);
+    // The idle bucket takes its part until it is full, half a burst away.
+    machine.run(MAX_STALL * 2);
+    let alone = machine.run(Duration::from_secs(1));
+    assert_close(alone[0], 6400.0, "alone");
+    assert_eq!(alone[1], 0);
+
+    machine.set_idle(1, false);
+    machine.run(MAX_STALL * 2);
+    let both = machine.run(Duration::from_secs(4));
+    assert_close(both[0], 12_800.0, "the first of both");
+    assert_close(both[1], 12_800.0, "the second of both");
+}
+
+#[test]
+fn what_a_capped_vcpu_may_not_use_goes_to_the_others() {
+    let mut machine = Machine::new(100.0, &[Some(10.0), None, None]);
+    machine.run(Duration::from_millis(100));
+    let pages = machine.run(Duration::from_secs(10));
+    assert_close(pages[0], 25_600.0, "its own limit");
+    assert_close(pages[1], 115_200.0, "half of the rest");
+    assert_close(pages[2], 115_200.0, "half of the rest");
+}
+
+#[test]
+fn a_cap_above_the_share_changes_nothing() {
+    let mut machine = Machine::new(20.0, &[Some(50.0), None]);
+    machine.run(Duration::from_millis(100));
+    let pages = machine.run(Duration::from_secs(10));
+    assert_close(pages[0], 25_600.0, "its share");
+    assert_close(pages[1], 25_600.0, "its share");
+}
+
+#[test]
+fn joins_and_leaves_while_it_runs() {
+    let now = Duration::from_secs(1);
+    let mut shared = VmBudget::new(Duration::ZERO, quota(25.0), MAX_STALL);
+    assert_eq!(shared.grant(now, 3), None);
+    assert_eq!(shared.pause(now, 3), Duration::ZERO);
+    shared.join(now, 3);
+    assert_eq!(
+        shared.grant(now, 3),
+        Some(Pages(0)),
+        "what came in before it joined is not its own"
+    );
+    assert_eq!(shared.pause(now, 3), MAX_STALL);
+    shared.charge(now, 3, Pages(5));
+    shared.join(now, 3);
+    assert_eq!(
+        shared.pause(now, 3),
+        MAX_STALL + Duration::from_nanos(5 * 156_250),
+        "joining twice frees of no debt"
+    );
+    shared.leave(now, 3);
+    assert_eq!(shared.grant(now, 3), None);
+}
+
+proptest! {
+    #[test]
+    fn together_they_never_exceed_the_quota_by_more_than_the_burst(
+        mib_per_sec in prop_oneof![Just(0.25), Just(25.0), Just(10_240.0), 0.01..2_000.0],
+        caps in proptest::collection::vec(proptest::option::of(0.1..500.0), 1..6),
+        steps in proptest::collection::vec((0_usize..6, any::<bool>(), 0_u64..50_000), 1..40),
+    ) {
+        let mut machine = Machine::new(mib_per_sec, &caps);
+        // An overrun of the fraction of a page each bucket can hold beside its whole pages.
+        let burst = machine.shared.burst().0 + 1;
+        let own_burst: Vec<Option<u64>> = machine.vcpus.iter().map(|vcpu| Some(vcpu.own.as_ref()?.burst().0 + 1)).collect();
+        let mut history = vec![(Duration::ZERO, vec![0; caps.len()])];
+        for (vcpu, idle, micros) in steps {
+            machine.set_idle(vcpu % caps.len(), idle);
+            machine.run(Duration::from_micros(micros));
+            history.push((machine.now, machine.vcpus.iter().map(|vcpu| vcpu.pages).collect()));
+        }
+        for (from, (start, before)) in history.iter().enumerate() {
+            for (end, after) in &history[from..] {
+                let seconds = (*end).checked_sub(*start).unwrap().as_secs_f64();
+                let total: u64 = after.iter().sum::<u64>() - before.iter().sum::<u64>();
+                prop_assert!(total as f64 <= mib_per_sec * 256.0 * seconds * 1.000_001 + burst as f64);
+                for (vcpu, cap) in caps.iter().enumerate() {
+                    if let (Some(cap), Some(own_burst)) = (cap, own_burst[vcpu]) {
+                        let pages = (after[vcpu] - before[vcpu]) as f64;
+                        prop_assert!(pages <= cap * 256.0 * seconds * 1.000_001 + own_burst as f64);
+                    }
+                }
+            }
+        }
+    }
+}

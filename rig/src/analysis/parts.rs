@@ -1,0 +1,93 @@
+//! Which samples are the warm-up, the limited part and the measured part of a vCPU's cell, and what their counts say.
+
+use dirtyrig_limiter::units::Pages;
+
+use crate::recording::schema::Sample;
+
+/// The mean rate (MiB/s) from the first to the last sample of the warm-up, which has no quota and ends at 0.
+pub(super) fn unlimited_rate(samples: &[&Sample]) -> Option<f64> {
+    let count = samples
+        .iter()
+        .take_while(|row| row.t_s <= 0.0 && row.quota_mib_s.is_none())
+        .count();
+    let (first, last) = (samples[..count].first()?, samples[..count].last()?);
+    let span_s = last.t_s - first.t_s;
+    let pages = last.written_pages.saturating_sub(first.written_pages);
+    (span_s > 0.0).then(|| Pages(pages).to_mib() / span_s)
+}
+
+/// Consecutive samples, and the one before them, from which their counts are taken.
+#[derive(Clone, Copy)]
+pub(super) struct Part<'a> {
+    pub(super) start_s: f64,
+    pub(super) base: Option<&'a Sample>,
+    pub(super) rows: &'a [&'a Sample],
+}
+
+impl<'a> Part<'a> {
+    /// The samples after the last change of the quota, and after the warm-up.
+    pub(super) fn limited(samples: &'a [&'a Sample]) -> Self {
+        let quota = samples.last().and_then(|row| row.quota_mib_s);
+        let before = samples
+            .iter()
+            .rposition(|row| row.t_s <= 0.0 || row.quota_mib_s != quota)
+            .map_or(0, |index| index + 1);
+        let base = before.checked_sub(1).map(|index| samples[index]);
+        Self {
+            start_s: base.map_or(0.0, |row| row.t_s.max(0.0)),
+            base,
+            rows: &samples[before..],
+        }
+    }
+
+    /// What remains from the last sample at or before `from_s` on.
+    pub(super) fn from(self, from_s: f64) -> Self {
+        // A time that was computed another way than the sample's may differ in its last digits.
+        let before = self.rows.iter().take_while(|row| row.t_s <= from_s + 1e-6).count();
+        match before.checked_sub(1) {
+            Some(base) => Self {
+                start_s: self.rows[base].t_s,
+                base: Some(self.rows[base]),
+                rows: &self.rows[before..],
+            },
+            None => self,
+        }
+    }
+
+    /// Its length.
+    pub(super) fn span_s(&self) -> f64 {
+        self.rows.last().map_or(0.0, |row| row.t_s - self.start_s)
+    }
+
+    /// By how much a count grew over it.
+    pub(super) fn gain(&self, count: fn(&Sample) -> u64) -> u64 {
+        let before = self.base.map_or(0, count);
+        self.rows.last().map_or(0, |&row| count(row).saturating_sub(before))
+    }
+
+    /// The same a second; 0 of nothing.
+    pub(super) fn gain_per_s(&self, count: fn(&Sample) -> u64) -> f64 {
+        let span_s = self.span_s();
+        if span_s > 0.0 {
+            self.gain(count) as f64 / span_s
+        } else {
+            0.0
+        }
+    }
+
+    /// A count of pages as a rate in MiB/s.
+    pub(super) fn rate(&self, pages: fn(&Sample) -> u64) -> f64 {
+        self.gain_per_s(pages) * Pages(1).to_mib()
+    }
+
+    /// The mean over time of a value that holds from the previous sample to its own; 0 of nothing.
+    pub(super) fn mean(&self, value: fn(&Sample) -> f64) -> f64 {
+        let (mut at_s, mut area) = (self.start_s, 0.0);
+        for row in self.rows {
+            area += value(row) * (row.t_s - at_s);
+            at_s = row.t_s;
+        }
+        let span_s = self.span_s();
+        if span_s > 0.0 { area / span_s } else { 0.0 }
+    }
+}

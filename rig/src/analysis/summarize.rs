@@ -1,0 +1,208 @@
+//! One cell's samples and pauses in, one summary a vCPU out.
+//!
+//! For each vCPU the **limited part** begins where its quota changed last (in a sweep at `t_s` = 0), the **measured
+//! part** where it settled within that, or where the engine says. Of a vCPU that never settled the second half is
+//! measured, and the verdict says so.
+
+use std::time::Duration;
+
+use dirtyrig_limiter::units::{MibPerSec, Pages, Quota};
+
+use super::{
+    bins::bin,
+    parts::{Part, unlimited_rate},
+    pauses::Pauses,
+    settle::{Rules, Settling, State},
+    steady::{Steady, overshoot_pct},
+    verdict::{Evidence, judge},
+};
+use crate::{
+    engine::target::Stall,
+    recording::schema::{Sample, Summary},
+};
+
+/// What of a limiter bounds the rates that it can hold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LawFacts {
+    /// How often it corrects; `None` if it acts all the time.
+    pub period: Option<Duration>,
+    /// Whether a vCPU can only be stopped when its ring is full, and rings are emptied once a period.
+    pub whole_rings: bool,
+    /// What its longest sleep leaves of the unlimited rate: 0.01 for the QEMU laws.
+    pub cap_share: Option<f64>,
+    /// The distance from the quota at which it no longer corrects, MiB/s: 25 for the QEMU laws.
+    pub tolerance_mib_s: Option<f64>,
+}
+
+/// What is known of a cell before it is run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CellFacts {
+    /// Number of the cell.
+    pub cell: u32,
+    /// Which repetition of the same settings, from 0.
+    pub repetition: u32,
+    /// Name and version of the VMM.
+    pub vmm: String,
+    /// Name of the limiter.
+    pub limiter: String,
+    /// Name of each vCPU's program.
+    pub guests: Vec<String>,
+    /// Entries of a vCPU's ring.
+    pub ring_entries: u32,
+    /// The measuring period as asked for.
+    pub period: Duration,
+    /// Memory that is dirtied, all vCPUs together.
+    pub memory_mib: u64,
+    /// What bounds the limiter.
+    pub law: LawFacts,
+    /// The target's clock where `t_s` is 0: pauses are on that clock.
+    pub zero: Duration,
+    /// Where the measured part begins at the earliest; `None` leaves it to settling.
+    pub measure_from_s: Option<f64>,
+}
+
+impl CellFacts {
+    /// By which rules a vCPU with this quota settles.
+    pub fn rules(&self, quota: Option<Quota>) -> Rules {
+        Rules::new(self.law.period, self.law.whole_rings.then_some(self.ring()), quota)
+    }
+
+    fn ring(&self) -> Pages {
+        Pages(u64::from(self.ring_entries))
+    }
+
+    fn floor(&self) -> Option<MibPerSec> {
+        let period = self.law.period.filter(|_| self.law.whole_rings)?;
+        self.ring().per(period)
+    }
+}
+
+/// Sums up each vCPU of a cell that has samples, in the order of `facts.guests`.
+pub fn summarize(facts: &CellFacts, samples: &[Sample], stalls: &[Stall]) -> Vec<Summary> {
+    (0_u32..)
+        .zip(&facts.guests)
+        .filter_map(|(vcpu, guest)| {
+            let own: Vec<&Sample> = samples.iter().filter(|sample| sample.vcpu == vcpu).collect();
+            let stalls = stalls.iter().filter(|stall| stall.vcpu as u64 == u64::from(vcpu));
+            summarize_vcpu(facts, vcpu, guest, &own, stalls)
+        })
+        .collect()
+}
+
+fn summarize_vcpu<'a>(
+    facts: &CellFacts,
+    vcpu: u32,
+    guest: &str,
+    samples: &[&Sample],
+    stalls: impl Iterator<Item = &'a Stall>,
+) -> Option<Summary> {
+    let last = *samples.last()?;
+    let limited = Part::limited(samples);
+    let quota = last.quota_mib_s.and_then(|quota| Quota::new(quota).ok());
+    let rules = facts.rules(quota);
+    let mut settling = Settling::new(rules, limited.start_s);
+    for sample in limited.rows {
+        settling.push(sample.t_s, sample.guest_mib_s);
+    }
+    let state = settling.state();
+    let since_s = match state {
+        State::Settled { since_s } => Some(since_s),
+        _ => None,
+    };
+
+    let from_s = state.since_s().unwrap_or(f64::midpoint(limited.start_s, last.t_s));
+    let measured = limited.from(facts.measure_from_s.unwrap_or(from_s));
+    let binned = |value: fn(&Sample) -> f64| {
+        let series = measured.rows.iter().map(|row| (row.t_s, value(row)));
+        Steady::of(&bin(series, measured.start_s, rules.bin_s))
+    };
+    let truth = binned(|row| row.guest_mib_s);
+    let reading = binned(|row| row.ring_mib_s);
+    let guest_mib_s = measured.rate(|row| row.written_pages);
+    let ring_mib_s = measured.mean(|row| row.ring_mib_s);
+
+    // Without a warm-up the only unlimited rate there is may be the measured one.
+    let unlimited = unlimited_rate(samples).or_else(|| quota.is_none().then_some(guest_mib_s));
+    let cap_floor = facts
+        .law
+        .cap_share
+        .zip(unlimited)
+        .map(|(share, unlimited)| share * unlimited);
+    let floor = facts.floor().map(|floor| floor.0);
+    let judgement = judge(&Evidence {
+        quota: last.quota_mib_s,
+        unlimited,
+        guest: guest_mib_s,
+        ring: ring_mib_s,
+        oscillation_pct: truth.oscillation_pct(),
+        state,
+        ring_full_exits: measured.gain(|row| row.ring_full_exits),
+        floor,
+        cap_floor,
+        tolerance: facts.law.tolerance_mib_s,
+    });
+
+    let transient = since_s.map_or(settling.bins(), |since_s| {
+        let count = ((since_s - limited.start_s) / rules.bin_s).round() as usize;
+        &settling.bins()[..count]
+    });
+    let before = limited.base.map_or(0.0, |row| row.guest_mib_s);
+    let error = last.quota_mib_s.map(|quota| guest_mib_s - quota);
+    let pauses = Pauses::of(stalls, facts.zero, measured.start_s);
+
+    Some(Summary {
+        vcpu,
+        guest: guest.to_owned(),
+        quota_mib_s: last.quota_mib_s,
+        unlimited_mib_s: unlimited.unwrap_or(f64::NAN),
+        measured_s: measured.span_s(),
+        ring_mib_s,
+        ring_median_mib_s: reading.median,
+        ring_sd_mib_s: reading.sd,
+        ring_ci_low_mib_s: reading.interval.low,
+        ring_ci_high_mib_s: reading.interval.high,
+        guest_mib_s,
+        guest_median_mib_s: truth.median,
+        guest_sd_mib_s: truth.sd,
+        guest_ci_low_mib_s: truth.interval.low,
+        guest_ci_high_mib_s: truth.interval.high,
+        bin_s: rules.bin_s,
+        guest_read_mib_s: measured.rate(|row| row.read_pages),
+        utilisation_pct: measured.mean(|row| row.utilisation_pct),
+        settle_s: since_s.map(|since_s| since_s - limited.start_s),
+        overshoot_pct: overshoot_pct(transient, before, guest_mib_s),
+        error_mib_s: error,
+        error_pct: error.zip(last.quota_mib_s).map(|(error, quota)| 100.0 * error / quota),
+        oscillation_pct: truth.oscillation_pct(),
+        ring_full_per_s: measured.gain_per_s(|row| row.ring_full_exits),
+        pauses: pauses.count(),
+        stall_p50_us: pauses.length(0.5),
+        stall_p99_us: pauses.length(0.99),
+        stall_p999_us: pauses.length(0.999),
+        stall_max_us: pauses.length(1.0),
+        lateness_p50_us: pauses.lateness(0.5),
+        lateness_p99_us: pauses.lateness(0.99),
+        asked_us: measured.gain(|row| row.asked_us),
+        slept_us: measured.gain(|row| row.slept_us),
+        predicted_floor_mib_s: floor.unwrap_or(0.0),
+        cap_floor_mib_s: cap_floor.unwrap_or(0.0),
+        verdict: judgement.verdict,
+        reason: judgement.reason,
+        ..settings(facts)
+    })
+}
+
+/// The columns that say what was run.
+fn settings(facts: &CellFacts) -> Summary {
+    Summary {
+        cell: facts.cell,
+        repetition: facts.repetition,
+        vmm: facts.vmm.clone(),
+        limiter: facts.limiter.clone(),
+        ring_entries: facts.ring_entries,
+        period_ms: facts.period.as_millis().try_into().unwrap_or(u64::MAX),
+        vcpus: facts.guests.len().try_into().unwrap_or(u32::MAX),
+        memory_mib: facts.memory_mib,
+        ..Summary::default()
+    }
+}

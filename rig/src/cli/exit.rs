@@ -25,16 +25,13 @@ pub struct Missing {
 }
 
 /// Turns the outcome of a command into the exit code, and tells the user of an error.
-pub fn report(outcome: anyhow::Result<u8>) -> ExitCode {
-    ExitCode::from(match outcome {
-        Ok(code) => code,
-        Err(error) => {
-            let code = code_of(&error);
-            if code != OK {
-                note(format_args!("error: {}", chain(&error)));
-            }
-            code
+pub fn report(outcome: anyhow::Result<ExitCode>) -> ExitCode {
+    outcome.unwrap_or_else(|error| {
+        let code = code_of(&error);
+        if code != OK {
+            note(format_args!("error: {}", chain(&error)));
         }
+        ExitCode::from(code)
     })
 }
 

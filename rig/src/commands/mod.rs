@@ -1,1 +1,8 @@
-//! The subcommands, one file each.
+//! The subcommands, one a file.
+
+pub mod floor;
+mod progress;
+mod results;
+pub mod run;
+pub mod sweep;
+mod table;

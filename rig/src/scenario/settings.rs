@@ -126,6 +126,17 @@ impl Settings {
         }
     }
 
+    /// Whether anything was said of a dimension.
+    pub fn has_dimensions(&self) -> bool {
+        let Self { ring, quota, period, limiter, guest, vcpus, .. } = self;
+        !(ring.is_empty()
+            && quota.is_empty()
+            && period.is_empty()
+            && limiter.is_empty()
+            && guest.is_empty()
+            && vcpus.is_empty())
+    }
+
     /// One setting for each combination of the dimensions, in the order of the lists, the ring varying slowest. A
     /// dimension of which nothing was said stays unsaid.
     pub fn combinations(&self) -> Vec<Self> {

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{Read, Seek, SeekFrom},
+    io::{self, ErrorKind, Read, Seek, SeekFrom},
     mem::offset_of,
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -104,7 +104,7 @@ fn each_vcpu_reaches_its_program() {
     }
 }
 
-/// Loads an ELF file as a VMM would: what its PT_LOAD says into memory, and the entry out of its PVH note.
+/// Loads an ELF file as a VMM would: what its `PT_LOAD` says into memory, and the entry out of its PVH note.
 fn load(file: &[u8]) -> (GuestMemoryMmap, u64) {
     let word = |at: u64| u64::from_le_bytes(file[at as usize..][..8].try_into().unwrap());
     let half = |at: u64| u32::from_le_bytes(file[at as usize..][..4].try_into().unwrap());
@@ -177,9 +177,11 @@ fn access(vcpu: &mut VcpuFd) -> (u64, bool) {
                 return (gpa, false);
             }
             Ok(exit) => panic!("{exit:?}"),
-            // EINTR, and EAGAIN: the vCPU was woken by its SIPI.
-            Err(error) if [4, 11].contains(&error.errno()) => {}
-            Err(error) => panic!("KVM_RUN: {error}"),
+            Err(error) => match io::Error::from(error).kind() {
+                // The second: the vCPU was woken by its SIPI.
+                ErrorKind::Interrupted | ErrorKind::WouldBlock => {}
+                _ => panic!("KVM_RUN: {error}"),
+            },
         }
     }
 }
@@ -222,7 +224,7 @@ fn qemu_boots_it() -> Result<(), Failed> {
     .stdin(Stdio::null());
     let mut qemu = Killed(qemu.spawn()?);
     // Generous, and only there so that a guest which never starts fails the test instead of hanging it.
-    let given_up = Instant::now() + Duration::from_secs(120);
+    let given_up = Instant::now() + Duration::from_mins(2);
     loop {
         if let Some(status) = qemu.0.try_wait()? {
             return Err(format!("QEMU ended by itself: {status}").into());
@@ -240,7 +242,7 @@ fn qemu_boots_it() -> Result<(), Failed> {
 }
 
 /// Each vCPU's pages written and read, as they stand in the guest's memory.
-fn counts(ram: &std::path::Path) -> std::io::Result<[u64; VCPUS]> {
+fn counts(ram: &std::path::Path) -> io::Result<[u64; VCPUS]> {
     let mut file = File::open(ram)?;
     let mut counts = [0; VCPUS];
     for (vcpu, count) in counts.iter_mut().enumerate() {

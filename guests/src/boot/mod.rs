@@ -16,7 +16,7 @@ mod entry;
 use crate::{
     PAGE_SIZE,
     block::{Region, VcpuBlock},
-    image::{ImageError, LowMemory, MAX_MEMORY_END, put},
+    image::{ImageError, LowMemory, MAX_MEMORY_END, MAX_VCPUS, PAGE_TABLES, put},
     program::Program,
 };
 
@@ -37,6 +37,8 @@ const NOTE: u64 = ELF_HEADER_BYTES + 2 * PROGRAM_HEADER_BYTES;
 const NOTE_BYTES: u64 = 24;
 /// What is loaded starts in the file on a page of its own, as it does in memory.
 const LOAD: u64 = PAGE_SIZE;
+
+const _: () = assert!(entry::TABLE + 8 * (1 + MAX_VCPUS as u64) <= PAGE_TABLES);
 
 /// Builds the ELF image of a guest whose vCPUs' TSC runs at `tsc_hz`.
 ///
@@ -106,4 +108,82 @@ fn headers(load_bytes: u64) -> Vec<u8> {
 
 fn put_word(bytes: &mut [u8], gpa: u64, word: u64) {
     put(bytes, gpa, &word.to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+    use crate::image::LOW_MEMORY_BYTES;
+
+    const VCPU: BootVcpu = BootVcpu {
+        program: Program::Random,
+        region: Region {
+            gpa: 0x100_0000,
+            pages: 77,
+        },
+        seed: 5,
+    };
+
+    fn word(file: &[u8], gpa: u64) -> u64 {
+        let offset = gpa - entry::BASE + LOAD;
+        u64::from_le_bytes(file[offset as usize..][..8].try_into().unwrap())
+    }
+
+    #[test]
+    fn the_code_fits_below_the_table() {
+        assert!((entry::BASE + entry::code().len() as u64) <= entry::TABLE);
+    }
+
+    #[test]
+    fn headers_and_note_have_the_sizes_that_they_state() {
+        let headers = headers(0);
+        assert_eq!(headers.len() as u64, NOTE + NOTE_BYTES);
+        assert!(headers.len() as u64 <= LOAD);
+        let file = elf(&[VCPU], 1).unwrap();
+        assert_eq!(file.len() as u64, LOAD + LOW_MEMORY_BYTES - entry::BASE);
+    }
+
+    #[test]
+    fn every_vcpu_has_its_program_and_its_parameters() {
+        let file = elf(&[VCPU, BootVcpu { seed: 6, ..VCPU }], 1_000_000).unwrap();
+        assert_eq!(word(&file, entry::TABLE), 2);
+        for (vcpu, seed) in [(0, 5), (1, 6)] {
+            let expected = VcpuBlock::default();
+            VCPU.program.configure(&expected, VCPU.region, seed, 1_000_000);
+            let block = LowMemory::block_gpa(vcpu);
+            assert_eq!(
+                word(&file, entry::TABLE + 8 + 8 * vcpu as u64),
+                LowMemory::entry(vcpu, &VCPU.program).rip
+            );
+            assert_eq!(word(&file, block + offset_of!(VcpuBlock, region_pages) as u64), 77);
+            for (offset, value) in expected.parameters() {
+                assert_eq!(word(&file, block + offset as u64), value, "offset {offset}");
+            }
+        }
+    }
+
+    #[test]
+    fn parameters_are_at_their_offsets() {
+        let block = VcpuBlock::default();
+        block.set_replay(1, 2, 3);
+        let parameters = block.parameters();
+        for (offset, value) in [
+            (offset_of!(VcpuBlock, replay_gpa), 1),
+            (offset_of!(VcpuBlock, replay_entries), 2),
+            (offset_of!(VcpuBlock, replay_runs), 3),
+            (offset_of!(VcpuBlock, region_pages), 0),
+        ] {
+            assert!(parameters.contains(&(offset, value)), "{parameters:?}");
+        }
+    }
+
+    #[test]
+    fn too_many_vcpus_are_refused() {
+        assert_eq!(
+            elf(&[VCPU; MAX_VCPUS + 1], 1).unwrap_err(),
+            ImageError::TooManyVcpus { vcpus: MAX_VCPUS + 1 }
+        );
+    }
 }

@@ -1,6 +1,7 @@
 //! Writes one page after the other, with a pause every so many.
 //!
 //! A pause lasts its length from the burst's last write on, whatever that burst took: stalls lengthen the whole.
+//! Pages are asked for ahead, as in `sequential`.
 
 super::program! {
     dirtyrig_guest_burst_start .. dirtyrig_guest_burst_end,
@@ -20,6 +21,7 @@ super::program! {
         "mov rbx, [rdi + {burst_pages}]",
         ".balign 16, 0x90",
         "4: mov rdx, [rdi + {iteration}]",
+        "prefetcht0 [rsi + 4 * {page}]",
         "mov [rsi], rdx",
         "inc r8",
         "mov [rdi + {pages_written}], r8",

@@ -1,4 +1,8 @@
 //! Writes one page after the other, as fast as it can.
+//!
+//! Stores that miss leave the store buffer one at a time, so each page's line and translation are asked for four pages
+//! ahead: 70 ns a page became 17 to 28, where no fault is in the way. A prefetch writes nothing, dirties nothing and
+//! never faults, not even beyond the region.
 
 super::program! {
     dirtyrig_guest_sequential_start .. dirtyrig_guest_sequential_end,
@@ -13,6 +17,7 @@ super::program! {
         "mov rax, [rdi + {region_gpa}]",
         ".balign 16, 0x90",
         "4: mov rdx, [rdi + {iteration}]",
+        "prefetcht0 [rax + 4 * {page}]",
         "mov [rax], rdx",
         "inc r8",
         "mov [rdi + {pages_written}], r8",

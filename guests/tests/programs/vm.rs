@@ -4,6 +4,8 @@
 //! come out one by one, in order, with their values, however they repeat. Pages that do have memory are written without
 //! an exit, as in real use. So a run always ends at a known access, without a clock.
 
+use std::io::ErrorKind;
+
 use dirtyrig_guests::{
     PAGE_SIZE, Program, Region, VcpuBlock,
     image::{Entry, LOW_MEMORY_BYTES, LowMemory, REGION_BASE},
@@ -128,7 +130,7 @@ impl Vm {
                     return Access::Read { page: page_of(gpa) };
                 }
                 Ok(exit) => panic!("a guest program made an exit: {exit:?}"),
-                Err(error) if error.errno() == 4 => {}
+                Err(error) if std::io::Error::from(error).kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("KVM_RUN: {error}"),
             }
         }

@@ -78,8 +78,8 @@ impl Account {
     pub(super) fn grant(&mut self, now: Duration) -> Option<Pages> {
         let own = self.own.as_mut().map(|own| own.grant(now));
         let common = match &mut *self.common() {
-            Common::Vm(budget) => budget.as_mut().map(|budget| budget.grant(now, self.vcpu)),
-            Common::Pool(pool) => pool.grant(now, self.vcpu),
+            Common::Vm(budget) => budget.as_mut().and_then(|budget| budget.grant(now, self.vcpu)),
+            Common::Pool(pool) => pool.grant(self.vcpu),
         };
         [own, common].into_iter().flatten().min()
     }
@@ -109,7 +109,7 @@ impl Account {
             Common::Vm(budget) => {
                 follow_vm(budget, now, vm_quota, self.max_stall);
                 if let Some(budget) = budget {
-                    budget.plug(now, self.vcpu);
+                    budget.join(now, self.vcpu);
                 }
                 match (&mut self.own, quota) {
                     (_, None) => self.own = None,

@@ -55,7 +55,6 @@ impl Budget {
         let rate = TokenRate::of(quota);
         self.level = self.level.repriced(self.rate, rate);
         self.rate = rate;
-        self.level = self.level.min(self.burst_level());
     }
 
     /// Takes `pages` that were harvested out of the bucket; returns the pause that is due, zero for none.

@@ -10,6 +10,7 @@
 //! | [`auto_converge`] | the share of time every vCPU sleeps | once a period, from a reading |
 //! | [`dirty_quota`] | pages for each interval of 10 ms | whenever pages are charged |
 //! | [`budget`], [`share`] | pages until the next pause, and its length | whenever pages are charged |
+//! | [`pace`] | how long a vCPU may run unobserved | before each entry |
 
 pub mod auto_converge;
 pub mod budget;

@@ -74,3 +74,43 @@ pub enum SleepEnd {
     /// Nothing: the sleep runs its course and the sync waits for it.
     RunsOut,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{law::LimiterKind, units::Pages};
+
+    fn reading(vcpu: usize, quota: Option<f64>) -> Reading {
+        Reading {
+            vcpu,
+            quota: quota.map(|rate| Quota::new(rate).expect("a quota")),
+            harvest: Harvest {
+                pages: Pages(256_000),
+                over: Duration::from_secs(1),
+            },
+        }
+    }
+
+    #[test]
+    fn a_throttle_outlives_its_limit_but_not_its_vcpu() {
+        for kind in [LimiterKind::QemuV11, LimiterKind::Qemu72, LimiterKind::Qemu10] {
+            let mut law = kind.periodic_law(4096).expect("a law of QEMU");
+            // v11 acts on the second.
+            for _ in 0..if kind == LimiterKind::QemuV11 { 2 } else { 1 } {
+                law.adjust(&[reading(0, None), reading(1, Some(100.0))]);
+            }
+            assert_eq!(
+                (law.throttle(0), law.throttle(1)),
+                (Micros(0), Micros(144_000)),
+                "{kind}"
+            );
+            law.adjust(&[reading(0, None), reading(1, None)]);
+            law.ended();
+            assert_eq!(law.throttle(1), Micros(144_000), "{kind}");
+            law.unplugged(1);
+            assert_eq!(law.throttle(1), Micros(0), "{kind}");
+        }
+    }
+}

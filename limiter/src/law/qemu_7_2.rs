@@ -55,33 +55,3 @@ impl PeriodicLaw for Qemu72 {
     /// Nothing: throttles and the highest rate outlive the machinery.
     fn ended(&mut self) {}
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        rate::Harvest,
-        units::{Pages, Quota},
-    };
-
-    #[test]
-    fn a_vcpu_without_a_limit_is_left_as_it_is() {
-        let reading = |vcpu, quota: Option<f64>| Reading {
-            vcpu,
-            quota: quota.map(|rate| Quota::new(rate).expect("a quota")),
-            harvest: Harvest {
-                pages: Pages(256_000),
-                over: std::time::Duration::from_secs(1),
-            },
-        };
-        let mut law = Qemu72::new(4096);
-        law.adjust(&[reading(0, None), reading(1, Some(100.0))]);
-        assert_eq!((law.throttle(0), law.throttle(1)), (Micros(0), Micros(144_000)));
-        // Cancelled, and the machinery ended: the throttle stays for the next limit, unless the vCPU goes.
-        law.adjust(&[reading(1, None)]);
-        law.ended();
-        assert_eq!(law.throttle(1), Micros(144_000));
-        law.unplugged(1);
-        assert_eq!(law.throttle(1), Micros(0));
-    }
-}

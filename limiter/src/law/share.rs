@@ -50,7 +50,6 @@ impl VmBudget {
             *level = level.repriced(self.rate, rate);
         }
         self.rate = rate;
-        self.shrink();
     }
 
     /// `vcpu` takes part from now on, with an empty bucket. One that takes part already keeps its own.
@@ -60,7 +59,6 @@ impl VmBudget {
             self.levels.resize(vcpu + 1, None);
         }
         self.levels[vcpu].get_or_insert_default();
-        self.shrink();
     }
 
     /// `vcpu` takes no part any more; what its bucket holds, or owes, is lost.
@@ -126,15 +124,8 @@ impl VmBudget {
         let burst = self.burst_level();
         let rooms: Vec<Tokens> = self.levels.iter().flatten().map(|&level| burst.minus(level)).collect();
         for (level, part) in self.levels.iter_mut().flatten().zip(max_min(income, &rooms)) {
-            *level = level.plus(part);
-        }
-    }
-
-    /// Takes away what no bucket has room for after a change.
-    fn shrink(&mut self) {
-        let burst = self.burst_level();
-        for level in self.levels.iter_mut().flatten() {
-            *level = burst.min(*level);
+            // A change may have left less room than is taken.
+            *level = level.plus(part).min(burst);
         }
     }
 

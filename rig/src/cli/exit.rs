@@ -71,7 +71,9 @@ mod tests {
 
     #[test]
     fn each_source_is_printed_once() {
-        let error = anyhow!("no such file").context("can't read a.toml: no such file").context("can't run");
+        let error = anyhow!("no such file")
+            .context("can't read a.toml: no such file")
+            .context("can't run");
         assert_eq!(chain(&error), "can't run\n  because: can't read a.toml: no such file");
     }
 

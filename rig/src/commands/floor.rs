@@ -53,7 +53,13 @@ pub struct Args {
     within: f64,
 
     /// Where the search ends at the lower end, in MiB/s
-    #[arg(long, value_name = "MIB_S", default_value = "1", help_heading = "Search", allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "MIB_S",
+        default_value = "1",
+        help_heading = "Search",
+        allow_negative_numbers = true
+    )]
     lowest: Quota,
 
     /// How narrow the range becomes, in percent of its lower end
@@ -66,7 +72,9 @@ pub struct Args {
 }
 
 fn positive(text: &str) -> Result<f64, String> {
-    let value: f64 = text.parse().map_err(|_| format!("`{text}` is no number: give one above 0, such as 10"))?;
+    let value: f64 = text
+        .parse()
+        .map_err(|_| format!("`{text}` is no number: give one above 0, such as 10"))?;
     if value.is_finite() && value > 0.0 {
         Ok(value)
     } else {
@@ -109,8 +117,14 @@ struct FloorRow {
 /// Runs the searches, one for each combination of the settings.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let settings = &args.settings;
-    anyhow::ensure!(settings.quota.is_empty(), "`floor` searches the quota itself: leave `--quota` out");
-    anyhow::ensure!(settings.at.is_empty(), "`floor` looks for one steady rate: leave `--at` out");
+    anyhow::ensure!(
+        settings.quota.is_empty(),
+        "`floor` searches the quota itself: leave `--quota` out"
+    );
+    anyhow::ensure!(
+        settings.at.is_empty(),
+        "`floor` looks for one steady rate: leave `--at` out"
+    );
     let seed = settings.seed.unwrap_or_else(|| rand::rng().random());
     let combinations = settings.combinations();
     for combination in &combinations {
@@ -135,7 +149,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// The cell that tries `quota` on every vCPU.
 fn limited(settings: &Settings, quota: Quota, seed: u64) -> anyhow::Result<Scenario> {
-    let settings = Settings { quota: vec![PerVcpu::all(MaybeQuota(Some(quota)))], ..settings.clone() };
+    let settings = Settings {
+        quota: vec![PerVcpu::all(MaybeQuota(Some(quota)))],
+        ..settings.clone()
+    };
     Ok(Scenario::new(&settings, seed, End::WhenMeasured)?)
 }
 
@@ -204,12 +221,21 @@ fn try_quota(scenario: &Scenario, interrupt: &Interrupt) -> anyhow::Result<Vec<S
 /// Whether a vCPU settled within `within_pct` of its quota, by its own counter. What the law itself tolerates does not
 /// count: the question is how low the guest really is held.
 fn is_held(row: &Summary, within_pct: f64) -> bool {
-    let steady = !matches!(row.verdict, Verdict::NotSettled | Verdict::Oscillating | Verdict::GuestTooSlow);
-    row.quota_mib_s.is_none_or(|quota| steady && (row.guest_mib_s - quota).abs() <= quota * within_pct / 100.0)
+    let steady = !matches!(
+        row.verdict,
+        Verdict::NotSettled | Verdict::Oscillating | Verdict::GuestTooSlow
+    );
+    row.quota_mib_s
+        .is_none_or(|quota| steady && (row.guest_mib_s - quota).abs() <= quota * within_pct / 100.0)
 }
 
 fn verdict_in_words(row: &FloorRow) -> String {
-    let head = format!("{}, ring {}, period {} s", row.limiter, row.ring_entries, row.period_ms as f64 / 1000.0);
+    let head = format!(
+        "{}, ring {}, period {} s",
+        row.limiter,
+        row.ring_entries,
+        row.period_ms as f64 / 1000.0
+    );
     match (row.not_held_mib_s, row.floor_mib_s) {
         (Some(low), Some(high)) => format!(
             "{head}: the floor lies between {low:.2} (held {} of {} times) and {high:.2} MiB/s (held {} of {}); ring \
@@ -234,7 +260,12 @@ mod tests {
     use super::*;
 
     fn row(quota: f64, guest: f64, verdict: Verdict) -> Summary {
-        Summary { quota_mib_s: Some(quota), guest_mib_s: guest, verdict, ..Summary::default() }
+        Summary {
+            quota_mib_s: Some(quota),
+            guest_mib_s: guest,
+            verdict,
+            ..Summary::default()
+        }
     }
 
     #[test]
@@ -242,9 +273,15 @@ mod tests {
         assert!(is_held(&row(100.0, 109.0, Verdict::Held), 10.0));
         assert!(is_held(&row(100.0, 91.0, Verdict::ToleranceBound), 10.0));
         assert!(!is_held(&row(100.0, 111.0, Verdict::ToleranceBound), 10.0));
-        assert!(!is_held(&row(100.0, 18.0, Verdict::Missed), 10.0), "a stopped guest holds nothing");
+        assert!(
+            !is_held(&row(100.0, 18.0, Verdict::Missed), 10.0),
+            "a stopped guest holds nothing"
+        );
         assert!(!is_held(&row(100.0, 100.0, Verdict::Oscillating), 10.0));
-        let unlimited = Summary { verdict: Verdict::Unlimited, ..Summary::default() };
+        let unlimited = Summary {
+            verdict: Verdict::Unlimited,
+            ..Summary::default()
+        };
         assert!(is_held(&unlimited, 10.0), "a vCPU without a limit does not count");
     }
 }

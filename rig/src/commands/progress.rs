@@ -43,16 +43,27 @@ impl Rates {
             return String::new();
         };
         let t_s = newest.first().map_or(0.0, |row| row.t_s);
-        let vcpus: Vec<String> = newest.iter().enumerate().map(|(vcpu, row)| self.vcpu(vcpu, row)).collect();
+        let vcpus: Vec<String> = newest
+            .iter()
+            .enumerate()
+            .map(|(vcpu, row)| self.vcpu(vcpu, row))
+            .collect();
         format!("{t_s:6.1} s  {}", vcpus.join("  |  "))
     }
 
     fn vcpu(&self, vcpu: usize, newest: &Sample) -> String {
         let mean = |value: fn(&Sample) -> f64| {
-            let values: Vec<f64> = self.recent.iter().filter_map(|rows| rows.get(vcpu)).map(value).collect();
+            let values: Vec<f64> = self
+                .recent
+                .iter()
+                .filter_map(|rows| rows.get(vcpu))
+                .map(value)
+                .collect();
             values.iter().sum::<f64>() / values.len() as f64
         };
-        let limit = newest.quota_mib_s.map_or_else(|| "no limit".to_owned(), |quota| format!("limit {quota}"));
+        let limit = newest
+            .quota_mib_s
+            .map_or_else(|| "no limit".to_owned(), |quota| format!("limit {quota}"));
         format!(
             "vCPU {vcpu}: {limit}, reads {:.1}, truth {:.1} MiB/s, throttle {}, in guest {:.0} %",
             newest.ring_mib_s,
@@ -77,7 +88,10 @@ pub(super) struct Live {
 impl Live {
     /// With a bar on a terminal and a line a second elsewhere.
     pub(super) fn new(scenario: &Scenario) -> Self {
-        Self { lines: true, ..Self::quiet(scenario) }
+        Self {
+            lines: true,
+            ..Self::quiet(scenario)
+        }
     }
 
     /// With a bar on a terminal and nothing elsewhere.
@@ -87,7 +101,13 @@ impl Live {
             let style = ProgressStyle::with_template("[{bar:20}] {wide_msg}").expect("the template is valid");
             ProgressBar::new(total.as_millis() as u64).with_style(style.progress_chars("=> "))
         });
-        Self { rates: Rates::default(), bar, lines: false, said_s: f64::NEG_INFINITY, warm_up: scenario.warm_up }
+        Self {
+            rates: Rates::default(),
+            bar,
+            lines: false,
+            said_s: f64::NEG_INFINITY,
+            warm_up: scenario.warm_up,
+        }
     }
 
     /// Takes the bar off the screen.
@@ -145,9 +165,19 @@ impl SweepProgress {
         let bar = std::io::stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template("[{bar:20}] {pos}/{len} {prefix}\n  {wide_msg}")
                 .expect("the template is valid");
-            ProgressBar::new(total as u64).with_position(done as u64).with_style(style.progress_chars("=> "))
+            ProgressBar::new(total as u64)
+                .with_position(done as u64)
+                .with_style(style.progress_chars("=> "))
         });
-        Self { rates: Rates::default(), bar, total, done, began: Instant::now(), title: String::new(), left }
+        Self {
+            rates: Rates::default(),
+            bar,
+            total,
+            done,
+            began: Instant::now(),
+            title: String::new(),
+            left,
+        }
     }
 
     /// Takes the bar off the screen.
@@ -193,7 +223,14 @@ impl SweepWatch for SweepProgress {
         self.done += 1;
         let rates: Vec<String> = summaries
             .iter()
-            .map(|row| format!("{}, reads {:.1}, truth {:.1} MiB/s", verdict(row.verdict), row.ring_mib_s, row.guest_mib_s))
+            .map(|row| {
+                format!(
+                    "{}, reads {:.1}, truth {:.1} MiB/s",
+                    verdict(row.verdict),
+                    row.ring_mib_s,
+                    row.guest_mib_s
+                )
+            })
             .collect();
         self.say(&format!(
             "[{}/{}] {}: {} ({:.0} s)",

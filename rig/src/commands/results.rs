@@ -15,12 +15,19 @@ const RESULTS: &str = "results";
 /// The folder asked for, or a new one under `results/` whose name says when and what. It must not hold anything yet;
 /// that is checked before anything is run, and once more when it is created.
 pub(super) fn folder(asked: Option<&Path>, name: &str) -> Result<PathBuf, RecordingError> {
-    let dir = asked.map_or_else(|| Path::new(RESULTS).join(format!("{}-{name}", timestamp())), Path::to_owned);
+    let dir = asked.map_or_else(
+        || Path::new(RESULTS).join(format!("{}-{name}", timestamp())),
+        Path::to_owned,
+    );
     match fs::read_dir(&dir).map(|mut entries| entries.next().is_none()) {
         Ok(true) => Ok(dir),
         Ok(false) => Err(RecordingError::FolderNotEmpty { dir }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(dir),
-        Err(source) => Err(RecordingError::Io { operation: "use as a folder for results", path: dir, source }),
+        Err(source) => Err(RecordingError::Io {
+            operation: "use as a folder for results",
+            path: dir,
+            source,
+        }),
     }
 }
 

@@ -58,7 +58,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let seed = settings.seed.unwrap_or_else(rand::random);
     let scenario = Scenario::new(&settings, seed, End::AtDuration)?;
     let dir = results::folder(args.output.out.as_deref(), &format!("run-{}", scenario.vm.limiter.kind))?;
-    scenario.notes().iter().for_each(|line| note(format_args!("note: {line}")));
+    scenario
+        .notes()
+        .iter()
+        .for_each(|line| note(format_args!("note: {line}")));
 
     let interrupt = Interrupt::from_signals()?;
     let target = build_target(&scenario.vm).context("can't start the guest")?;
@@ -73,7 +76,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Err(error) => {
             recorder.finish()?;
             if error.is::<Interrupted>() {
-                note(format_args!("interrupted; the samples until then are in {}", dir.display()));
+                note(format_args!(
+                    "interrupted; the samples until then are in {}",
+                    dir.display()
+                ));
             }
             return Err(error);
         }
@@ -86,7 +92,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     } else {
         data(table::of_cell(&summaries))?;
         for row in &summaries {
-            note(format_args!("vCPU {}: {}: {}", row.vcpu, table::verdict(row.verdict), row.reason));
+            note(format_args!(
+                "vCPU {}: {}: {}",
+                row.vcpu,
+                table::verdict(row.verdict),
+                row.reason
+            ));
         }
     }
     Ok(ExitCode::SUCCESS)

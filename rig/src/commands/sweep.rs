@@ -100,8 +100,15 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // What is finished counts, whatever happened to the rest; but that is the error to be told.
     let ended = recorder.finish();
     if let Err(error) = outcome {
-        let what = if error.is::<Interrupted>() { "interrupted" } else { "ended by an error" };
-        note(format_args!("{what}; finished cells are kept, go on with `dirtyrig sweep --resume {}`", dir.display()));
+        let what = if error.is::<Interrupted>() {
+            "interrupted"
+        } else {
+            "ended by an error"
+        };
+        note(format_args!(
+            "{what}; finished cells are kept, go on with `dirtyrig sweep --resume {}`",
+            dir.display()
+        ));
         return Err(error);
     }
     ended?;
@@ -111,20 +118,31 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 fn read_plan(recorder: &Recorder) -> anyhow::Result<Plan> {
     serde_json::from_value(recorder.manifest().scenario.clone()).with_context(|| {
-        format!("{} is no sweep that could be continued: give the folder of a sweep", recorder.dir().display())
+        format!(
+            "{} is no sweep that could be continued: give the folder of a sweep",
+            recorder.dir().display()
+        )
     })
 }
 
 /// What the cells to come are expected to take, in the order in which they run.
 fn left(plan: &Plan, recorder: &Recorder) -> anyhow::Result<VecDeque<Estimate>> {
     let missing = plan.cells.iter().filter(|cell| !recorder.is_finished(cell.cell));
-    missing.map(|cell: &PlannedCell| Ok(Estimate::of(&cell.scenario()?))).collect()
+    missing
+        .map(|cell: &PlannedCell| Ok(Estimate::of(&cell.scenario()?)))
+        .collect()
 }
 
 fn announce(plan: &Plan, left: &VecDeque<Estimate>, dir: &Path) {
-    plan.remarks.iter().for_each(|remark| note(format_args!("note: {remark}")));
-    let notes: Vec<String> =
-        plan.cells.iter().filter_map(|cell| cell.scenario().ok()).flat_map(|scenario| scenario.notes()).collect();
+    plan.remarks
+        .iter()
+        .for_each(|remark| note(format_args!("note: {remark}")));
+    let notes: Vec<String> = plan
+        .cells
+        .iter()
+        .filter_map(|cell| cell.scenario().ok())
+        .flat_map(|scenario| scenario.notes())
+        .collect();
     for (index, line) in notes.iter().enumerate() {
         // Many cells share a ring and its memory.
         if !notes[..index].contains(line) {
@@ -148,5 +166,9 @@ fn conclude(dir: &Path, as_json: bool) -> anyhow::Result<()> {
         note(line);
     }
     note(format_args!("results: {}", dir.display()));
-    if as_json { json(&recording.summaries) } else { data(table::of_sweep(&recording.summaries)) }
+    if as_json {
+        json(&recording.summaries)
+    } else {
+        data(table::of_sweep(&recording.summaries))
+    }
 }

@@ -17,13 +17,21 @@ const SETTINGS: [Column; 4] = [
 
 const RESULTS: [Column; 10] = [
     ("guest", |row| row.guest.clone()),
-    ("quota", |row| row.quota_mib_s.map_or_else(|| "none".to_owned(), |quota| quota.to_string())),
+    ("quota", |row| {
+        row.quota_mib_s
+            .map_or_else(|| "none".to_owned(), |quota| quota.to_string())
+    }),
     ("reads", |row| rate(row.ring_mib_s)),
     ("truth", |row| rate(row.guest_mib_s)),
-    ("\u{b1}", |row| rate((row.guest_ci_high_mib_s - row.guest_ci_low_mib_s) / 2.0)),
+    ("\u{b1}", |row| {
+        rate((row.guest_ci_high_mib_s - row.guest_ci_low_mib_s) / 2.0)
+    }),
     ("floor", |row| rate(row.predicted_floor_mib_s)),
     ("in guest %", |row| rate(row.utilisation_pct)),
-    ("settled s", |row| row.settle_s.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.1}"))),
+    ("settled s", |row| {
+        row.settle_s
+            .map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.1}"))
+    }),
     ("longest stall ms", |row| rate(row.stall_max_us / 1000.0)),
     ("verdict", |row| verdict(row.verdict).to_owned()),
 ];
@@ -50,17 +58,26 @@ pub(super) fn of_sweep(rows: &[Summary]) -> String {
 
 fn draw(columns: &[Column], rows: &[&Summary]) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(columns.iter().map(|(heading, _)| *heading));
+    table
+        .load_preset(presets::NOTHING)
+        .set_header(columns.iter().map(|(heading, _)| *heading));
     for row in rows {
         table.add_row(columns.iter().map(|(_, cell)| cell(row)));
     }
     for (index, (heading, _)) in columns.iter().enumerate() {
         if !matches!(*heading, "limiter" | "guest" | "verdict") {
-            table.column_mut(index).expect("there is one for each heading").set_cell_alignment(CellAlignment::Right);
+            table
+                .column_mut(index)
+                .expect("there is one for each heading")
+                .set_cell_alignment(CellAlignment::Right);
         }
     }
     // Its lines are padded to one width, which a terminal narrower than that would break.
-    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+    table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// A verdict as people and summary.csv write it.
@@ -104,11 +121,18 @@ mod tests {
             guest_mib_s: 123.4,
             ..Summary::default()
         };
-        let rows = [row(2, "qemu-10", None), row(1, "qemu-10", Some(25.0)), row(0, "budget", Some(500.0))];
+        let rows = [
+            row(2, "qemu-10", None),
+            row(1, "qemu-10", Some(25.0)),
+            row(0, "budget", Some(500.0)),
+        ];
         let text = of_sweep(&rows);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].trim_start().starts_with("limiter"), "{text}");
-        assert!(lines[1].contains("budget") && lines[2].contains("25") && lines[3].contains("none"), "{text}");
+        assert!(
+            lines[1].contains("budget") && lines[2].contains("25") && lines[3].contains("none"),
+            "{text}"
+        );
         let truth = lines[0].find("truth").expect("a heading") + "truth".len();
         assert!(lines[1..].iter().all(|line| line[..truth].ends_with("123")), "{text}");
     }

@@ -81,7 +81,13 @@ pub fn run_cell(
 ) -> anyhow::Result<CellResult> {
     let at = target.now();
     let first = target.snapshot()?;
-    let sampler = Sampler::new(facts.cell, scenario.vm.limiter.period, at + scenario.warm_up, at, &first);
+    let sampler = Sampler::new(
+        facts.cell,
+        scenario.vm.limiter.period,
+        at + scenario.warm_up,
+        at,
+        &first,
+    );
     let run = Run {
         number: facts.cell,
         scenario,
@@ -147,7 +153,10 @@ impl Run<'_> {
         }
         let span = last.0.saturating_sub(from.0);
         let rate = |(now, then): (&VcpuSnapshot, &VcpuSnapshot)| {
-            Pages(now.written_pages - then.written_pages).per(span).unwrap_or_default().0
+            Pages(now.written_pages - then.written_pages)
+                .per(span)
+                .unwrap_or_default()
+                .0
         };
         Ok(last.1.iter().zip(&from.1).map(rate).collect())
     }
@@ -169,7 +178,9 @@ impl Run<'_> {
     }
 
     fn set(&mut self, quota: Quota, which: Which) -> anyhow::Result<()> {
-        self.target.set_limit(which, quota).with_context(|| format!("can't set a limit of {}", quota.rate()))
+        self.target
+            .set_limit(which, quota)
+            .with_context(|| format!("can't set a limit of {}", quota.rate()))
     }
 
     /// Samples and follows the script until the end.
@@ -191,7 +202,8 @@ impl Run<'_> {
             self.wait_until(when)?;
             let (at, _) = self.sample()?;
             let t = at.saturating_sub(zero);
-            let done = when == end || (scenario.end == End::WhenMeasured && script.peek().is_none() && self.measured.is_done());
+            let done = when == end
+                || (scenario.end == End::WhenMeasured && script.peek().is_none() && self.measured.is_done());
             if done || t.saturating_sub(stalls_from) >= STALLS_EVERY {
                 self.keep_stalls(zero, stalls_from..t)?;
                 stalls_from = t;

@@ -39,7 +39,11 @@ pub fn settling_rules(scenario: &Scenario) -> Vec<Rules> {
     let facts = facts(0, 0, "", scenario);
     let limited = scenario.quotas.iter().flatten().map(|&quota| facts.rules(Some(quota)));
     let rules: Vec<Rules> = limited.collect();
-    if rules.is_empty() { vec![facts.rules(None)] } else { rules }
+    if rules.is_empty() {
+        vec![facts.rules(None)]
+    } else {
+        rules
+    }
 }
 
 /// What bounds the rates that a limiter can hold.
@@ -52,13 +56,21 @@ pub fn law(limiter: LimiterSpec) -> LawFacts {
             cap_share: Some(CAP_SHARE),
             tolerance_mib_s: Some(QEMU_TOLERANCE_MIB_S),
         },
-        LimiterKind::AutoConverge => {
-            LawFacts { period, whole_rings: false, cap_share: Some(CAP_SHARE), tolerance_mib_s: None }
-        }
+        LimiterKind::AutoConverge => LawFacts {
+            period,
+            whole_rings: false,
+            cap_share: Some(CAP_SHARE),
+            tolerance_mib_s: None,
+        },
         LimiterKind::DirtyQuota
         | LimiterKind::Budget
         | LimiterKind::BudgetEbpf
         | LimiterKind::Ballast
-        | LimiterKind::None => LawFacts { period: None, whole_rings: false, cap_share: None, tolerance_mib_s: None },
+        | LimiterKind::None => LawFacts {
+            period: None,
+            whole_rings: false,
+            cap_share: None,
+            tolerance_mib_s: None,
+        },
     }
 }

@@ -73,7 +73,12 @@ impl Clock for Interrupt {
             if left.is_zero() {
                 return Waited::Reached;
             }
-            set = self.inner.changed.wait_timeout(set, left).unwrap_or_else(PoisonError::into_inner).0;
+            set = self
+                .inner
+                .changed
+                .wait_timeout(set, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
         Waited::Interrupted
     }

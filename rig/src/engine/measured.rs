@@ -27,7 +27,10 @@ struct Follower {
 
 impl<'a> Measured<'a> {
     pub(super) fn new(facts: &'a CellFacts) -> Self {
-        Self { facts, vcpus: BTreeMap::new() }
+        Self {
+            facts,
+            vcpus: BTreeMap::new(),
+        }
     }
 
     /// Takes in the row of one vCPU; `plugged` says whether it runs.
@@ -35,12 +38,16 @@ impl<'a> Measured<'a> {
         if row.t_s <= 0.0 {
             return;
         }
-        let known = self.vcpus.get_mut(&row.vcpu).filter(|known| known.quota_mib_s == row.quota_mib_s);
+        let known = self
+            .vcpus
+            .get_mut(&row.vcpu)
+            .filter(|known| known.quota_mib_s == row.quota_mib_s);
         let follower = match known {
             Some(known) => known,
             None => {
                 let start_s = self.vcpus.get(&row.vcpu).map_or(0.0, |before| before.last_s);
-                self.vcpus.insert(row.vcpu, Follower::new(self.facts, row.quota_mib_s, start_s));
+                self.vcpus
+                    .insert(row.vcpu, Follower::new(self.facts, row.quota_mib_s, start_s));
                 self.vcpus.get_mut(&row.vcpu).expect("it was just inserted")
             }
         };

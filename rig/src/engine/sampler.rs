@@ -38,8 +38,20 @@ impl Sampler {
         at: Duration,
         first: &[VcpuSnapshot],
     ) -> Self {
-        let seen = first.iter().map(|&base| Seen { recent: VecDeque::from([(at, base)]), base }).collect();
-        Self { cell, period, zero: None, expected_zero, seen }
+        let seen = first
+            .iter()
+            .map(|&base| Seen {
+                recent: VecDeque::from([(at, base)]),
+                base,
+            })
+            .collect();
+        Self {
+            cell,
+            period,
+            zero: None,
+            expected_zero,
+            seen,
+        }
     }
 
     /// From now on, time is counted from `at`.
@@ -73,7 +85,10 @@ impl Seen {
         shot: &VcpuSnapshot,
         limit: Option<&LimitInfo>,
     ) -> Sample {
-        let (last_at, last) = *self.recent.back().expect("the first snapshot stays until there is a newer one");
+        let (last_at, last) = *self
+            .recent
+            .back()
+            .expect("the first snapshot stays until there is a newer one");
         let seconds = at.saturating_sub(last_at).as_secs_f64();
         let rate = |now: u64, then: u64| if seconds > 0.0 { mib(now - then) / seconds } else { 0.0 };
         self.recent.push_back((at, *shot));
@@ -116,7 +131,10 @@ impl Seen {
         let (Some((from, old)), Some((to, new))) = (self.recent.front(), self.recent.back()) else {
             return 0.0;
         };
-        Pages(new.harvested_pages - old.harvested_pages).per(to.saturating_sub(*from)).unwrap_or_default().0
+        Pages(new.harvested_pages - old.harvested_pages)
+            .per(to.saturating_sub(*from))
+            .unwrap_or_default()
+            .0
     }
 }
 
@@ -137,7 +155,12 @@ mod tests {
     const TENTH: Duration = Duration::from_millis(100);
 
     fn shot(pages: u64) -> VcpuSnapshot {
-        VcpuSnapshot { written_pages: pages, harvested_pages: pages, in_guest: TENTH / 2, ..VcpuSnapshot::default() }
+        VcpuSnapshot {
+            written_pages: pages,
+            harvested_pages: pages,
+            in_guest: TENTH / 2,
+            ..VcpuSnapshot::default()
+        }
     }
 
     fn sampler(first: &VcpuSnapshot) -> Sampler {
@@ -157,7 +180,10 @@ mod tests {
         let mut sampler = sampler(&shot(1000));
         sampler.rows(2 * TENTH, &[shot(1256)], &[]);
         let row = sampler.rows(3 * TENTH, &[shot(1768)], &[]).remove(0);
-        assert!((row.guest_mib_s - 20.0).abs() < 1e-9, "512 pages, 2 MiB, in a tenth of a second");
+        assert!(
+            (row.guest_mib_s - 20.0).abs() < 1e-9,
+            "512 pages, 2 MiB, in a tenth of a second"
+        );
         assert_eq!(row.written_pages, 768);
     }
 
@@ -168,7 +194,11 @@ mod tests {
             // Harvested once a second, a sample alone would read 0 nine times and 2560 pages once.
             let pages = u64::from(tenth / 10) * 2560;
             let row = sampler.rows(tenth * TENTH, &[shot(pages)], &[]).remove(0);
-            assert!(tenth < 12 || (row.ring_mib_s - 10.0).abs() < 1e-6, "{tenth}: {}", row.ring_mib_s);
+            assert!(
+                tenth < 12 || (row.ring_mib_s - 10.0).abs() < 1e-6,
+                "{tenth}: {}",
+                row.ring_mib_s
+            );
         }
     }
 

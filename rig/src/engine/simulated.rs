@@ -33,7 +33,11 @@ impl SimulatedClock {
 
     /// A clock at which the interrupt comes once `at` has passed.
     pub fn interrupted_at(at: Duration) -> Self {
-        Self { start: Instant::now(), elapsed: Rc::default(), interrupted_at: at }
+        Self {
+            start: Instant::now(),
+            elapsed: Rc::default(),
+            interrupted_at: at,
+        }
     }
 
     /// How much time has passed.
@@ -50,7 +54,11 @@ impl Clock for SimulatedClock {
     fn wait_until(&self, deadline: Instant) -> Waited {
         let until = deadline.saturating_duration_since(self.start);
         self.elapsed.set(self.elapsed.get().max(until.min(self.interrupted_at)));
-        if until > self.interrupted_at { Waited::Interrupted } else { Waited::Reached }
+        if until > self.interrupted_at {
+            Waited::Interrupted
+        } else {
+            Waited::Reached
+        }
     }
 }
 
@@ -82,7 +90,13 @@ impl SimulatedTarget {
             updated: clock.elapsed(),
             unlimited_mib_s,
             floor_mib_s,
-            vcpus: vec![SimulatedVcpu { plugged: true, ..SimulatedVcpu::default() }; vcpus],
+            vcpus: vec![
+                SimulatedVcpu {
+                    plugged: true,
+                    ..SimulatedVcpu::default()
+                };
+                vcpus
+            ],
             commands: Rc::default(),
         }
     }
@@ -147,11 +161,19 @@ impl Target for SimulatedTarget {
     fn take_stalls(&mut self) -> Vec<Stall> {
         let now = self.clock.elapsed();
         let length = Duration::from_millis(1);
-        vec![Stall { vcpu: 0, at: now, length, asked: length, slept: length }]
+        vec![Stall {
+            vcpu: 0,
+            at: now,
+            length,
+            asked: length,
+            slept: length,
+        }]
     }
 
     fn set_limit(&mut self, which: Which, quota: Quota) -> anyhow::Result<()> {
-        self.command(format!("set {} {which:?}", quota.mib_per_sec()), which, |vcpu| vcpu.limit = Some(quota));
+        self.command(format!("set {} {which:?}", quota.mib_per_sec()), which, |vcpu| {
+            vcpu.limit = Some(quota)
+        });
         Ok(())
     }
 
@@ -162,7 +184,11 @@ impl Target for SimulatedTarget {
 
     fn query(&mut self) -> anyhow::Result<Vec<LimitInfo>> {
         let limits = self.vcpus.iter().enumerate().filter_map(|(index, vcpu)| {
-            vcpu.limit.map(|quota| LimitInfo { vcpu: index, quota, current: MibPerSec(self.rate(vcpu)) })
+            vcpu.limit.map(|quota| LimitInfo {
+                vcpu: index,
+                quota,
+                current: MibPerSec(self.rate(vcpu)),
+            })
         });
         Ok(limits.collect())
     }

@@ -31,12 +31,17 @@ pub enum FileError {
 }
 
 fn hint(nearest: Option<&str>) -> String {
-    nearest.map(|key| format!("\ndid you mean `{key}`?")).unwrap_or_default()
+    nearest
+        .map(|key| format!("\ndid you mean `{key}`?"))
+        .unwrap_or_default()
 }
 
 /// Reads the settings in `path`.
 pub fn read(path: &Path) -> Result<Settings, FileError> {
-    let text = std::fs::read_to_string(path).map_err(|source| FileError::Read { path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path).map_err(|source| FileError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
     parse(&text, path)
 }
 

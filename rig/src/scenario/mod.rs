@@ -66,7 +66,9 @@ const MEMORY_PER_VCPU_MIB: u64 = 512;
 #[derive(Debug, thiserror::Error)]
 pub enum ScenarioError {
     /// A list where one value belongs.
-    #[error("`{flag}` was given {given} values, but one run has one: give one, or use `dirtyrig sweep` for all of them")]
+    #[error(
+        "`{flag}` was given {given} values, but one run has one: give one, or use `dirtyrig sweep` for all of them"
+    )]
     Several {
         /// The setting's flag.
         flag: &'static str,
@@ -74,7 +76,9 @@ pub enum ScenarioError {
         given: usize,
     },
     /// More values than vCPUs.
-    #[error("`{flag}` has values for {given} vCPUs, but the guest has {vcpus}: give at most {vcpus}, or `--vcpus {given}`")]
+    #[error(
+        "`{flag}` has values for {given} vCPUs, but the guest has {vcpus}: give at most {vcpus}, or `--vcpus {given}`"
+    )]
     TooManyValues {
         /// The setting's flag.
         flag: &'static str,
@@ -92,7 +96,9 @@ pub enum ScenarioError {
         vcpus: usize,
     },
     /// A change of a vCPU that the guest can't have.
-    #[error("`{event}` names vCPU {vcpu}, but the guest has room for {vcpus}: give an index below {vcpus}, or raise `--vcpus`")]
+    #[error(
+        "`{event}` names vCPU {vcpu}, but the guest has room for {vcpus}: give an index below {vcpus}, or raise `--vcpus`"
+    )]
     NoSuchVcpu {
         /// The change.
         event: Event,
@@ -110,7 +116,9 @@ pub enum ScenarioError {
         duration: Duration,
     },
     /// A quota, and nothing that could hold it.
-    #[error("limiter `none` can't hold a quota: leave `--quota` and `set` out, or choose another limiter, such as qemu-7.2")]
+    #[error(
+        "limiter `none` can't hold a quota: leave `--quota` and `set` out, or choose another limiter, such as qemu-7.2"
+    )]
     NoLimiter,
     /// A replay, and nothing to replay.
     #[error("guest `replay` needs a recorded table of pages, which can't be given here: choose another guest")]
@@ -149,18 +157,30 @@ impl Scenario {
                 vcpus,
                 plugged,
                 programs,
-                memory_mib: settings.memory.map_or(MEMORY_PER_VCPU_MIB * vcpus as u64, settings::MemoryMib::get),
+                memory_mib: settings
+                    .memory
+                    .map_or(MEMORY_PER_VCPU_MIB * vcpus as u64, settings::MemoryMib::get),
                 thp: settings.thp,
-                limiter: LimiterSpec { kind: limiter, period, max_stall },
+                limiter: LimiterSpec {
+                    kind: limiter,
+                    period,
+                    max_stall,
+                },
                 seed,
             },
-            quotas: quotas.spread(vcpus).into_iter().map(|MaybeQuota(quota)| quota).collect(),
+            quotas: quotas
+                .spread(vcpus)
+                .into_iter()
+                .map(|MaybeQuota(quota)| quota)
+                .collect(),
             script,
             warm_up: settings.warm_up.map_or(WARM_UP, |values::Span(span)| span),
             duration: Duration::ZERO,
             end,
         };
-        scenario.duration = settings.duration.map_or_else(|| scenario.default_duration(), |values::Span(span)| span);
+        scenario.duration = settings
+            .duration
+            .map_or_else(|| scenario.default_duration(), |values::Span(span)| span);
         scenario.check_script()?;
         Ok(scenario)
     }
@@ -172,7 +192,10 @@ impl Scenario {
                 return Err(ScenarioError::NoSuchVcpu { event, vcpu, vcpus });
             }
             if event.at >= self.duration {
-                return Err(ScenarioError::AfterTheEnd { event, duration: self.duration });
+                return Err(ScenarioError::AfterTheEnd {
+                    event,
+                    duration: self.duration,
+                });
             }
         }
         let limits = self.quotas.iter().any(Option::is_some)
@@ -185,14 +208,19 @@ impl Scenario {
 
     fn default_duration(&self) -> Duration {
         let bins = || {
-            let longest = facts::settling_rules(self).iter().map(|rules| rules.bin_s).fold(0.0, f64::max);
+            let longest = facts::settling_rules(self)
+                .iter()
+                .map(|rules| rules.bin_s)
+                .fold(0.0, f64::max);
             Duration::from_secs_f64(CELL_BINS * longest)
         };
         let least = match self.end {
             End::AtDuration => RUN_DURATION,
             End::WhenMeasured => CELL_LEAST.max(bins()),
         };
-        self.script.last().map_or(least, |event| least.max(event.at + AFTER_LAST_CHANGE))
+        self.script
+            .last()
+            .map_or(least, |event| least.max(event.at + AFTER_LAST_CHANGE))
     }
 
     /// Itself as settings, every default spelt out.
@@ -247,7 +275,10 @@ fn single<T: Clone>(flag: &'static str, values: &[T]) -> Result<Option<T>, Scena
     match values {
         [] => Ok(None),
         [value] => Ok(Some(value.clone())),
-        _ => Err(ScenarioError::Several { flag, given: values.len() }),
+        _ => Err(ScenarioError::Several {
+            flag,
+            given: values.len(),
+        }),
     }
 }
 
@@ -263,7 +294,10 @@ mod tests {
     fn nothing_said_is_one_unlimited_sequential_writer() {
         let scenario = scenario("").expect("defaults are valid");
         assert_eq!(scenario.vm.programs, [Program::Sequential]);
-        assert_eq!((scenario.vm.vcpus, scenario.vm.plugged, scenario.vm.memory_mib), (1, 1, 512));
+        assert_eq!(
+            (scenario.vm.vcpus, scenario.vm.plugged, scenario.vm.memory_mib),
+            (1, 1, 512)
+        );
         assert!(!scenario.is_limited());
         assert_eq!(scenario.notes().len(), 1, "it says that nothing is limited");
     }
@@ -279,7 +313,11 @@ mod tests {
     fn changes_happen_in_the_order_of_their_times() {
         let scenario = scenario("at = ['30s cancel all', '10s set 500 all']").expect("valid");
         assert_eq!(scenario.script[0].at, Duration::from_secs(10));
-        assert_eq!(scenario.duration, Duration::from_secs(40), "a while after the last change");
+        assert_eq!(
+            scenario.duration,
+            Duration::from_secs(40),
+            "a while after the last change"
+        );
     }
 
     #[test]

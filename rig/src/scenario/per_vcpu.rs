@@ -36,7 +36,9 @@ impl<T: Clone> PerVcpu<T> {
     /// One value for each of `vcpus`.
     pub fn spread(&self, vcpus: usize) -> Vec<T> {
         let last = self.0.last().expect("parsing and `all` leave at least one value");
-        (0..vcpus).map(|vcpu| self.0.get(vcpu).unwrap_or(last).clone()).collect()
+        (0..vcpus)
+            .map(|vcpu| self.0.get(vcpu).unwrap_or(last).clone())
+            .collect()
     }
 }
 
@@ -44,7 +46,10 @@ impl<T: FromStr> FromStr for PerVcpu<T> {
     type Err = T::Err;
 
     fn from_str(text: &str) -> Result<Self, T::Err> {
-        text.split('+').map(|value| value.trim().parse()).collect::<Result<_, _>>().map(Self)
+        text.split('+')
+            .map(|value| value.trim().parse())
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 }
 
@@ -68,7 +73,11 @@ impl FromStr for MaybeQuota {
     type Err = QuotaError;
 
     fn from_str(text: &str) -> Result<Self, QuotaError> {
-        if text == "none" { Ok(Self(None)) } else { text.parse().map(|quota| Self(Some(quota))) }
+        if text == "none" {
+            Ok(Self(None))
+        } else {
+            text.parse().map(|quota| Self(Some(quota)))
+        }
     }
 }
 

@@ -89,14 +89,26 @@ impl FromStr for Event {
 
     fn from_str(text: &str) -> Result<Self, EventError> {
         let words: Vec<&str> = text.split_whitespace().collect();
-        let bad_vcpu = |vcpu: &str| EventError::Vcpu { text: text.to_owned(), vcpu: vcpu.to_owned() };
+        let bad_vcpu = |vcpu: &str| EventError::Vcpu {
+            text: text.to_owned(),
+            vcpu: vcpu.to_owned(),
+        };
         let one = |vcpu: &str| vcpu.parse::<usize>().map_err(|_| bad_vcpu(vcpu));
-        let which = |vcpu: &str| if vcpu == "all" { Ok(Which::All) } else { one(vcpu).map(Which::One) };
+        let which = |vcpu: &str| {
+            if vcpu == "all" {
+                Ok(Which::All)
+            } else {
+                one(vcpu).map(Which::One)
+            }
+        };
         let action = match words[..] {
             // In QEMU's commands a rate of 0 cancels.
             [_, "set", "0", vcpu] => Action::Cancel(which(vcpu)?),
             [_, "set", quota, vcpu] => Action::Set(
-                quota.parse().map_err(|source| EventError::Quota { text: text.to_owned(), source })?,
+                quota.parse().map_err(|source| EventError::Quota {
+                    text: text.to_owned(),
+                    source,
+                })?,
                 which(vcpu)?,
             ),
             [_, "cancel", vcpu] => Action::Cancel(which(vcpu)?),

@@ -128,7 +128,15 @@ impl Settings {
 
     /// Whether anything was said of a dimension.
     pub fn has_dimensions(&self) -> bool {
-        let Self { ring, quota, period, limiter, guest, vcpus, .. } = self;
+        let Self {
+            ring,
+            quota,
+            period,
+            limiter,
+            guest,
+            vcpus,
+            ..
+        } = self;
         !(ring.is_empty()
             && quota.is_empty()
             && period.is_empty()
@@ -153,7 +161,10 @@ impl Settings {
                 set(&mut settings, vec![value.clone()]);
                 settings
             };
-            combinations.iter().flat_map(|settings| values.iter().map(|value| one(settings, value))).collect()
+            combinations
+                .iter()
+                .flat_map(|settings| values.iter().map(|value| one(settings, value)))
+                .collect()
         }
         let all = vec![self.clone()];
         let all = each(all, &self.ring, |settings, value| settings.ring = value);
@@ -178,9 +189,16 @@ mod tests {
         let settings = read("ring = [4096, 65536]\nquota = [25, 500, 'none']\nlimiter = 'qemu-10'");
         let combinations = settings.combinations();
         assert_eq!(combinations.len(), 6);
-        assert!(combinations.iter().all(|one| one.ring.len() == 1 && one.quota.len() == 1 && one.period.is_empty()));
+        assert!(
+            combinations
+                .iter()
+                .all(|one| one.ring.len() == 1 && one.quota.len() == 1 && one.period.is_empty())
+        );
         assert_eq!(combinations[0], read("ring = 4096\nquota = 25\nlimiter = 'qemu-10'"));
-        assert_eq!(combinations[5], read("ring = 65536\nquota = 'none'\nlimiter = 'qemu-10'"));
+        assert_eq!(
+            combinations[5],
+            read("ring = 65536\nquota = 'none'\nlimiter = 'qemu-10'")
+        );
     }
 
     #[test]

@@ -109,7 +109,9 @@ pub(super) mod many {
                     values.push(value);
                 }
                 if values.is_empty() {
-                    return Err(de::Error::custom("an empty list leaves nothing to run: give a value or leave the key out"));
+                    return Err(de::Error::custom(
+                        "an empty list leaves nothing to run: give a value or leave the key out",
+                    ));
                 }
                 Ok(values)
             }

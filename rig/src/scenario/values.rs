@@ -16,7 +16,11 @@ impl Ring {
         }
         RingSize::new(entries).map(Self).map_err(|_| {
             let above = entries.next_power_of_two();
-            ValueError::RingBetweenPowers { entries, below: above / 2, above }
+            ValueError::RingBetweenPowers {
+                entries,
+                below: above / 2,
+                above,
+            }
         })
     }
 }
@@ -25,7 +29,10 @@ impl FromStr for Ring {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let entries = text.parse().map_err(|source| ValueError::NotARing { value: text.to_owned(), source })?;
+        let entries = text.parse().map_err(|source| ValueError::NotARing {
+            value: text.to_owned(),
+            source,
+        })?;
         Self::new(entries)
     }
 }
@@ -51,7 +58,9 @@ impl Period {
         if (Self::MIN..=Self::MAX).contains(&length) {
             Ok(Self(length))
         } else {
-            Err(ValueError::Period { value: humantime::format_duration(length).to_string() })
+            Err(ValueError::Period {
+                value: humantime::format_duration(length).to_string(),
+            })
         }
     }
 
@@ -84,7 +93,11 @@ impl FromStr for Span {
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let length = duration(text, "a duration", "30s")?;
-        if length.is_zero() { Err(ValueError::Empty { value: text.to_owned() }) } else { Ok(Self(length)) }
+        if length.is_zero() {
+            Err(ValueError::Empty { value: text.to_owned() })
+        } else {
+            Ok(Self(length))
+        }
     }
 }
 
@@ -110,7 +123,15 @@ pub struct Count<const MIN: u64, const MAX: u64>(u64);
 impl<const MIN: u64, const MAX: u64> Count<MIN, MAX> {
     /// Takes `value` if it is in range.
     pub fn new(value: u64) -> Result<Self, ValueError> {
-        if (MIN..=MAX).contains(&value) { Ok(Self(value)) } else { Err(ValueError::Count { value, min: MIN, max: MAX }) }
+        if (MIN..=MAX).contains(&value) {
+            Ok(Self(value))
+        } else {
+            Err(ValueError::Count {
+                value,
+                min: MIN,
+                max: MAX,
+            })
+        }
     }
 
     /// The number.
@@ -229,10 +250,16 @@ mod tests {
             assert_eq!(Ring::new(entries).expect("in range").0.entries(), entries);
         }
         for entries in [0, 512, 1023, 65537, 131_072, u32::MAX] {
-            assert!(matches!(Ring::new(entries), Err(ValueError::RingOutOfRange { .. })), "{entries}");
+            assert!(
+                matches!(Ring::new(entries), Err(ValueError::RingOutOfRange { .. })),
+                "{entries}"
+            );
         }
         let error = Ring::new(5000).expect_err("no power of two");
-        assert_eq!(error.to_string(), "a ring of 5000 entries is no power of two: use 4096 or 8192");
+        assert_eq!(
+            error.to_string(),
+            "a ring of 5000 entries is no power of two: use 4096 or 8192"
+        );
         assert!("-4096".parse::<Ring>().is_err());
     }
 

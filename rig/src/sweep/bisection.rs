@@ -46,8 +46,17 @@ pub struct Bisection {
 impl Bisection {
     /// A search from `lowest` to `highest`, until the ends are `ratio` apart and tried `repetitions` times.
     pub fn new(lowest: f64, highest: f64, ratio: f64, repetitions: u32) -> Self {
-        assert!(0.0 < lowest && lowest < highest && ratio > 1.0 && repetitions > 0, "a range to be searched");
-        Self { lowest, highest, ratio, repetitions, tried: Vec::new() }
+        assert!(
+            0.0 < lowest && lowest < highest && ratio > 1.0 && repetitions > 0,
+            "a range to be searched"
+        );
+        Self {
+            lowest,
+            highest,
+            ratio,
+            repetitions,
+            tried: Vec::new(),
+        }
     }
 
     /// The quota to be tried next; none when the search is over.
@@ -56,7 +65,11 @@ impl Bisection {
             return Some(self.highest);
         }
         let bracket = self.bracket();
-        if let Some(end) = [bracket.held, bracket.not_held].into_iter().flatten().find(|end| self.is_open(bracket, end)) {
+        if let Some(end) = [bracket.held, bracket.not_held]
+            .into_iter()
+            .flatten()
+            .find(|end| self.is_open(bracket, end))
+        {
             return Some(end.quota_mib_s);
         }
         match (bracket.not_held, bracket.held) {
@@ -84,7 +97,14 @@ impl Bisection {
     pub fn record(&mut self, quota_mib_s: f64, held: bool) {
         let at = self.tried.partition_point(|tried| tried.quota_mib_s < quota_mib_s);
         if self.tried.get(at).is_none_or(|tried| tried.quota_mib_s > quota_mib_s) {
-            self.tried.insert(at, Tried { quota_mib_s, held: 0, tries: 0 });
+            self.tried.insert(
+                at,
+                Tried {
+                    quota_mib_s,
+                    held: 0,
+                    tries: 0,
+                },
+            );
         }
         self.tried[at].tries += 1;
         self.tried[at].held += u32::from(held);
@@ -155,6 +175,13 @@ mod tests {
         }
         assert_eq!(bisection.next(), None, "nothing was tried above it");
         assert_eq!(bisection.bracket().held, None);
-        assert_eq!(bisection.bracket().not_held.expect("11 gave way"), Tried { quota_mib_s: 11.0, held: 1, tries: 3 });
+        assert_eq!(
+            bisection.bracket().not_held.expect("11 gave way"),
+            Tried {
+                quota_mib_s: 11.0,
+                held: 1,
+                tries: 3
+            }
+        );
     }
 }

@@ -46,7 +46,10 @@ impl std::ops::Add for Estimate {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        Self { typical: self.typical + other.typical, at_most: self.at_most + other.at_most }
+        Self {
+            typical: self.typical + other.typical,
+            at_most: self.at_most + other.at_most,
+        }
     }
 }
 
@@ -92,10 +95,13 @@ mod tests {
 
     #[test]
     fn estimates_add_up_and_read_well() {
-        let sum: Estimate = [100, 200, 7000].into_iter().map(|seconds| Estimate {
-            typical: Duration::from_secs(seconds),
-            at_most: Duration::from_secs(2 * seconds),
-        }).sum();
+        let sum: Estimate = [100, 200, 7000]
+            .into_iter()
+            .map(|seconds| Estimate {
+                typical: Duration::from_secs(seconds),
+                at_most: Duration::from_secs(2 * seconds),
+            })
+            .sum();
         assert_eq!(sum.to_string(), "about 2.0 h, at most 4.1 h");
         assert_eq!(rounded(Duration::from_millis(90_400)), "90 s");
         assert_eq!(rounded(Duration::from_secs(285)), "5 min");

@@ -43,9 +43,16 @@ pub fn execute(
         }
         let scenario = planned.scenario()?;
         watch.began(planned, &scenario);
-        let outcome = build(&scenario.vm)
-            .context("can't start the guest")
-            .and_then(|target| run_on(target, (planned.cell, planned.repetition), &scenario, recorder, watch, clock));
+        let outcome = build(&scenario.vm).context("can't start the guest").and_then(|target| {
+            run_on(
+                target,
+                (planned.cell, planned.repetition),
+                &scenario,
+                recorder,
+                watch,
+                clock,
+            )
+        });
         match outcome {
             Ok((_, summaries)) => {
                 recorder.append_summaries(planned.cell, &summaries)?;

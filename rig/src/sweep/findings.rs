@@ -28,11 +28,21 @@ pub struct Floor {
 
 impl Floor {
     fn sentence(&self) -> String {
-        let Self { limiter, ring_entries, quota_mib_s, predicted_mib_s, ring_mib_s, guest_mib_s, .. } = self;
+        let Self {
+            limiter,
+            ring_entries,
+            quota_mib_s,
+            predicted_mib_s,
+            ring_mib_s,
+            guest_mib_s,
+            ..
+        } = self;
         let period_s = self.period_ms as f64 / 1000.0;
         let head = format!("{limiter}, ring {ring_entries}, period {period_s} s, asked for {quota_mib_s}:");
         if self.too_slow {
-            return format!("{head} the ring is never full within a period, so that nothing is limited ({guest_mib_s:.0})");
+            return format!(
+                "{head} the ring is never full within a period, so that nothing is limited ({guest_mib_s:.0})"
+            );
         }
         format!(
             "{head} reads {ring_mib_s:.0} ({}), truly {guest_mib_s:.0} ({}), predicted {predicted_mib_s:.0}",
@@ -46,7 +56,12 @@ impl Floor {
 pub fn floors(summaries: &[Summary]) -> Vec<Floor> {
     let below = |row: &&Summary| row.quota_mib_s.is_some_and(|quota| quota < row.predicted_floor_mib_s);
     let key = |row: &Summary| {
-        (row.limiter.clone(), row.ring_entries, row.period_ms, row.quota_mib_s.unwrap_or_default().to_bits())
+        (
+            row.limiter.clone(),
+            row.ring_entries,
+            row.period_ms,
+            row.quota_mib_s.unwrap_or_default().to_bits(),
+        )
     };
     let mut rows: Vec<&Summary> = summaries.iter().filter(below).collect();
     // Quotas are above zero, so that their bits sort as they do.
@@ -54,7 +69,8 @@ pub fn floors(summaries: &[Summary]) -> Vec<Floor> {
     rows.chunk_by(|a, b| key(a) == key(b))
         .map(|rows| {
             let first = rows[0];
-            let median = |value: fn(&Summary) -> f64| stats::median(&rows.iter().map(|row| value(row)).collect::<Vec<_>>());
+            let median =
+                |value: fn(&Summary) -> f64| stats::median(&rows.iter().map(|row| value(row)).collect::<Vec<_>>());
             Floor {
                 limiter: first.limiter.clone(),
                 ring_entries: first.ring_entries,
@@ -85,7 +101,10 @@ const FOLLOWS_PCT: f64 = 15.0;
 
 fn conclusion(floors: &[&Floor]) -> String {
     let worst = |value: fn(&Floor) -> f64| {
-        floors.iter().map(|floor| 100.0 * (value(floor) / floor.predicted_mib_s - 1.0).abs()).fold(0.0, f64::max)
+        floors
+            .iter()
+            .map(|floor| 100.0 * (value(floor) / floor.predicted_mib_s - 1.0).abs())
+            .fold(0.0, f64::max)
     };
     let says = |worst_pct: f64| {
         if worst_pct <= FOLLOWS_PCT {

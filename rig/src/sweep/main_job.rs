@@ -62,7 +62,11 @@ pub fn plan(unlimited_mib_s: f64, base: &Settings, seed: u64) -> Result<Plan, Sc
     let mut cells = Vec::new();
     for point in PUBLISHED {
         // Where the ring is never full no limiter acts, and one shows it for all of them.
-        let limiters = if reachable(point) { &LIMITERS[..] } else { &LIMITERS[..1] };
+        let limiters = if reachable(point) {
+            &LIMITERS[..]
+        } else {
+            &LIMITERS[..1]
+        };
         cells.extend(limiters.iter().map(|&limiter| settings(base, point, limiter)));
     }
     let repetitions = base.repetitions.map_or(1, |count| count.get()) as u32;
@@ -80,7 +84,12 @@ pub fn plan(unlimited_mib_s: f64, base: &Settings, seed: u64) -> Result<Plan, Sc
             }
         }
     }
-    Plan::of(cells, base.repetitions, seed, remarks(unlimited_mib_s, &PUBLISHED.map(|point| (point, reachable(point)))))
+    Plan::of(
+        cells,
+        base.repetitions,
+        seed,
+        remarks(unlimited_mib_s, &PUBLISHED.map(|point| (point, reachable(point)))),
+    )
 }
 
 fn floor((entries, period_ms): Point) -> f64 {
@@ -105,12 +114,18 @@ fn settings(base: &Settings, point: Point, limiter: LimiterKind) -> Settings {
 /// The letter's quota at the published points. Elsewhere a quota well below the floor, and further from it than the
 /// 25 MiB/s within which QEMU's laws leave things as they are.
 fn quota(point: Point) -> Quota {
-    let mib_s = if PUBLISHED.contains(&point) { PUBLISHED_QUOTA } else { (floor(point) / 8.0).min(PUBLISHED_QUOTA) };
+    let mib_s = if PUBLISHED.contains(&point) {
+        PUBLISHED_QUOTA
+    } else {
+        (floor(point) / 8.0).min(PUBLISHED_QUOTA)
+    };
     Quota::new(mib_s).expect("floors are above zero")
 }
 
 fn remarks(unlimited_mib_s: f64, published: &[(Point, bool)]) -> Vec<String> {
-    let mut remarks = vec![format!("one vCPU dirties {unlimited_mib_s:.0} MiB/s here when nothing limits it")];
+    let mut remarks = vec![format!(
+        "one vCPU dirties {unlimited_mib_s:.0} MiB/s here when nothing limits it"
+    )];
     for &(point, _) in published.iter().filter(|(_, reachable)| !reachable) {
         let (entries, period_ms) = point;
         let fill_s = f64::from(entries) / 256.0 / unlimited_mib_s;
@@ -134,12 +149,22 @@ mod tests {
     }
 
     fn points(plan: &Plan) -> Vec<(u32, Duration, LimiterKind)> {
-        let key = |settings: &Settings| (settings.ring[0].0.entries(), settings.period[0].length(), settings.limiter[0]);
+        let key = |settings: &Settings| {
+            (
+                settings.ring[0].0.entries(),
+                settings.period[0].length(),
+                settings.limiter[0],
+            )
+        };
         plan.cells.iter().map(|cell| key(&cell.settings)).collect()
     }
 
     fn typical(plan: &Plan) -> Duration {
-        plan.cells.iter().map(|cell| Estimate::of(&cell.scenario().expect("a valid cell"))).sum::<Estimate>().typical
+        plan.cells
+            .iter()
+            .map(|cell| Estimate::of(&cell.scenario().expect("a valid cell")))
+            .sum::<Estimate>()
+            .typical
     }
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -149,7 +174,10 @@ mod tests {
         let plan = plan_for(1700.0);
         for limiter in LIMITERS {
             for entries in [4096, 65536] {
-                assert!(points(&plan).contains(&(entries, SECOND, limiter)), "{limiter}, ring {entries}");
+                assert!(
+                    points(&plan).contains(&(entries, SECOND, limiter)),
+                    "{limiter}, ring {entries}"
+                );
             }
         }
         assert_eq!(plan.remarks.len(), 1);
@@ -159,7 +187,10 @@ mod tests {
     fn a_slow_host_shows_the_law_within_its_reach() {
         let plan = plan_for(175.0);
         let points = points(&plan);
-        assert!(points.contains(&(65536, SECOND, LimiterKind::Qemu72)), "the published point is tried all the same");
+        assert!(
+            points.contains(&(65536, SECOND, LimiterKind::Qemu72)),
+            "the published point is tried all the same"
+        );
         assert!(points.contains(&(16384, SECOND, LimiterKind::QemuV11)));
         assert!(points.contains(&(65536, 2 * SECOND, LimiterKind::Qemu72)));
         assert!(plan.remarks[1].contains("takes 1.46 s to fill"), "{:?}", plan.remarks);
@@ -170,7 +201,10 @@ mod tests {
         for unlimited in [20.0, 60.0, 175.0, 400.0, 1700.0, 10_000.0] {
             let typical = typical(&plan_for(unlimited));
             assert!(typical <= BUDGET, "{unlimited}: {typical:?}");
-            assert!(unlimited < 100.0 || typical >= BUDGET * 4 / 5, "{unlimited}: {typical:?}");
+            assert!(
+                unlimited < 100.0 || typical >= BUDGET * 4 / 5,
+                "{unlimited}: {typical:?}"
+            );
         }
     }
 

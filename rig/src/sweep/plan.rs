@@ -35,7 +35,11 @@ pub struct PlannedCell {
 impl PlannedCell {
     /// What it does.
     pub fn scenario(&self) -> Result<Scenario, ScenarioError> {
-        Scenario::new(&self.settings, self.settings.seed.unwrap_or_default(), End::WhenMeasured)
+        Scenario::new(
+            &self.settings,
+            self.settings.seed.unwrap_or_default(),
+            End::WhenMeasured,
+        )
     }
 
     /// In words, for a line of progress.
@@ -43,9 +47,22 @@ impl PlannedCell {
         fn words<T: ToString>(values: &[T]) -> String {
             values.iter().map(T::to_string).collect::<Vec<_>>().join(",")
         }
-        let Settings { limiter, ring, period, quota, guest, vcpus, .. } = &self.settings;
-        let mut title =
-            format!("{}, ring {}, period {}, quota {}", words(limiter), words(ring), words(period), words(quota));
+        let Settings {
+            limiter,
+            ring,
+            period,
+            quota,
+            guest,
+            vcpus,
+            ..
+        } = &self.settings;
+        let mut title = format!(
+            "{}, ring {}, period {}, quota {}",
+            words(limiter),
+            words(ring),
+            words(period),
+            words(quota)
+        );
         for (name, value, usual) in [("guest", words(guest), "sequential"), ("vcpus", words(vcpus), "1")] {
             if value != usual {
                 title.push_str(&format!(", {name} {value}"));
@@ -89,8 +106,15 @@ impl Plan {
             let first = cells.len();
             for settings in &unique {
                 // Each cell draws its own random pages, the same ones each time that it is run.
-                let settings = Settings { seed: Some(seed.wrapping_add(number.into())), ..settings.clone() };
-                cells.push(PlannedCell { cell: number, repetition, settings });
+                let settings = Settings {
+                    seed: Some(seed.wrapping_add(number.into())),
+                    ..settings.clone()
+                };
+                cells.push(PlannedCell {
+                    cell: number,
+                    repetition,
+                    settings,
+                });
                 number += 1;
             }
             cells[first..].shuffle(&mut random);
@@ -137,7 +161,10 @@ mod tests {
 
     #[test]
     fn a_plan_survives_the_manifest() {
-        let plan = matrix("ring = [4096]\nquota = ['25+none']\nvcpus = 2\nguest = 'burst:64/20ms+reader'", 9);
+        let plan = matrix(
+            "ring = [4096]\nquota = ['25+none']\nvcpus = 2\nguest = 'burst:64/20ms+reader'",
+            9,
+        );
         let value = serde_json::to_value(&plan).expect("a plan is JSON");
         assert_eq!(serde_json::from_value::<Plan>(value).expect("the same plan"), plan);
     }
@@ -145,6 +172,9 @@ mod tests {
     #[test]
     fn one_bad_cell_refuses_the_plan() {
         let settings = toml::from_str("vcpus = [2, 1]\nquota = '1+2'").expect("valid settings");
-        assert!(matches!(Plan::matrix(&settings, 1), Err(ScenarioError::TooManyValues { .. })));
+        assert!(matches!(
+            Plan::matrix(&settings, 1),
+            Err(ScenarioError::TooManyValues { .. })
+        ));
     }
 }

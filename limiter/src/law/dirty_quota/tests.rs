@@ -101,6 +101,24 @@ fn setting_a_limit_again_gives_no_new_interval() {
     assert_eq!(law.pause(ms(1), 0), ms(9));
 }
 
+#[test]
+fn a_smaller_limit_takes_the_rest_of_the_interval_with_it() {
+    let mut law = machine(&[500.0]);
+    assert_eq!(law.grant(0), Some(Pages(1280)));
+    law.set_quota(ms(1), 0, Some(quota(25.0)));
+    assert_eq!(law.grant(0), Some(Pages(64)));
+}
+
+#[test]
+fn the_pool_ends_with_the_last_limit() {
+    let mut law = machine(&[25.0, 25.0]);
+    law.charge(ms(1000), 1, Pages(64));
+    law.set_quota(ms(1000), 0, None);
+    law.set_quota(ms(1000), 1, None);
+    law.set_quota(ms(1000), 0, Some(quota(25.0)));
+    assert_eq!(law.charge(ms(1000), 0, Pages(64)), ms(10), "nothing to draw on");
+}
+
 proptest! {
     #[test]
     fn all_together_never_exceed_their_quotas_and_one_interval(

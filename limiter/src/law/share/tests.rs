@@ -204,6 +204,46 @@ fn joins_and_leaves_while_it_runs() {
     assert_eq!(shared.grant(now, 3), None);
 }
 
+#[test]
+fn all_buckets_are_together_as_large_as_one_of_a_single_vcpu() {
+    // 6,400 pages a second in 5 ms are 32, twice that is the burst.
+    let mut shared = VmBudget::new(Duration::ZERO, quota(25.0), MAX_STALL);
+    for vcpu in 0..4 {
+        shared.join(Duration::ZERO, vcpu);
+    }
+    assert_eq!(shared.burst(), Pages(64));
+    let now = Duration::from_secs(1);
+    assert_eq!(shared.grant(now, 0), Some(Pages(16)));
+    // One that has the quota to itself gets its refill of 8 pages four times as fast.
+    assert_eq!(shared.charge(now, 0, Pages(16)), MAX_STALL / 4);
+    for vcpu in 1..4 {
+        shared.charge(now, vcpu, Pages(16));
+    }
+    assert_eq!(shared.pause(now, 0), MAX_STALL);
+}
+
+#[test]
+fn what_a_smaller_bucket_has_no_room_for_is_lost() {
+    let mut shared = VmBudget::new(Duration::ZERO, quota(100.0), MAX_STALL);
+    shared.join(Duration::ZERO, 0);
+    let now = Duration::from_secs(1);
+    assert_eq!(shared.grant(now, 0), Some(Pages(256)));
+    shared.join(now, 1);
+    assert_eq!(
+        shared.grant(now, 0),
+        Some(Pages(128)),
+        "half of the burst is another's now"
+    );
+    shared.set_quota(now, quota(25.0));
+    assert_eq!(shared.grant(now, 0), Some(Pages(32)));
+    // A debt keeps its length in time.
+    shared.set_quota(now, quota(100.0));
+    shared.charge(now, 0, Pages(32 + 256));
+    let owed = shared.pause(now, 0);
+    shared.set_quota(now, quota(1.0));
+    assert!(shared.pause(now, 0).abs_diff(owed) <= MAX_STALL, "{owed:?}");
+}
+
 proptest! {
     #[test]
     fn together_they_never_exceed_the_quota_by_more_than_the_burst(

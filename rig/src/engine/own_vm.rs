@@ -1,0 +1,186 @@
+//! The rig's own VM as a target: our guests in a machine of the limiter's.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use anyhow::Context as _;
+use dirtyrig_guests::{
+    PAGE_SIZE, Region as Pattern, VcpuBlock,
+    image::{LowMemory, REGION_BASE},
+};
+use dirtyrig_limiter::{
+    kvm::{
+        memory::{HugePages, Region},
+        vcpu::Entry,
+    },
+    limit::{LimitInfo, Which},
+    machine::{Machine, MachineSpec},
+    units::Quota,
+};
+
+use super::{
+    page_counter,
+    spec::VmSpec,
+    target::{Stall, Target, VcpuSnapshot},
+};
+
+/// A machine whose vCPUs execute the rig's programs, each on its share of the memory.
+pub struct OwnVm {
+    machine: Machine,
+    plugged: Vec<bool>,
+}
+
+impl OwnVm {
+    /// Builds the VM of `spec` and plugs its first vCPUs, unlimited.
+    pub fn build(spec: &VmSpec) -> anyhow::Result<Self> {
+        let pages_each = (spec.memory_mib << 20) / PAGE_SIZE / spec.vcpus as u64;
+        let data = Region {
+            gpa: REGION_BASE,
+            bytes: pages_each * spec.vcpus as u64 * PAGE_SIZE,
+            logged: true,
+        };
+        let low = LowMemory::build(&spec.programs, data.gpa + data.bytes).context("can't lay out the guest")?;
+        let low_region = Region {
+            gpa: 0,
+            bytes: low.bytes.len() as u64,
+            logged: false,
+        };
+        let entries = low.entries.iter();
+        let machine = Machine::new(MachineSpec {
+            ring: spec.ring,
+            regions: vec![low_region, data],
+            huge: if spec.thp {
+                HugePages::Transparent
+            } else {
+                HugePages::Never
+            },
+            entries: entries
+                .map(|entry| Entry {
+                    rip: entry.rip,
+                    rdi: entry.rdi,
+                    rsp: entry.rsp,
+                    cr3: entry.cr3,
+                })
+                .collect(),
+            limiter: spec.limiter,
+            sink: None,
+            page_counters: page_counter::for_limiter(spec.limiter.kind, spec.vcpus)?,
+        })?;
+        machine.memory().write(0, &low.bytes)?;
+        let vm = Self {
+            machine,
+            plugged: (0..spec.vcpus).map(|vcpu| vcpu < spec.plugged).collect(),
+        };
+        for (vcpu, program) in spec.programs.iter().enumerate() {
+            let pattern = Pattern {
+                gpa: REGION_BASE + vcpu as u64 * pages_each * PAGE_SIZE,
+                pages: pages_each,
+            };
+            program.configure(
+                vm.block(vcpu)?,
+                pattern,
+                spec.seed.wrapping_add(vcpu as u64),
+                vm.machine.tsc_hz(),
+            );
+        }
+        for vcpu in 0..spec.plugged {
+            vm.machine.plug(vcpu);
+        }
+        Ok(vm)
+    }
+
+    fn block(&self, vcpu: usize) -> anyhow::Result<&VcpuBlock> {
+        Ok(self.machine.memory().block(LowMemory::block_gpa(vcpu))?)
+    }
+
+    fn check_index(&self, vcpu: usize) -> anyhow::Result<()> {
+        let max = self.max_vcpus();
+        anyhow::ensure!(
+            vcpu < max,
+            "vCPU {vcpu} can't be plugged: this machine has room for {max} (`--vcpus`)"
+        );
+        Ok(())
+    }
+}
+
+impl Target for OwnVm {
+    fn vmm(&self) -> &str {
+        "rig"
+    }
+
+    fn now(&self) -> Duration {
+        self.machine.now()
+    }
+
+    fn max_vcpus(&self) -> usize {
+        self.machine.max_vcpus()
+    }
+
+    fn snapshot(&mut self) -> anyhow::Result<Vec<VcpuSnapshot>> {
+        if let Some(error) = self.machine.take_failure() {
+            return Err(error.into());
+        }
+        (0..self.max_vcpus())
+            .map(|vcpu| {
+                let block = self.block(vcpu)?;
+                let stats = self.machine.stats(vcpu);
+                let throttle = self.machine.throttle(vcpu);
+                Ok(VcpuSnapshot {
+                    plugged: self.plugged[vcpu],
+                    // Relaxed: the counts alone are looked at, not the pages behind them.
+                    written_pages: block.pages_written.load(Ordering::Relaxed),
+                    read_pages: block.pages_read.load(Ordering::Relaxed),
+                    harvested_pages: self.machine.harvested(vcpu).0,
+                    ring_full_exits: stats.ring_full_exits,
+                    exits: stats.exits,
+                    in_guest: stats.in_guest,
+                    asked: stats.asked,
+                    slept: stats.slept,
+                    throttle: if throttle.is_zero() { stats.last_asked } else { throttle },
+                })
+            })
+            .collect()
+    }
+
+    fn take_stalls(&mut self) -> Vec<Stall> {
+        let stalls = |vcpu| {
+            self.machine.take_stalls(vcpu).into_iter().map(move |stall| Stall {
+                vcpu,
+                at: stall.at,
+                length: stall.length,
+                asked: stall.asked,
+                slept: stall.slept,
+            })
+        };
+        (0..self.max_vcpus()).flat_map(stalls).collect()
+    }
+
+    fn set_limit(&mut self, which: Which, quota: Quota) -> anyhow::Result<()> {
+        Ok(self.machine.limit().set(which, quota)?)
+    }
+
+    fn cancel_limit(&mut self, which: Which) -> anyhow::Result<()> {
+        Ok(self.machine.limit().cancel(which)?)
+    }
+
+    fn query(&mut self) -> anyhow::Result<Vec<LimitInfo>> {
+        Ok(self.machine.limit().query())
+    }
+
+    fn plug(&mut self, vcpu: usize) -> anyhow::Result<()> {
+        self.check_index(vcpu)?;
+        self.machine.plug(vcpu);
+        self.plugged[vcpu] = true;
+        Ok(())
+    }
+
+    fn unplug(&mut self, vcpu: usize) -> anyhow::Result<()> {
+        self.check_index(vcpu)?;
+        self.machine.unplug(vcpu);
+        self.plugged[vcpu] = false;
+        Ok(())
+    }
+
+    fn stop(self: Box<Self>) -> anyhow::Result<()> {
+        Ok(self.machine.stop()?)
+    }
+}

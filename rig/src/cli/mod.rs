@@ -15,21 +15,21 @@ const ABOUT: &str = "Runs KVM guests under dirty-rate limiters and shows what th
 const LONG_ABOUT: &str = "\
 Runs KVM guests under dirty-rate limiters and shows what the limiters did.
 
-A guest of dirtyrig's own runs on real KVM with dirty rings and writes memory; a limiter, QEMU's or another, holds each
-vCPU to a quota; and every rate is measured twice: by what the limiter reads from the ring, and by a counter that the
-guest keeps itself. Rates are in MiB/s (2^20 bytes), which is also what QEMU's \"MB/s\" are.";
+A guest of dirtyrig's own runs on real KVM with dirty rings and writes memory; a limiter, QEMU's or another, holds \
+each vCPU to a quota; and every rate is measured twice: by what the limiter reads from the ring, and by a counter that \
+the guest keeps itself. Rates are in MiB/s (2^20 bytes), which is also what QEMU's \"MB/s\" are.";
 
 const AFTER: &str = "\
 Examples:
-  dirtyrig sweep                                        reproduce the published finding, about five minutes
-  dirtyrig run --ring 65536 --quota 25                  one guest, limited to 25 MiB/s
+  dirtyrig sweep                               reproduce the published finding, in about five minutes
+  dirtyrig run --ring 65536 --quota 25         one guest, limited to 25 MiB/s
+  dirtyrig floor --ring 4096,65536             the lowest quota that is held, for each ring
   dirtyrig run --vcpus 2 --quota 500+none --at '10s set 100 all' --at '20s cancel 0'
-  dirtyrig floor --ring 4096,65536 --limiter qemu-7.2   the lowest quota that holds
 
-Exit codes: 0 fine, 1 a check failed, 2 an error, 4 the machine lacks a requirement, 130 interrupted.";
+Exit codes: 0 fine, 1 a check failed, 2 an error, 4 a requirement is missing, 130 interrupted.";
 
 #[derive(Parser)]
-#[command(name = "dirtyrig", version, about = ABOUT, long_about = LONG_ABOUT, after_help = AFTER, max_term_width = 110)]
+#[command(name = "dirtyrig", version, about = ABOUT, long_about = LONG_ABOUT, after_help = AFTER, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -41,8 +41,8 @@ Examples:
   dirtyrig floor --ring 4096,16384,65536 --limiter qemu-7.2,budget > floors.csv
   dirtyrig floor --limiter budget --within 2 --lowest 0.25 --json
 
-One CSV row (or with --json one JSON object) for each combination; an empty field in `not_held_mib_s` means that even the
-lowest quota was held, one in `floor_mib_s` that not even the highest was."
+One CSV row (or with --json one JSON object) for each combination. An empty `not_held_mib_s` means \
+that even the lowest quota was held, an empty `floor_mib_s` that not even the highest was."
 )]
 pub struct Args {
     #[command(flatten)]

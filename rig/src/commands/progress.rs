@@ -68,9 +68,19 @@ impl Rates {
             "vCPU {vcpu}: {limit}, reads {:.1}, truth {:.1} MiB/s, throttle {}, in guest {:.0} %",
             newest.ring_mib_s,
             mean(|row| row.guest_mib_s),
-            humantime::format_duration(Duration::from_millis(newest.throttle_us / 1000)),
+            pause(newest.throttle_us),
             mean(|row| row.utilisation_pct)
         )
+    }
+}
+
+/// A throttle in the unit that suits it.
+fn pause(micros: u64) -> String {
+    match micros {
+        0 => "none".to_owned(),
+        _ if micros < 1000 => format!("{micros} us"),
+        _ if micros < 1_000_000 => format!("{:.1} ms", micros as f64 / 1e3),
+        _ => format!("{:.2} s", micros as f64 / 1e6),
     }
 }
 

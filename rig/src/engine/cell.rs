@@ -70,7 +70,8 @@ pub struct CellResult {
     pub stalls: Vec<Stall>,
 }
 
-/// Runs one cell on `target`; `facts` are its facts and `scenario` says what happens. The target goes on running: stopping it is up to whoever started it.
+/// Runs one cell on `target`; `facts` are its facts and `scenario` says what happens. The target goes on running:
+/// stopping it is up to whoever started it.
 pub fn run_cell(
     target: &mut dyn Target,
     facts: &CellFacts,
@@ -262,3 +263,6 @@ impl Run<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

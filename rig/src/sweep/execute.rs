@@ -89,3 +89,6 @@ pub fn run_on(
     let summaries = summarize(&facts, &result.samples, &result.stalls);
     Ok((result, summaries))
 }
+
+#[cfg(test)]
+mod tests;

@@ -126,3 +126,65 @@ fn conclusion(floors: &[&Floor]) -> String {
 fn signed_pct(value: f64, reference: f64) -> String {
     format!("{:+.0} %", 100.0 * (value / reference - 1.0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(limiter: &str, ring: u32, quota: f64, ring_mib_s: f64, guest_mib_s: f64) -> Summary {
+        Summary {
+            limiter: limiter.to_owned(),
+            ring_entries: ring,
+            period_ms: 1000,
+            quota_mib_s: Some(quota),
+            predicted_floor_mib_s: f64::from(ring) / 256.0,
+            ring_mib_s,
+            guest_mib_s,
+            verdict: Verdict::FloorBound,
+            ..Summary::default()
+        }
+    }
+
+    #[test]
+    fn only_quotas_below_the_floor_tell_of_it_and_repetitions_are_one_finding() {
+        let rows = [
+            row("qemu-7.2", 65536, 25.0, 250.0, 240.0),
+            row("qemu-7.2", 65536, 25.0, 256.0, 250.0),
+            row("qemu-7.2", 65536, 25.0, 300.0, 260.0),
+            row("qemu-7.2", 65536, 500.0, 500.0, 500.0),
+        ];
+        let floors = floors(&rows);
+        assert_eq!(floors.len(), 1);
+        assert!((floors[0].ring_mib_s - 256.0).abs() < 1e-9 && (floors[0].guest_mib_s - 250.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn reading_and_truth_are_told_apart() {
+        let rows = [
+            row("qemu-10", 65536, 25.0, 255.0, 18.0),
+            row("qemu-7.2", 65536, 25.0, 255.0, 247.0),
+        ];
+        let text = sentences(&rows).join("\n");
+        assert!(
+            text.contains("qemu-10, ring 65536, period 1 s, asked for 25: reads 255 (-0 %), truly 18 (-93 %)"),
+            "{text}"
+        );
+        assert!(
+            text.contains("what the guest does does not follow ring bytes / period (up to 93 % off)"),
+            "{text}"
+        );
+        assert!(
+            text.contains("qemu-7.2: over 1 point below the floor, what it reads follows"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_guest_too_slow_is_no_evidence() {
+        let mut slow = row("qemu-7.2", 65536, 25.0, 170.0, 175.0);
+        slow.verdict = Verdict::GuestTooSlow;
+        let lines = sentences(&[slow]);
+        assert_eq!(lines.len(), 1);
+        assert!(lines[0].contains("never full within a period"), "{lines:?}");
+    }
+}

@@ -40,7 +40,7 @@ type Point = (u32, u64);
 const PUBLISHED: [Point; 2] = [(65536, 1000), (4096, 1000)];
 
 /// Other points of the same law, in the order in which they are worth having, and with how many of [`LIMITERS`].
-const OTHERS: [(Point, usize); 13] = [
+const OTHERS: [(Point, usize); 12] = [
     ((16384, 1000), 3),
     ((65536, 2000), 2),
     ((16384, 500), 3),
@@ -52,7 +52,6 @@ const OTHERS: [(Point, usize); 13] = [
     ((16384, 2000), 2),
     ((32768, 2000), 2),
     ((4096, 500), 2),
-    ((8192, 2000), 2),
     ((65536, 4000), 1),
 ];
 

@@ -38,19 +38,14 @@ impl<'a> Measured<'a> {
         if row.t_s <= 0.0 {
             return;
         }
-        let known = self
+        let facts = self.facts;
+        let follower = self
             .vcpus
-            .get_mut(&row.vcpu)
-            .filter(|known| known.quota_mib_s == row.quota_mib_s);
-        let follower = match known {
-            Some(known) => known,
-            None => {
-                let start_s = self.vcpus.get(&row.vcpu).map_or(0.0, |before| before.last_s);
-                self.vcpus
-                    .insert(row.vcpu, Follower::new(self.facts, row.quota_mib_s, start_s));
-                self.vcpus.get_mut(&row.vcpu).expect("it was just inserted")
-            }
-        };
+            .entry(row.vcpu)
+            .or_insert_with(|| Follower::new(facts, row.quota_mib_s, 0.0));
+        if follower.quota_mib_s != row.quota_mib_s {
+            *follower = Follower::new(facts, row.quota_mib_s, follower.last_s);
+        }
         follower.settling.push(row.t_s, row.guest_mib_s);
         follower.last_s = row.t_s;
         follower.awake = plugged;

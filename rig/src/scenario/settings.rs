@@ -103,6 +103,7 @@ pub struct Settings {
 
 impl Settings {
     /// These settings, and where they say nothing, those of `base`.
+    #[must_use]
     pub fn or(self, base: Self) -> Self {
         fn list<T>(mine: Vec<T>, base: Vec<T>) -> Vec<T> {
             if mine.is_empty() { base } else { mine }

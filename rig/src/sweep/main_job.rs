@@ -15,13 +15,13 @@ use crate::{
     scenario::{
         End, Scenario, ScenarioError,
         per_vcpu::{MaybeQuota, PerVcpu},
-        settings::Settings,
+        settings::{Repetitions, Settings},
         values::{Period, Ring},
     },
 };
 
 /// How long the main job may take.
-const BUDGET: Duration = Duration::from_secs(300);
+const BUDGET: Duration = Duration::from_mins(5);
 
 /// Share of the unlimited rate up to which a floor can be told from no limit at all: above it the ring takes most of
 /// the period to fill, and a slow moment of the host lets the period end first.
@@ -68,7 +68,7 @@ pub fn plan(unlimited_mib_s: f64, base: &Settings, seed: u64) -> Result<Plan, Sc
         };
         cells.extend(limiters.iter().map(|&limiter| settings(base, point, limiter)));
     }
-    let repetitions = base.repetitions.map_or(1, |count| count.get()) as u32;
+    let repetitions = base.repetitions.map_or(1, Repetitions::get) as u32;
     let cost = |settings: &Settings| {
         Scenario::new(settings, seed, End::WhenMeasured).map(|scenario| Estimate::of(&scenario).typical * repetitions)
     };

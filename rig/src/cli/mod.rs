@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{floor, run, sweep};
+use crate::commands::{doctor, floor, run, sweep};
 
 const ABOUT: &str = "Runs KVM guests under dirty-rate limiters and shows what the limiters did";
 
@@ -37,6 +37,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Doctor(doctor::Args),
     Run(run::Args),
     Sweep(sweep::Args),
     Floor(floor::Args),
@@ -45,6 +46,7 @@ enum Command {
 /// Runs what the command line asks for. Usage errors, `--help` and `--version` end the process right here.
 pub fn main() -> ExitCode {
     exit::report(match Cli::parse().command {
+        Command::Doctor(args) => doctor::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Floor(args) => floor::run(&args),

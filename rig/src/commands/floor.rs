@@ -1,7 +1,5 @@
 //! `dirtyrig floor`: the lowest quota that a limiter holds.
 
-use std::process::ExitCode;
-
 use anyhow::Context;
 use dirtyrig_limiter::units::Quota;
 use rand::RngExt;
@@ -9,7 +7,10 @@ use serde::Serialize;
 
 use super::{progress::Live, table::verdict};
 use crate::{
-    cli::output::{data, json, note},
+    cli::{
+        exit,
+        output::{data, json, note},
+    },
     engine::{build_target, interrupt::Interrupt, sink::Discard},
     recording::schema::{Summary, Verdict},
     scenario::{
@@ -115,7 +116,7 @@ struct FloorRow {
 }
 
 /// Runs the searches, one for each combination of the settings.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args) -> anyhow::Result<u8> {
     let settings = &args.settings;
     anyhow::ensure!(
         settings.quota.is_empty(),
@@ -144,7 +145,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.json {
         json(&rows)?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(exit::OK)
 }
 
 /// The cell that tries `quota` on every vCPU.

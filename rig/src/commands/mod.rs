@@ -1,5 +1,6 @@
 //! The subcommands, one a file.
 
+pub mod doctor;
 pub mod floor;
 mod progress;
 mod results;

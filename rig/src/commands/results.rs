@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use crate::recording::RecordingError;
+use crate::{machine::Facts, recording::RecordingError};
 
 /// Where results go when nothing was said.
 const RESULTS: &str = "results";
@@ -36,9 +36,12 @@ fn timestamp() -> String {
     jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string()
 }
 
-/// Facts about this machine for the manifest.
+/// Facts about this machine for the manifest. Gathered before guests run, because the machine's noise is among them.
 pub(super) fn machine() -> Map<String, Value> {
-    Map::new()
+    match serde_json::to_value(Facts::gather()) {
+        Ok(Value::Object(facts)) => facts,
+        _ => unreachable!("the facts are a struct of plain values with named fields"),
+    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! `dirtyrig run`: one scenario.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::path::PathBuf;
 
 use anyhow::Context;
 
 use super::{progress::Live, results, table};
 use crate::{
     cli::{
+        exit,
         flags::OutputFlags,
         output::{data, json, note},
     },
@@ -50,7 +51,7 @@ pub struct Args {
 }
 
 /// Runs it.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args) -> anyhow::Result<u8> {
     let settings = match &args.file {
         Some(path) => args.settings.clone().or(file::read(path)?),
         None => args.settings.clone(),
@@ -100,5 +101,5 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             ));
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(exit::OK)
 }

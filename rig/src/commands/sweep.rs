@@ -3,7 +3,6 @@
 use std::{
     collections::VecDeque,
     path::{Path, PathBuf},
-    process::ExitCode,
 };
 
 use anyhow::Context;
@@ -11,6 +10,7 @@ use anyhow::Context;
 use super::{progress::SweepProgress, results, table};
 use crate::{
     cli::{
+        exit,
         flags::OutputFlags,
         output::{data, json, note},
     },
@@ -63,7 +63,7 @@ pub struct Args {
 }
 
 /// Runs it.
-pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Args) -> anyhow::Result<u8> {
     let interrupt;
     let (plan, mut recorder) = if let Some(dir) = &args.resume {
         let recorder = Recorder::resume(dir)?;
@@ -113,7 +113,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     ended?;
     conclude(&dir, args.output.json)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(exit::OK)
 }
 
 fn read_plan(recorder: &Recorder) -> anyhow::Result<Plan> {

@@ -1,0 +1,211 @@
+//! Checks of what observes: tracefs, BTF, eBPF; and of QEMU. None is needed to run and limit the rig's own guest.
+
+use super::Finding;
+use crate::machine::{
+    Facts,
+    bpf::Load,
+    tracefs::{KVM_EVENTS, Tracefs},
+};
+
+/// The probes need the first two; the third opens tracefs, whose folders are root's.
+const PRIVILEGE: &str =
+    "sudo setcap cap_bpf,cap_perfmon,cap_dac_read_search=ep $(command -v dirtyrig), or run it as root with sudo";
+
+/// The first QEMU with a dirty limit.
+const QEMU_WITH_LIMIT: (u32, u32) = (7, 1);
+
+/// Whether the layout of KVM's tracepoints can be read.
+pub(super) fn tracefs(facts: &Facts) -> Finding {
+    const MOUNT: &str = "sudo mount -t tracefs tracefs /sys/kernel/tracing";
+    match &facts.tracefs {
+        Tracefs::Unsupported => Finding::missing("this kernel has no tracefs", "boot a kernel with CONFIG_FTRACE=y"),
+        Tracefs::Unmounted => Finding::missing("not mounted", MOUNT),
+        Tracefs::Denied { at } => Finding::missing(format!("{} is not readable by this user", at.display()), PRIVILEGE),
+        Tracefs::Readable { at, events } => {
+            let absent: Vec<&str> = KVM_EVENTS
+                .into_iter()
+                .filter(|name| !events.iter().any(|event| event == name))
+                .collect();
+            let at = at.display();
+            if absent.is_empty() {
+                Finding::ok(format!(
+                    "{at}, with all {} tracepoints of KVM that the probes use",
+                    KVM_EVENTS.len()
+                ))
+            } else if absent.len() == KVM_EVENTS.len() {
+                Finding::missing(
+                    format!("{at} has no tracepoints of KVM"),
+                    "load KVM, or boot a kernel with tracepoints",
+                )
+            } else {
+                Finding::degraded(
+                    format!("{at} lacks {}", absent.join(", ")),
+                    "boot Linux 5.15 or newer for all of them",
+                )
+            }
+        }
+    }
+}
+
+/// Whether the kernel describes its types.
+pub(super) fn btf(facts: &Facts) -> Finding {
+    match facts.btf.vmlinux_bytes {
+        Some(bytes) => Finding::ok(format!("/sys/kernel/btf/vmlinux, {} KiB", bytes / 1024)),
+        None => Finding::missing(
+            "no /sys/kernel/btf/vmlinux",
+            "boot a kernel with CONFIG_DEBUG_INFO_BTF=y (Debian's and Ubuntu's)",
+        ),
+    }
+}
+
+/// Whether the kernel takes our programs.
+pub(super) fn bpf(facts: &Facts) -> Finding {
+    let bpf = &facts.bpf;
+    match &bpf.load {
+        Load::Works if bpf.jit_enable == Some(0) => Finding::degraded(
+            "programs load, but are interpreted: each event costs the guest more",
+            "sudo sysctl net.core.bpf_jit_enable=1",
+        ),
+        Load::Works if !bpf.cap_perfmon => Finding::missing(
+            "programs load, but CAP_PERFMON is lacking, so they can't be attached",
+            PRIVILEGE,
+        ),
+        Load::Works => Finding::ok("programs load"),
+        Load::Unsupported => Finding::missing(
+            "this kernel has no programs on raw tracepoints",
+            "boot Linux 5.15 or newer with CONFIG_BPF_EVENTS=y",
+        ),
+        Load::Refused { error } if !(bpf.cap_bpf && bpf.cap_perfmon) => {
+            let lacking = match (bpf.cap_bpf, bpf.cap_perfmon) {
+                (false, false) => "CAP_BPF and CAP_PERFMON",
+                (false, true) => "CAP_BPF",
+                (true, _) => "CAP_PERFMON",
+            };
+            Finding::missing(format!("this user lacks {lacking} ({error})"), PRIVILEGE)
+        }
+        Load::Refused { error } => {
+            let lockdown = facts.kernel.lockdown.as_deref().unwrap_or("unknown");
+            Finding::missing(
+                format!("refused in spite of the privilege ({error}); lockdown: {lockdown}"),
+                "run outside containers and user namespaces; boot with lockdown=integrity rather than confidentiality",
+            )
+        }
+    }
+}
+
+/// Whether there is a QEMU to compare with.
+pub(super) fn qemu(facts: &Facts) -> Finding {
+    const INSTALL: &str = "sudo apt-get install qemu-system-x86";
+    let Some(qemu) = &facts.qemu else {
+        return Finding::missing(
+            "no qemu-system-x86_64 on the path: its own limiter can't be measured",
+            INSTALL,
+        );
+    };
+    let path = qemu.path.display();
+    match (&qemu.version, qemu.major_minor()) {
+        (Some(version), Some(major_minor)) if major_minor < QEMU_WITH_LIMIT => Finding::degraded(
+            format!("{path}, {version}: has no dirty limit, which came with 7.1"),
+            INSTALL,
+        ),
+        (Some(version), _) => Finding::ok(format!("{path}, {version}")),
+        (None, _) => Finding::degraded(format!("{path} does not tell its version"), format!("{path} --version")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Finding, Status, fixture::healthy};
+    use crate::machine::{Facts, bpf::Load, qemu::Qemu, tracefs::Tracefs};
+
+    fn after(change: impl Fn(&mut Facts), check: fn(&Facts) -> Finding) -> Finding {
+        let mut facts = healthy();
+        change(&mut facts);
+        check(&facts)
+    }
+
+    fn remedy(finding: &Finding) -> &str {
+        finding.remedy.as_deref().unwrap()
+    }
+
+    #[test]
+    fn each_state_of_tracefs_has_its_own_remedy() {
+        let with = |tracefs: Tracefs| after(|facts| facts.tracefs = tracefs.clone(), super::tracefs);
+        let readable = |events: &[&str]| Tracefs::Readable {
+            at: "/t".into(),
+            events: events.iter().map(ToString::to_string).collect(),
+        };
+        assert!(remedy(&with(Tracefs::Unmounted)).starts_with("sudo mount -t tracefs"));
+        assert!(remedy(&with(Tracefs::Unsupported)).contains("CONFIG_FTRACE"));
+        assert!(remedy(&with(Tracefs::Denied { at: "/t".into() })).contains("setcap"));
+        assert_eq!(with(readable(&[])).status, Status::Missing);
+        let old = with(readable(&["kvm_exit", "kvm_entry", "kvm_userspace_exit"]));
+        assert_eq!(old.status, Status::Degraded);
+        assert_eq!(
+            old.found,
+            "/t lacks kvm_dirty_ring_exit, kvm_dirty_ring_push, kvm_dirty_ring_reset"
+        );
+    }
+
+    #[test]
+    fn btf_is_there_or_not() {
+        assert_eq!(
+            after(|facts| facts.btf.vmlinux_bytes = None, super::btf).status,
+            Status::Missing
+        );
+    }
+
+    #[test]
+    fn bpf_is_believed_by_what_it_did() {
+        let refused = |cap_bpf, cap_perfmon| {
+            after(
+                |facts| {
+                    facts.bpf.load = Load::Refused {
+                        error: "Operation not permitted".to_owned(),
+                    };
+                    facts.bpf.cap_bpf = cap_bpf;
+                    facts.bpf.cap_perfmon = cap_perfmon;
+                },
+                super::bpf,
+            )
+        };
+        assert!(refused(false, false).found.contains("CAP_BPF and CAP_PERFMON"));
+        assert!(refused(false, true).found.contains("lacks CAP_BPF ("));
+        assert!(refused(true, false).found.contains("lacks CAP_PERFMON ("));
+        assert!(refused(true, true).found.contains("in spite of the privilege"));
+        assert_eq!(
+            after(|facts| facts.bpf.load = Load::Unsupported, super::bpf).status,
+            Status::Missing
+        );
+        assert_eq!(
+            after(|facts| facts.bpf.jit_enable = Some(0), super::bpf).status,
+            Status::Degraded
+        );
+        assert_eq!(
+            after(|facts| facts.bpf.jit_enable = None, super::bpf).status,
+            Status::Ok
+        );
+    }
+
+    #[test]
+    fn an_old_qemu_has_no_limit() {
+        let with = |version: Option<&str>| {
+            let version = version.map(str::to_owned);
+            after(
+                |facts| {
+                    facts.qemu = Some(Qemu {
+                        path: "/q".into(),
+                        version: version.clone(),
+                    });
+                },
+                super::qemu,
+            )
+            .status
+        };
+        assert_eq!(with(Some("7.0.0")), Status::Degraded);
+        assert_eq!(with(Some("7.1.0")), Status::Ok);
+        assert_eq!(with(Some("devel")), Status::Ok);
+        assert_eq!(with(None), Status::Degraded);
+        assert_eq!(after(|facts| facts.qemu = None, super::qemu).status, Status::Missing);
+    }
+}

@@ -51,7 +51,7 @@ pub struct MachineSpec {
     pub entries: Vec<Entry>,
     /// How it is limited.
     pub limiter: LimiterSpec,
-    /// Where harvested pages go; with none they are only counted.
+    /// Where dirty pages go; with none they are only counted.
     pub sink: Option<Box<dyn DirtySink>>,
     /// One a vCPU for a limiter that stops it on the exact page; else none at all.
     pub page_counters: Vec<Box<dyn PageCounter>>,
@@ -209,6 +209,15 @@ impl Machine {
             vcpu.control.sync();
         }
         self.shared.rings.reap(crate::rings::Whose::All)
+    }
+
+    /// Gives back every entry that an enforcement holds, so that each page dirtied so far has gone to the sink and is
+    /// write-protected again: what a VMM needs before it sends the rest. The vCPUs are unplugged.
+    pub fn release_held(&self) -> Result<(), Error> {
+        for vcpu in 0..self.max_vcpus() {
+            self.shared.rings.set_hold(vcpu, 0)?;
+        }
+        self.shared.rings.reap(crate::rings::Whose::All).map(drop)
     }
 
     /// The first error that a thread ended with, if one did; taken once.

@@ -18,9 +18,10 @@ use crate::kvm::{
 };
 use crate::units::Pages;
 
-/// Where harvested pages go: in a VMM, the bitmap of what must be sent again.
+/// Where dirty pages go: in a VMM, the bitmap of what must be sent again.
 ///
-/// Called before the pages' entries are reset: mark them only; read their contents later.
+/// A page is passed on when its entry is given back, just before the reset that write-protects it: mark it only, and read
+/// its contents later. A page whose entry is held back comes when it is released.
 pub trait DirtySink: Send + Sync {
     /// `vcpu` has dirtied `page`.
     fn dirty(&self, vcpu: usize, page: DirtyPage);
@@ -52,7 +53,7 @@ pub struct Rings {
 }
 
 impl Rings {
-    /// Room for the rings of `max_vcpus` vCPUs of `vm`. Harvested pages are counted, and passed to `sink` if there is one.
+    /// Room for the rings of `max_vcpus` vCPUs of `vm`. Pages are counted, and passed to `sink` if there is one.
     pub fn new(vm: Arc<VmFd>, max_vcpus: usize, sink: Option<Box<dyn DirtySink>>) -> Self {
         let slots = (0..max_vcpus).map(|_| None).collect();
         let harvested = (0..max_vcpus).map(|_| AtomicU64::new(0)).collect();
@@ -80,7 +81,7 @@ impl Rings {
         for vcpu in range {
             let Some(slot) = &mut slots[vcpu] else { continue };
             pages += self.take(vcpu, slot);
-            released += slot.ring.release(slot.hold);
+            released += self.give(vcpu, slot);
         }
         self.reset(released)?;
         Ok(Pages(pages))
@@ -100,20 +101,25 @@ impl Rings {
         let mut slots = self.lock();
         let Some(slot) = &mut slots[vcpu] else { return Ok(0) };
         slot.hold = entries;
-        let released = slot.ring.release(entries);
+        let released = self.give(vcpu, slot);
         let held = slot.ring.held();
         self.reset(released)?;
         Ok(held)
     }
 
-    /// Takes in every page that waits in `slot`.
+    /// Takes note of every page that waits in `slot`.
     fn take(&self, vcpu: usize, slot: &mut Slot) -> u64 {
-        let harvested = match &self.sink {
-            None => slot.ring.harvest(|_| ()),
-            Some(sink) => slot.ring.harvest(|page| sink.dirty(vcpu, page)),
-        };
+        let harvested = slot.ring.harvest();
         self.harvested[vcpu].fetch_add(harvested, Ordering::Relaxed);
         harvested
+    }
+
+    /// Gives back what `slot` doesn't hold.
+    fn give(&self, vcpu: usize, slot: &mut Slot) -> u64 {
+        match &self.sink {
+            None => slot.ring.release(slot.hold, |_| ()),
+            Some(sink) => slot.ring.release(slot.hold, |page| sink.dirty(vcpu, page)),
+        }
     }
 
     /// Has the kernel take back the `released` entries. The caller holds the lock.

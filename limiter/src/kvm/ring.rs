@@ -138,39 +138,38 @@ impl DirtyRing {
         unsafe { &(*entry.as_ptr()).flags }
     }
 
-    /// Reads every entry that the kernel has published, in order, into `sink`; returns how many.
+    /// Takes note of every entry that the kernel has published, in order; returns how many are new.
     ///
     /// They stay the ring's until [`release`](Self::release) gives them back. Never takes more than the ring holds.
     #[inline]
-    pub fn harvest(&mut self, mut sink: impl FnMut(DirtyPage)) -> u64 {
+    pub fn harvest(&mut self) -> u64 {
         let first = self.harvested;
         // Entries that were harvested and not given back still say DIRTY: the ring's size bounds the walk.
         let end = self.released + u64::from(self.size);
-        while self.harvested < end {
-            // Acquire: pairs with the kernel's store-release of DIRTY, so that slot and offset are the entry's own.
-            if self.flags(self.harvested).load(Ordering::Acquire) & DIRTY == 0 {
-                break;
-            }
-            let entry = self.entry(self.harvested).as_ptr();
+        // Acquire: pairs with the kernel's store-release of DIRTY, so that slot and offset are the entry's own.
+        while self.harvested < end && self.flags(self.harvested).load(Ordering::Acquire) & DIRTY != 0 {
+            self.harvested += 1;
+        }
+        self.harvested - first
+    }
+
+    /// Marks harvested entries, oldest first, to be reset, all but the newest `hold`, and passes their pages to `sink`;
+    /// returns how many.
+    ///
+    /// The kernel takes them back at the next reset ioctl, which must return the same number. Pages are passed on here
+    /// and not when they are harvested because a page that is held back can still be written unlogged.
+    #[inline]
+    pub fn release(&mut self, hold: u64, mut sink: impl FnMut(DirtyPage)) -> u64 {
+        let first = self.released;
+        let end = self.harvested.saturating_sub(hold).max(first);
+        while self.released < end {
+            let entry = self.entry(self.released).as_ptr();
             // SAFETY: `entry` is inside the mapping, and the kernel leaves a dirty entry alone until it is reset.
             let Entry { slot, offset, .. } = unsafe { &*entry };
             sink(DirtyPage {
                 slot: *slot,
                 offset: *offset,
             });
-            self.harvested += 1;
-        }
-        self.harvested - first
-    }
-
-    /// Marks harvested entries, oldest first, to be reset, all but the newest `hold`; returns how many.
-    ///
-    /// The kernel takes them back at the next reset ioctl, which must return the same number.
-    #[inline]
-    pub fn release(&mut self, hold: u64) -> u64 {
-        let first = self.released;
-        let end = self.harvested.saturating_sub(hold).max(first);
-        while self.released < end {
             // Release: pairs with the kernel's load-acquire in its reset, so that our reads of the entry come before it.
             self.flags(self.released).store(RESET, Ordering::Release);
             self.released += 1;

@@ -1,10 +1,9 @@
 //! What samples mean: pure functions, no clock, no file. The same samples always give the same summary, so a recording
 //! can be judged again later.
 //!
-//! The rates over time are first averaged over [`bins`]; [`settle`] finds where they became steady, [`steady`] says how
+//! The rates over time are first averaged under [`windows`]; [`settle`] finds where they became steady, [`steady`] says how
 //! steady, [`verdict`] says why there, and [`summarize`](mod@summarize) puts a cell's row together.
 
-pub mod bins;
 mod parts;
 mod pauses;
 pub mod settle;
@@ -12,6 +11,7 @@ pub mod stats;
 pub mod steady;
 pub mod summarize;
 pub mod verdict;
+pub mod windows;
 
 pub use settle::{Rules, Settling, State};
 pub use summarize::{CellFacts, LawFacts, summarize};

@@ -1,70 +1,56 @@
 //! When a rate has settled: detected, not guessed.
 //!
-//! The rate is averaged over bins; n of them are there. A cell then is in one of four [`State`]s, found in three steps.
+//! The rate is averaged under [`windows`](super::windows), which gives a value each period; n of them are there. A cell
+//! then is in one of four [`State`]s, found in three steps.
 //!
 //! 1. **Where the transient ends.** The *marginal standard error rule* (MSER; White, "An effective truncation heuristic
-//!    for bias reduction in simulation output", Simulation 69, 1997) drops the first d bins, where d minimises
+//!    for bias reduction in simulation output", Simulation 69, 1997) drops the first d values, where d minimises
 //!    `sum over i >= d of (x_i - mean_d)^2 / (n - d)^2`: what a longer tail gains in precision it must not lose to the
-//!    transient. As usual d may be at most n / 2; if the minimum is right there, the transient may not be over: *moving*.
-//!    Otherwise the tail must have [`Rules::min_bins`] bins and a mean m above zero: a vCPU that sleeps has not settled.
-//! 2. **Whether the tail swings.** With s the tail's standard deviation: if s / m exceeds [`Rules::swing_pct`], the
-//!    state is *oscillating* once the bins have crossed m four times (two whole swings), and *moving* before.
-//! 3. **Whether the tail stands still.** With c the change along a straight line through the tail and e its standard
-//!    error, allowing for autocorrelation, and h the half-width of the 95 % confidence interval of m, *settled* needs
-//!    - `|c| + t(0.95) e <= max(15 % of m, 1.5 s, 0.5 MiB/s)`: a drift that matters is ruled out, not merely unseen;
-//!    - `|c| <= max(3 % of m, 0.25 MiB/s)`, or `|c| <= t(0.995) e`: what drift is seen is small or chance. A QEMU law
+//!    transient. As usual d may be at most n / 2. A tail of zeros is *moving*: a vCPU that sleeps has not settled.
+//!    MSER may drop good values where there was no transient, so the tail is extended back over values within
+//!    `max(10 % of mean_d, 2 s_d)` of its mean. What results is the **steady part**, with mean m and standard deviation
+//!    s; the settle time is where it begins, known to one window. If it begins no earlier than n / 2 the transient may
+//!    not be over, and if it has fewer than [`Rules::min_values`] values nothing can be said: *moving*.
+//! 2. **Whether it swings.** If s / m exceeds [`Rules::swing_pct`], the state is *oscillating* once the values have
+//!    crossed m four times (two whole swings), and *moving* before.
+//! 3. **Whether it stands still.** With c the change along a straight line through it, e the standard error of c, w the
+//!    same allowing for autocorrelation, and h the half-width of the 95 % confidence interval of m, *settled* needs
+//!    - `|c| + t(0.95) w <= max(25 % of m, 2 s, 0.5 MiB/s)`: a drift that matters is ruled out, not merely unseen;
+//!    - `|c| <= max(5 % of m, 0.25 MiB/s)`, or `|c| <= t(0.995) e`: what drift is seen is small or chance. A QEMU law
 //!      that corrects by a tenth of the ring-full time each period crawls at 1 % a second, without noise, for a minute;
-//!    - `h <= max(10 % of m, 0.5 MiB/s)`: the mean is known well enough to be judged.
+//!    - `h <= max(10 % of m, 0.5 MiB/s)`, or no value further than that from m: the mean is known well enough.
 //!
 //!    Otherwise it is *moving*.
-//!
-//! The **settled part** begins at bin d, or earlier: it is extended back over bins within `max(10 % of m, 2 s)` of m,
-//! because MSER may drop good bins where there was no transient. The settle time is known to one bin.
 
 use std::time::Duration;
 
-use dirtyrig_limiter::units::{Pages, Quota};
-
-use super::{bins::Binner, stats};
+use super::{stats, windows::Windows};
 
 /// What counts as settled.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rules {
-    /// Width of a bin.
-    pub bin_s: f64,
-    /// The fewest bins that a settled part has.
-    pub min_bins: usize,
-    /// Standard deviation, as a share of the mean, above which a tail swings.
+    /// From one window to the next; half of what a window covers.
+    pub window_s: f64,
+    /// The fewest values that a steady part has.
+    pub min_values: usize,
+    /// Standard deviation, as a share of the mean, above which a rate swings.
     pub swing_pct: f64,
 }
 
 impl Rules {
-    /// Bins for laws that act all the time: far longer than a pause of theirs, short enough to see them settle.
-    const BIN_WITHOUT_PERIOD: Duration = Duration::from_millis(250);
-    /// With 8 bins t(0.975) is 2.4, near its limit of 2.0: more bins gain little.
-    const MIN_BINS: usize = 8;
-    /// Above what whole rings alone make. A bin has two fills or more, so a steady law's counts are k or k + 1 with
-    /// k >= 2, whose standard deviation is at most 0.5 / 2.5 = 20 % of their mean.
+    /// For laws that act all the time: far longer than a pause of theirs, short enough to see them settle.
+    const WITHOUT_PERIOD: Duration = Duration::from_millis(250);
+    /// With 8 values t(0.975) is 2.4, near its limit of 2.0: more gain little.
+    const MIN_VALUES: usize = 8;
+    /// Three times the deviation of the published readings (10 % at a limit of 500), and above what whole rings that
+    /// come evenly leave under a window (7 %).
     const SWING_PCT: f64 = 30.0;
 
-    /// The rules for a limiter that corrects once a `period` (`None`: all the time), and, if it can only give out
-    /// whole rings, the `ring`.
-    ///
-    /// A bin is as long as two fills of the ring at the quota, but at least one period and at most two. Below that
-    /// the count of whole rings in it, not the law, would make the rate swing.
-    pub fn new(period: Option<Duration>, ring: Option<Pages>, quota: Option<Quota>) -> Self {
-        let bin = match (period, ring, quota) {
-            (None, ..) => Self::BIN_WITHOUT_PERIOD,
-            (Some(period), Some(ring), Some(quota)) => {
-                let two_fills = 2.0 * ring.to_mib() / quota.mib_per_sec();
-                let longest = 2 * period;
-                Duration::try_from_secs_f64(two_fills).map_or(longest, |fills| fills.clamp(period, longest))
-            }
-            (Some(period), ..) => period,
-        };
+    /// The rules for a limiter that corrects once a `period`; `None`: all the time.
+    pub fn new(period: Option<Duration>) -> Self {
         Self {
-            bin_s: bin.as_secs_f64(),
-            min_bins: Self::MIN_BINS,
+            window_s: period.unwrap_or(Self::WITHOUT_PERIOD).as_secs_f64(),
+            min_values: Self::MIN_VALUES,
             swing_pct: Self::SWING_PCT,
         }
     }
@@ -73,7 +59,7 @@ impl Rules {
 /// How far a rate has come.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum State {
-    /// Fewer bins than a settled part needs.
+    /// Fewer values than a steady part needs.
     TooShort,
     /// The transient goes on, or can't be told from a drift.
     Moving,
@@ -104,8 +90,7 @@ impl State {
 pub struct Settling {
     rules: Rules,
     start_s: f64,
-    binner: Binner,
-    bins: Vec<f64>,
+    windows: Windows,
     state: State,
 }
 
@@ -115,58 +100,72 @@ impl Settling {
         Self {
             rules,
             start_s,
-            binner: Binner::new(start_s, rules.bin_s),
-            bins: Vec::new(),
+            windows: Windows::new(start_s, rules.window_s),
             state: State::TooShort,
         }
     }
 
-    /// Takes in the mean `rate` (MiB/s) from the previous sample to `t_s`. The state changes when a bin is full.
+    /// Takes in the mean `rate` (MiB/s) from the previous sample to `t_s`. The state changes when a window is full.
     pub fn push(&mut self, t_s: f64, rate: f64) -> State {
-        let known = self.bins.len();
-        self.binner.push(t_s, rate, &mut self.bins);
-        if self.bins.len() > known {
+        if self.windows.push(t_s, rate) {
             self.state = self.classify();
         }
         self.state
     }
 
-    /// The state as of the last full bin.
+    /// The state as of the last full window.
     pub fn state(&self) -> State {
         self.state
     }
 
-    /// The full bins so far.
-    pub fn bins(&self) -> &[f64] {
-        &self.bins
+    /// The rate under each full window so far.
+    pub fn values(&self) -> &[f64] {
+        self.windows.values()
+    }
+
+    /// Those of them that begin before `t_s`.
+    pub fn values_before(&self, t_s: f64) -> &[f64] {
+        let count = ((t_s - self.start_s) / self.rules.window_s).round() as usize;
+        &self.values()[..count.min(self.values().len())]
     }
 
     fn classify(&self) -> State {
-        if self.bins.len() < self.rules.min_bins {
+        let values = self.windows.values();
+        if values.len() < self.rules.min_values {
             return State::TooShort;
         }
-        let cut = truncation(&self.bins);
-        let tail = &self.bins[cut..];
-        let (mean, sd) = (stats::mean(tail), stats::sd(tail));
-        if cut == self.bins.len() / 2 || tail.len() < self.rules.min_bins || mean <= 0.0 {
+        let cut = truncation(values);
+        if stats::mean(&values[cut..]) <= 0.0 {
             return State::Moving;
         }
-        let near = (0.10 * mean).max(2.0 * sd);
-        let before = self.bins[..cut].iter().rev();
-        let since = cut - before.take_while(|&&rate| (rate - mean).abs() <= near).count();
-        let since_s = self.start_s + since as f64 * self.rules.bin_s;
+        let since = extend(values, cut);
+        let part = &values[since..];
+        if since == values.len() / 2 || part.len() < self.rules.min_values {
+            return State::Moving;
+        }
+        let since_s = self.start_s + since as f64 * self.rules.window_s;
+        let (mean, sd) = (stats::mean(part), stats::sd(part));
         if 100.0 * sd / mean > self.rules.swing_pct {
-            if crossings(tail, mean) >= 4 {
+            if crossings(part, mean) >= 4 {
                 return State::Oscillating { since_s };
             }
-            return State::Moving;
+        } else if stands_still(part, mean, sd) {
+            return State::Settled { since_s };
         }
-        if stands_still(tail, mean, sd) {
-            State::Settled { since_s }
-        } else {
-            State::Moving
-        }
+        State::Moving
     }
+}
+
+/// Where the part begins that is like the tail from `cut` on.
+fn extend(values: &[f64], cut: usize) -> usize {
+    let (before, tail) = values.split_at(cut);
+    let mean = stats::mean(tail);
+    let near = (0.10 * mean).max(2.0 * stats::sd(tail));
+    cut - before
+        .iter()
+        .rev()
+        .take_while(|&&rate| (rate - mean).abs() <= near)
+        .count()
 }
 
 /// How many leading values belong to the transient, at most half of them.
@@ -196,14 +195,18 @@ fn crossings(values: &[f64], level: f64) -> usize {
         .count()
 }
 
-fn stands_still(tail: &[f64], mean: f64, sd: f64) -> bool {
-    let Some(trend) = stats::trend(tail) else {
+fn stands_still(part: &[f64], mean: f64, sd: f64) -> bool {
+    let Some(trend) = stats::trend(part) else {
         return false;
     };
+    let near = (0.10 * mean).max(0.5);
     let change = trend.change.abs();
-    let ruled_out = change + stats::student_t(0.95, trend.freedom) * trend.error;
+    let ruled_out = change + stats::student_t(0.95, trend.wide_freedom) * trend.wide_error;
     let luck = stats::student_t(0.995, trend.freedom) * trend.error;
-    ruled_out <= (0.15 * mean).max(1.5 * sd).max(0.5)
-        && (change <= (0.03 * mean).max(0.25) || change <= luck)
-        && stats::mean_interval(tail).half_width() <= (0.10 * mean).max(0.5)
+    ruled_out <= (0.25 * mean).max(2.0 * sd).max(0.5)
+        && (change <= (0.05 * mean).max(0.25) || change <= luck)
+        && (stats::mean_interval(part).half_width() <= near || part.iter().all(|value| (value - mean).abs() <= near))
 }
+
+#[cfg(test)]
+mod tests;

@@ -94,10 +94,14 @@ pub fn mean_interval(values: &[f64]) -> Interval {
 pub struct Trend {
     /// Change from the first value to the last.
     pub change: f64,
-    /// Its standard error, for residuals that are worth their [`effective_size`].
+    /// Its standard error if the residuals are independent.
     pub error: f64,
     /// Degrees of freedom of that error.
     pub freedom: f64,
+    /// Its standard error for residuals that are worth their [`effective_size`].
+    pub wide_error: f64,
+    /// Degrees of freedom of that error.
+    pub wide_freedom: f64,
 }
 
 /// The trend of a series of at least three values.
@@ -120,11 +124,13 @@ pub fn trend(values: &[f64]) -> Option<Trend> {
         .collect();
     let square: f64 = residuals.iter().map(|residual| residual * residual).sum();
     let size = effective_size(&residuals);
-    let error = (square / (n - 2.0) / spread * n / size).sqrt();
+    let error = (square / (n - 2.0) / spread).sqrt() * (n - 1.0);
     Some(Trend {
         change: slope * (n - 1.0),
-        error: error * (n - 1.0),
-        freedom: (size - 2.0).max(1.0),
+        error,
+        freedom: n - 2.0,
+        wide_error: error * (n / size).sqrt(),
+        wide_freedom: (size - 2.0).max(1.0),
     })
 }
 

@@ -2,27 +2,27 @@
 
 use super::stats::{self, Interval};
 
-/// The steady part of a rate, by its bins.
+/// The steady part of a rate, by its values under [`windows`](super::windows).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Steady {
-    /// Mean of the bins.
+    /// Mean of the values.
     pub mean: f64,
-    /// Median of the bins.
+    /// Median of the values.
     pub median: f64,
-    /// Standard deviation of the bins.
+    /// Standard deviation of the values.
     pub sd: f64,
     /// 95 % confidence interval of the mean, allowing for autocorrelation: [`stats::mean_interval`].
     pub interval: Interval,
 }
 
 impl Steady {
-    /// Describes `bins`; all `NaN` but the deviation, which is 0, for none.
-    pub fn of(bins: &[f64]) -> Self {
+    /// Describes `values`; all `NaN` but the deviation, which is 0, for none.
+    pub fn of(values: &[f64]) -> Self {
         Self {
-            mean: stats::mean(bins),
-            median: stats::median(bins),
-            sd: stats::sd(bins),
-            interval: stats::mean_interval(bins),
+            mean: stats::mean(values),
+            median: stats::median(values),
+            sd: stats::sd(values),
+            interval: stats::mean_interval(values),
         }
     }
 
@@ -36,7 +36,7 @@ impl Steady {
     }
 }
 
-/// Overshoot, in percent of the settled `level`: how far the bins of the `transient` went past the level in the
+/// Overshoot, in percent of the settled `level`: how far the values of the `transient` went past the level in the
 /// direction in which the limit drove the rate, from the rate it had `before`.
 ///
 /// Down: `100 (level - min) / level`. Up: `100 (max - level) / level`. 0 where nothing went past it, where there was no

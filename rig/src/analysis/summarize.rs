@@ -6,15 +6,15 @@
 
 use std::time::Duration;
 
-use dirtyrig_limiter::units::{MibPerSec, Pages, Quota};
+use dirtyrig_limiter::units::{MibPerSec, Pages};
 
 use super::{
-    bins::bin,
     parts::{Part, unlimited_rate},
     pauses::Pauses,
     settle::{Rules, Settling, State},
     steady::{Steady, overshoot_pct},
     verdict::{Evidence, judge},
+    windows::Windows,
 };
 use crate::{
     engine::target::Stall,
@@ -62,18 +62,9 @@ pub struct CellFacts {
 }
 
 impl CellFacts {
-    /// By which rules a vCPU with this quota settles.
-    pub fn rules(&self, quota: Option<Quota>) -> Rules {
-        Rules::new(self.law.period, self.law.whole_rings.then_some(self.ring()), quota)
-    }
-
-    fn ring(&self) -> Pages {
-        Pages(u64::from(self.ring_entries))
-    }
-
     fn floor(&self) -> Option<MibPerSec> {
         let period = self.law.period.filter(|_| self.law.whole_rings)?;
-        self.ring().per(period)
+        Pages(u64::from(self.ring_entries)).per(period)
     }
 }
 
@@ -98,8 +89,7 @@ fn summarize_vcpu<'a>(
 ) -> Option<Summary> {
     let last = *samples.last()?;
     let limited = Part::limited(samples);
-    let quota = last.quota_mib_s.and_then(|quota| Quota::new(quota).ok());
-    let rules = facts.rules(quota);
+    let rules = Rules::new(facts.law.period);
     let mut settling = Settling::new(rules, limited.start_s);
     for sample in limited.rows {
         settling.push(sample.t_s, sample.guest_mib_s);
@@ -114,7 +104,7 @@ fn summarize_vcpu<'a>(
     let measured = limited.from(facts.measure_from_s.unwrap_or(from_s));
     let binned = |value: fn(&Sample) -> f64| {
         let series = measured.rows.iter().map(|row| (row.t_s, value(row)));
-        Steady::of(&bin(series, measured.start_s, rules.bin_s))
+        Steady::of(&Windows::over(series, measured.start_s, rules.window_s))
     };
     let truth = binned(|row| row.guest_mib_s);
     let reading = binned(|row| row.ring_mib_s);
@@ -122,7 +112,7 @@ fn summarize_vcpu<'a>(
     let ring_mib_s = measured.mean(|row| row.ring_mib_s);
 
     // Without a warm-up the only unlimited rate there is may be the measured one.
-    let unlimited = unlimited_rate(samples).or_else(|| quota.is_none().then_some(guest_mib_s));
+    let unlimited = unlimited_rate(samples).or_else(|| last.quota_mib_s.is_none().then_some(guest_mib_s));
     let cap_floor = facts
         .law
         .cap_share
@@ -142,10 +132,7 @@ fn summarize_vcpu<'a>(
         tolerance: facts.law.tolerance_mib_s,
     });
 
-    let transient = since_s.map_or(settling.bins(), |since_s| {
-        let count = ((since_s - limited.start_s) / rules.bin_s).round() as usize;
-        &settling.bins()[..count]
-    });
+    let transient = since_s.map_or(settling.values(), |since_s| settling.values_before(since_s));
     let before = limited.base.map_or(0.0, |row| row.guest_mib_s);
     let error = last.quota_mib_s.map(|quota| guest_mib_s - quota);
     let pauses = Pauses::of(stalls, facts.zero, measured.start_s);
@@ -166,7 +153,7 @@ fn summarize_vcpu<'a>(
         guest_sd_mib_s: truth.sd,
         guest_ci_low_mib_s: truth.interval.low,
         guest_ci_high_mib_s: truth.interval.high,
-        bin_s: rules.bin_s,
+        window_s: rules.window_s,
         guest_read_mib_s: measured.rate(|row| row.read_pages),
         utilisation_pct: measured.mean(|row| row.utilisation_pct),
         settle_s: since_s.map(|since_s| since_s - limited.start_s),
@@ -206,3 +193,6 @@ fn settings(facts: &CellFacts) -> Summary {
         ..Summary::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -169,3 +169,120 @@ fn rate(mib_s: f64) -> String {
     let digits = usize::from(mib_s.abs() < 100.0);
     format!("{mib_s:.digits$} MiB/s")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A QEMU law on a ring of `ring_mib` with a period of 1 s, on a host that dirties 1,600 MiB/s.
+    fn qemu(ring_mib: f64, quota: f64, ring: f64, guest: f64) -> Evidence {
+        Evidence {
+            quota: Some(quota),
+            unlimited: Some(1600.0),
+            guest,
+            ring,
+            oscillation_pct: 5.0,
+            state: State::Settled { since_s: 2.0 },
+            ring_full_exits: 10,
+            floor: Some(ring_mib),
+            cap_floor: Some(16.0),
+            tolerance: Some(25.0),
+        }
+    }
+
+    fn verdict(evidence: &Evidence) -> Verdict {
+        judge(evidence).verdict
+    }
+
+    #[test]
+    fn measured_cells_of_qemu_7_get_the_verdicts_that_they_deserve() {
+        // Ring MiB, quota, reading, truth, as measured with QEMU 7.2.
+        for (ring_mib, quota, ring, guest, expected) in [
+            (16.0, 500.0, 500.0, 495.0, Verdict::Held),
+            (16.0, 128.0, 130.0, 129.0, Verdict::Held),
+            (16.0, 25.0, 35.0, 35.0, Verdict::ToleranceBound),
+            (16.0, 1.0, 19.0, 18.0, Verdict::FloorBound),
+            (64.0, 64.0, 82.0, 77.0, Verdict::ToleranceBound),
+            (64.0, 25.0, 68.0, 64.0, Verdict::FloorBound),
+            (256.0, 256.0, 262.0, 257.0, Verdict::Held),
+            (256.0, 128.0, 255.0, 246.0, Verdict::FloorBound),
+            (256.0, 25.0, 255.0, 247.0, Verdict::FloorBound),
+        ] {
+            let evidence = qemu(ring_mib, quota, ring, guest);
+            assert_eq!(verdict(&evidence), expected, "{evidence:?}");
+        }
+    }
+
+    #[test]
+    fn a_reading_that_is_not_the_truth_is_named() {
+        let mut evidence = qemu(256.0, 25.0, 261.0, 18.0);
+        evidence.state = State::Oscillating { since_s: 2.0 };
+        evidence.oscillation_pct = 366.0;
+        let judgement = judge(&evidence);
+        assert_eq!(judgement.verdict, Verdict::Oscillating);
+        assert_eq!(
+            judgement.reason,
+            "swings by 366 % about 18.0 MiB/s; the limiter reads 261 MiB/s while the guest does 18.0 MiB/s"
+        );
+        assert!(!judge(&qemu(256.0, 500.0, 511.0, 498.0)).reason.contains("reads"));
+    }
+
+    #[test]
+    fn a_throttle_that_never_acts_is_the_guests_doing() {
+        let mut slow = qemu(256.0, 100.0, 175.0, 175.0);
+        slow.unlimited = Some(175.0);
+        slow.ring_full_exits = 0;
+        assert_eq!(verdict(&slow), Verdict::GuestTooSlow);
+        // The same rates with a ring that does fill are the law's failure.
+        slow.ring_full_exits = 7;
+        assert_ne!(verdict(&slow), Verdict::GuestTooSlow);
+        assert_eq!(verdict(&qemu(16.0, 1700.0, 1600.0, 1600.0)), Verdict::GuestTooSlow);
+    }
+
+    #[test]
+    fn the_cap_binds_where_the_floor_does_not() {
+        let mut evidence = qemu(1.0, 2.0, 80.0, 80.0);
+        evidence.cap_floor = Some(80.0);
+        assert_eq!(verdict(&evidence), Verdict::CapBound);
+    }
+
+    #[test]
+    fn bounds_that_a_limiter_does_not_have_explain_nothing() {
+        let budget = Evidence {
+            floor: None,
+            cap_floor: None,
+            tolerance: None,
+            ..qemu(256.0, 25.0, 23.9, 23.9)
+        };
+        assert_eq!(verdict(&budget), Verdict::Held);
+        for guest in [0.0, 12.0, 40.0, 250.0] {
+            let off = Evidence {
+                guest,
+                ring: guest,
+                ..budget
+            };
+            assert_eq!(verdict(&off), Verdict::Missed, "a quota of 25 is not held at {guest}");
+        }
+    }
+
+    #[test]
+    fn what_did_not_settle_is_never_held() {
+        for state in [State::Moving, State::TooShort] {
+            let evidence = Evidence {
+                state,
+                ..qemu(256.0, 256.0, 256.0, 256.0)
+            };
+            assert_eq!(verdict(&evidence), Verdict::NotSettled);
+        }
+    }
+
+    #[test]
+    fn without_a_quota_there_is_nothing_to_hold() {
+        let evidence = Evidence {
+            quota: None,
+            state: State::Moving,
+            ..qemu(256.0, 1.0, 1600.0, 1600.0)
+        };
+        assert_eq!(verdict(&evidence), Verdict::Unlimited);
+    }
+}

@@ -34,3 +34,6 @@ pub const SAMPLES: &str = "samples.csv";
 pub const SUMMARY: &str = "summary.csv";
 /// One line a vCPU, kind and interval.
 pub const STALLS: &str = "stalls.hlog";
+
+#[cfg(test)]
+mod tests;

@@ -138,16 +138,16 @@ pub struct Summary {
     pub ring_ci_high_mib_s: f64,
     /// The truth: pages written over the length of the measured part.
     pub guest_mib_s: f64,
-    /// Median of the true rate, over bins.
+    /// Median of the true rate, by windows.
     pub guest_median_mib_s: f64,
-    /// Standard deviation of the true rate, over bins.
+    /// Standard deviation of the true rate, by windows.
     pub guest_sd_mib_s: f64,
     /// Lower end of the 95 % confidence interval of the mean true rate.
     pub guest_ci_low_mib_s: f64,
     /// Upper end.
     pub guest_ci_high_mib_s: f64,
-    /// Width of a bin: the window over which spread, oscillation and settling are judged.
-    pub bin_s: f64,
+    /// Width at half height of the windows under which spread, oscillation and settling are judged.
+    pub window_s: f64,
     /// Pages only read, over the length of the measured part.
     pub guest_read_mib_s: f64,
     /// Share of the measured part that the vCPU spent in `KVM_RUN`.
@@ -209,7 +209,7 @@ mod tests {
             "cell,repetition,vmm,limiter,guest,ring_entries,period_ms,vcpus,vcpu,memory_mib,quota_mib_s,\
              unlimited_mib_s,measured_s,ring_mib_s,ring_median_mib_s,ring_sd_mib_s,ring_ci_low_mib_s,\
              ring_ci_high_mib_s,guest_mib_s,guest_median_mib_s,guest_sd_mib_s,guest_ci_low_mib_s,guest_ci_high_mib_s,\
-             bin_s,guest_read_mib_s,utilisation_pct,settle_s,overshoot_pct,error_mib_s,error_pct,oscillation_pct,\
+             window_s,guest_read_mib_s,utilisation_pct,settle_s,overshoot_pct,error_mib_s,error_pct,oscillation_pct,\
              ring_full_per_s,pauses,stall_p50_us,stall_p99_us,stall_p999_us,stall_max_us,lateness_p50_us,\
              lateness_p99_us,asked_us,slept_us,predicted_floor_mib_s,cap_floor_mib_s,verdict,reason"
         );

@@ -131,11 +131,11 @@ fn bad_row(path: &Path, line: u64, columns: &[&str], source: csv::Error) -> Reco
         ErrorKind::UnequalLengths { expected_len, len, .. } => {
             format!("{len} values instead of {expected_len}")
         }
-        ErrorKind::Deserialize { err, .. } => err
-            .field()
-            .and_then(|field| columns.get(field as usize))
-            .map_or_else(|| "unreadable".to_owned(), |name| format!("column `{name}`")),
-        _ => "unreadable".to_owned(),
+        ErrorKind::Deserialize { err, .. } => err.field().and_then(|field| columns.get(field as usize)).map_or_else(
+            || "a value that does not fit its column".to_owned(),
+            |name| format!("column `{name}`"),
+        ),
+        _ => "not readable as CSV".to_owned(),
     };
     RecordingError::BadRow {
         path: path.to_owned(),

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    Manifest, RecordingError, RowCounts, SAMPLES, STALLS, SUMMARY, State,
+    Manifest, Recording, RecordingError, RowCounts, SAMPLES, STALLS, SUMMARY, State,
     journal::{self, Journal},
     manifest::now_utc,
     schema::{Row, Sample, Summary},
@@ -57,11 +57,15 @@ impl Recorder {
         let dir = dir.into();
         let mut manifest = Manifest::read(&dir)?;
         let lock = lock(&dir)?;
-        // A crash right after the beginning may have left no tables yet; `open` makes them.
+        if manifest.state != State::Running {
+            // It ended in good order, so nothing may be torn or gone: what is, is damage, and no reason to drop rows.
+            Recording::open(&dir)?.stalls()?;
+        }
         let summary = dir.join(SUMMARY);
         let finished = match table::read::<Summary>(&summary) {
             Ok(table) => finished_cells(&table.rows),
-            Err(RecordingError::MissingFile { .. }) => BTreeSet::new(),
+            // A crash right after the beginning left no tables yet; `open` makes them.
+            Err(RecordingError::MissingFile { .. }) if has_no_samples(&dir)? => BTreeSet::new(),
             Err(error) => return Err(error),
         };
         let summaries = keep_finished::<Summary>(&summary, &finished)?;
@@ -227,6 +231,14 @@ fn is_whole<'a>(rows: impl IntoIterator<Item = &'a Summary>) -> bool {
         count += 1;
     }
     expected == Some(count) && vcpus.len() == count
+}
+
+fn has_no_samples(dir: &Path) -> Result<bool, RecordingError> {
+    match table::read::<Sample>(&dir.join(SAMPLES)) {
+        Ok(table) => Ok(table.rows.is_empty()),
+        Err(RecordingError::MissingFile { .. }) => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 fn lock(dir: &Path) -> Result<File, RecordingError> {

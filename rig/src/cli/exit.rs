@@ -20,8 +20,10 @@ pub const INTERRUPTED: u8 = 130;
 pub fn report(outcome: anyhow::Result<u8>) -> ExitCode {
     ExitCode::from(outcome.unwrap_or_else(|error| {
         let code = code_of(&error);
-        if code != OK {
-            note(format_args!("error: {}", chain(&error)));
+        match code {
+            OK => {}
+            INTERRUPTED => note("interrupted"),
+            _ => note(format_args!("error: {}", chain(&error))),
         }
         code
     }))

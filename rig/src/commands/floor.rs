@@ -2,16 +2,16 @@
 
 use anyhow::Context;
 use dirtyrig_limiter::units::Quota;
-use rand::RngExt;
 use serde::Serialize;
 
-use super::{progress::Live, table::verdict};
+use super::{progress::Live, results, table::verdict};
 use crate::{
     cli::{
         exit,
         output::{data, json, note},
     },
     engine::{build_target, interrupt::Interrupt, sink::Discard},
+    machine::require_kvm,
     recording::schema::{Summary, Verdict},
     scenario::{
         End, Scenario,
@@ -126,11 +126,12 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         settings.at.is_empty(),
         "`floor` looks for one steady rate: leave `--at` out"
     );
-    let seed = settings.seed.unwrap_or_else(|| rand::rng().random());
+    let seed = settings.seed.unwrap_or_else(results::seed);
     let combinations = settings.combinations();
     for combination in &combinations {
         limited(combination, args.lowest, seed)?;
     }
+    require_kvm()?;
     let interrupt = Interrupt::from_signals()?;
     let mut rows = Vec::new();
     for (index, combination) in combinations.iter().enumerate() {

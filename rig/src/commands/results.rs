@@ -36,6 +36,11 @@ fn timestamp() -> String {
     jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string()
 }
 
+/// A seed for who gave none: short enough to be typed again.
+pub(super) fn seed() -> u64 {
+    u64::from(rand::random::<u32>())
+}
+
 /// Facts about this machine for the manifest. Gathered before guests run, because the machine's noise is among them.
 pub(super) fn machine() -> Map<String, Value> {
     match serde_json::to_value(Facts::gather()) {

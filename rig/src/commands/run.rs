@@ -12,6 +12,7 @@ use crate::{
         output::{data, json, note},
     },
     engine::{Interrupted, build_target, interrupt::Interrupt},
+    machine::require_kvm,
     recording::{Manifest, Recorder},
     scenario::{End, Scenario, file, settings::Settings},
     sweep::execute::run_on,
@@ -64,10 +65,12 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         .iter()
         .for_each(|line| note(format_args!("note: {line}")));
 
+    require_kvm()?;
     let interrupt = Interrupt::from_signals()?;
+    let machine = results::machine();
     let target = build_target(&scenario.vm).context("can't start the guest")?;
     let described = serde_json::to_value(scenario.settings()).context("can't describe the scenario")?;
-    let mut recorder = Recorder::create(dir.clone(), Manifest::new(seed, [0], results::machine(), described))?;
+    let mut recorder = Recorder::create(dir.clone(), Manifest::new(seed, [0], machine, described))?;
 
     let mut live = Live::new(&scenario);
     let outcome = run_on(target, (0, 0), &scenario, &mut recorder, &mut live, &interrupt);
@@ -77,10 +80,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         Err(error) => {
             recorder.finish()?;
             if error.is::<Interrupted>() {
-                note(format_args!(
-                    "interrupted; the samples until then are in {}",
-                    dir.display()
-                ));
+                note(format_args!("the samples until then are in {}", dir.display()));
             }
             return Err(error);
         }

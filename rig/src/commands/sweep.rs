@@ -14,7 +14,8 @@ use crate::{
         flags::OutputFlags,
         output::{data, json, note},
     },
-    engine::{Interrupted, build_target, interrupt::Interrupt},
+    engine::{build_target, interrupt::Interrupt},
+    machine::require_kvm,
     recording::{Manifest, Recorder, Recording},
     scenario::{file, settings::Settings},
     sweep::{
@@ -29,14 +30,15 @@ use crate::{
 /// Run every combination of rings, quotas, periods, limiters, guests and vCPUs
 ///
 /// With none of these given it does the main job: it measures what this host dirties unlimited, and then reproduces the
-/// published finding on it, in about five minutes. Each cell ends when its rate has settled and been measured, or when
+/// published finding on it, in about five minutes. Settings may list several
+/// values: `--ring 4096,65536`. Each cell ends when its rate has settled and been measured, or when
 /// its time is up. The order is random, its seed recorded. Finished cells survive whatever ends the sweep: go on with
 /// `--resume DIR`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
   dirtyrig sweep
-  dirtyrig sweep --ring 4096,16384,65536 --quota 25,128,500 --limiter qemu-7.2,qemu-10 --repetitions 3
+  dirtyrig sweep --ring 4096,65536 --quota 25,500 --limiter qemu-7.2,qemu-10 --repetitions 3
   dirtyrig sweep sweep.toml --out results/night
   dirtyrig sweep --resume results/night
 
@@ -64,31 +66,9 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<u8> {
-    let interrupt;
-    let (plan, mut recorder) = if let Some(dir) = &args.resume {
-        let recorder = Recorder::resume(dir)?;
-        let plan = read_plan(&recorder)?;
-        interrupt = Interrupt::from_signals()?;
-        (plan, recorder)
-    } else {
-        let settings = match &args.file {
-            Some(path) => args.settings.clone().or(file::read(path)?),
-            None => args.settings.clone(),
-        };
-        let dir = results::folder(args.output.out.as_deref(), "sweep")?;
-        let seed = settings.seed.unwrap_or_else(rand::random);
-        interrupt = Interrupt::from_signals()?;
-        let plan = if settings.has_dimensions() {
-            Plan::matrix(&settings, seed)?
-        } else {
-            note("the main job: first, how fast does one vCPU dirty memory here?");
-            let unlimited = calibration::unlimited_mib_s(&settings, &build_target, &interrupt)?;
-            main_job::plan(unlimited, &settings, seed)?
-        };
-        let cells = plan.cells.iter().map(|cell| cell.cell);
-        let described = serde_json::to_value(&plan).context("can't describe the sweep")?;
-        let manifest = Manifest::new(seed, cells, results::machine(), described);
-        (plan, Recorder::create(dir, manifest)?)
+    let (plan, mut recorder, interrupt) = match &args.resume {
+        Some(dir) => resume(dir)?,
+        None => begin(args)?,
     };
     let dir = recorder.dir().to_owned();
 
@@ -100,13 +80,8 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     // What is finished counts, whatever happened to the rest; but that is the error to be told.
     let ended = recorder.finish();
     if let Err(error) = outcome {
-        let what = if error.is::<Interrupted>() {
-            "interrupted"
-        } else {
-            "ended by an error"
-        };
         note(format_args!(
-            "{what}; finished cells are kept, go on with `dirtyrig sweep --resume {}`",
+            "finished cells are kept; go on with `dirtyrig sweep --resume {}`",
             dir.display()
         ));
         return Err(error);
@@ -116,13 +91,44 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     Ok(exit::OK)
 }
 
-fn read_plan(recorder: &Recorder) -> anyhow::Result<Plan> {
-    serde_json::from_value(recorder.manifest().scenario.clone()).with_context(|| {
+/// Everything that can be wrong with what was asked for is found before the first guest runs.
+fn begin(args: &Args) -> anyhow::Result<(Plan, Recorder, Interrupt)> {
+    let settings = match &args.file {
+        Some(path) => args.settings.clone().or(file::read(path)?),
+        None => args.settings.clone(),
+    };
+    let dir = results::folder(args.output.out.as_deref(), "sweep")?;
+    let seed = settings.seed.unwrap_or_else(results::seed);
+    let matrix = settings
+        .has_dimensions()
+        .then(|| Plan::matrix(&settings, seed))
+        .transpose()?;
+    require_kvm()?;
+    let interrupt = Interrupt::from_signals()?;
+    let machine = results::machine();
+    let plan = if let Some(matrix) = matrix {
+        matrix
+    } else {
+        note("the main job; first, how fast does one vCPU dirty memory here?");
+        let unlimited = calibration::unlimited_mib_s(&settings, &build_target, &interrupt)?;
+        main_job::plan(unlimited, &settings, seed)?
+    };
+    let cells = plan.cells.iter().map(|cell| cell.cell);
+    let described = serde_json::to_value(&plan).context("can't describe the sweep")?;
+    let recorder = Recorder::create(dir, Manifest::new(seed, cells, machine, described))?;
+    Ok((plan, recorder, interrupt))
+}
+
+fn resume(dir: &Path) -> anyhow::Result<(Plan, Recorder, Interrupt)> {
+    let recorder = Recorder::resume(dir)?;
+    let plan = serde_json::from_value(recorder.manifest().scenario.clone()).with_context(|| {
         format!(
             "{} is no sweep that could be continued: give the folder of a sweep",
-            recorder.dir().display()
+            dir.display()
         )
-    })
+    })?;
+    require_kvm()?;
+    Ok((plan, recorder, Interrupt::from_signals()?))
 }
 
 /// What the cells to come are expected to take, in the order in which they run.

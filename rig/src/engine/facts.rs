@@ -34,16 +34,9 @@ pub fn facts(cell: u32, repetition: u32, vmm: &str, scenario: &Scenario) -> Cell
     }
 }
 
-/// By which rules the vCPUs of a cell settle that decide when it has: the limited ones, or all where none is limited.
-pub fn settling_rules(scenario: &Scenario) -> Vec<Rules> {
-    let facts = facts(0, 0, "", scenario);
-    let limited = scenario.quotas.iter().flatten().map(|&quota| facts.rules(Some(quota)));
-    let rules: Vec<Rules> = limited.collect();
-    if rules.is_empty() {
-        vec![facts.rules(None)]
-    } else {
-        rules
-    }
+/// By which rules a cell under this limiter settles.
+pub fn settling_rules(limiter: LimiterSpec) -> Rules {
+    Rules::new(law(limiter).period)
 }
 
 /// What bounds the rates that a limiter can hold.

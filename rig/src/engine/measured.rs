@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use dirtyrig_limiter::units::Quota;
-
 use crate::{
-    analysis::{CellFacts, Settling, State},
+    analysis::{CellFacts, Rules, Settling, State},
     recording::schema::Sample,
 };
 
@@ -18,7 +16,7 @@ pub(super) struct Measured<'a> {
 struct Follower {
     quota_mib_s: Option<f64>,
     settling: Settling,
-    /// Length of a steady part that is enough.
+    /// Length of a swinging part that is enough: twice that of a steady one, because its mean is known less well.
     enough_s: f64,
     last_s: f64,
     /// Whether it can be expected to do anything: unplugged vCPUs never settle.
@@ -65,10 +63,10 @@ impl<'a> Measured<'a> {
 
 impl Follower {
     fn new(facts: &CellFacts, quota_mib_s: Option<f64>, start_s: f64) -> Self {
-        let rules = facts.rules(quota_mib_s.and_then(|quota| Quota::new(quota).ok()));
+        let rules = Rules::new(facts.law.period);
         Self {
             quota_mib_s,
-            enough_s: rules.bin_s * rules.min_bins as f64,
+            enough_s: 2.0 * rules.window_s * rules.min_values as f64,
             settling: Settling::new(rules, start_s),
             last_s: start_s,
             awake: true,
@@ -78,7 +76,8 @@ impl Follower {
     fn is_done(&self) -> bool {
         match self.settling.state() {
             State::TooShort | State::Moving => false,
-            State::Settled { since_s } | State::Oscillating { since_s } => self.last_s - since_s >= self.enough_s,
+            State::Settled { .. } => true,
+            State::Oscillating { since_s } => self.last_s - since_s >= self.enough_s,
         }
     }
 }

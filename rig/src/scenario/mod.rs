@@ -55,8 +55,9 @@ const WARM_UP: Duration = Duration::from_millis(1500);
 const RUN_DURATION: Duration = Duration::from_secs(20);
 /// How long a run goes on after the last change of its script.
 const AFTER_LAST_CHANGE: Duration = Duration::from_secs(10);
-/// Bins of the analysis in which a cell of a sweep must have settled and been measured: twice the fewest it needs.
-const CELL_BINS: f64 = 16.0;
+/// Windows of the analysis (a period each, for QEMU's laws) in which a cell of a sweep must have settled and been
+/// measured: three times as many as it usually needs.
+const CELL_WINDOWS: f64 = 30.0;
 /// The least a cell of a sweep gets, however short its period.
 const CELL_LEAST: Duration = Duration::from_secs(8);
 /// Of guest memory for each vCPU in MiB: twice what the largest ring covers, so that every ring can fill.
@@ -207,16 +208,11 @@ impl Scenario {
     }
 
     fn default_duration(&self) -> Duration {
-        let bins = || {
-            let longest = facts::settling_rules(self)
-                .iter()
-                .map(|rules| rules.bin_s)
-                .fold(0.0, f64::max);
-            Duration::from_secs_f64(CELL_BINS * longest)
-        };
         let least = match self.end {
             End::AtDuration => RUN_DURATION,
-            End::WhenMeasured => CELL_LEAST.max(bins()),
+            End::WhenMeasured => CELL_LEAST.max(Duration::from_secs_f64(
+                CELL_WINDOWS * facts::settling_rules(self.vm.limiter).window_s,
+            )),
         };
         self.script
             .last()

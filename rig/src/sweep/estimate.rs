@@ -9,8 +9,9 @@ use crate::{
 
 /// To create a VM, populate its memory and take it down again.
 const SET_UP: Duration = Duration::from_millis(700);
-/// Bins in which a cell has usually settled and been measured: two of transient before the fewest that can be measured.
-const TRANSIENT_BINS: f64 = 2.0;
+/// Windows of the analysis before and after those that are measured: two of transient, and half of the last one, which
+/// overlaps the one before it.
+const OTHER_WINDOWS: f64 = 3.0;
 
 /// How long something will take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,11 +31,8 @@ impl Estimate {
             End::AtDuration => at_most,
             End::WhenMeasured => {
                 let last_change = scenario.script.last().map_or(Duration::ZERO, |event| event.at);
-                let measured = facts::settling_rules(scenario)
-                    .into_iter()
-                    .map(|rules| Duration::from_secs_f64((TRANSIENT_BINS + rules.min_bins as f64) * rules.bin_s))
-                    .max()
-                    .unwrap_or_default();
+                let rules = facts::settling_rules(scenario.vm.limiter);
+                let measured = Duration::from_secs_f64((OTHER_WINDOWS + rules.min_values as f64) * rules.window_s);
                 (before + last_change + measured).min(at_most)
             }
         };
@@ -84,10 +82,9 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_takes_ten_bins_and_at_most_its_duration() {
-        // Ring 65536 at 25 MiB/s is settled over bins of two periods.
+    fn a_cell_takes_eleven_periods_and_at_most_its_duration() {
         let floor = estimate("ring = 65536\nquota = 25\nwarm-up = '1s'");
-        assert_eq!(floor.typical, SET_UP + Duration::from_secs(21));
+        assert_eq!(floor.typical, SET_UP + Duration::from_secs(12));
         assert!(floor.at_most > floor.typical);
         let short = estimate("ring = 65536\nquota = 25\nwarm-up = '1s'\nduration = '3s'");
         assert_eq!(short.typical, short.at_most);

@@ -16,26 +16,17 @@ pub const MISSING: u8 = 4;
 /// Ended by ctrl-c or SIGTERM: 128 + SIGINT, what a shell expects of an interrupted program. Finished cells are kept.
 pub const INTERRUPTED: u8 = 130;
 
-/// An error that means "this machine can't", and exits with [`MISSING`].
-#[derive(Debug, thiserror::Error)]
-#[error("{what}")]
-pub struct Missing {
-    /// What is missing and how to get it.
-    pub what: String,
-}
-
 /// Turns the outcome of a command into the exit code, and tells the user of an error.
 pub fn report(outcome: anyhow::Result<u8>) -> ExitCode {
-    ExitCode::from(match outcome {
-        Ok(code) => code,
-        Err(error) => {
-            let code = code_of(&error);
-            if code != OK {
-                note(format_args!("error: {}", chain(&error)));
-            }
-            code
+    ExitCode::from(outcome.unwrap_or_else(|error| {
+        let code = code_of(&error);
+        match code {
+            OK => {}
+            INTERRUPTED => note("interrupted"),
+            _ => note(format_args!("error: {}", chain(&error))),
         }
-    })
+        code
+    }))
 }
 
 fn code_of(error: &anyhow::Error) -> u8 {
@@ -44,7 +35,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
         OK
     } else if error.is::<Interrupted>() {
         INTERRUPTED
-    } else if error.is::<Missing>() || error.is::<MissingRequirement>() {
+    } else if error.is::<MissingRequirement>() {
         MISSING
     } else {
         ERROR

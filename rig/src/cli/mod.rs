@@ -1,16 +1,35 @@
-//! The command line.
+//! The command line: which subcommand, with which flags; the commands themselves are in [`crate::commands`].
+
 pub mod exit;
+pub mod flags;
 pub mod output;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::doctor;
+use crate::commands::{doctor, floor, run, sweep};
 
-/// Runs KVM guests under dirty-rate limiters and shows what the limiters did.
+const ABOUT: &str = "Runs KVM guests under dirty-rate limiters and shows what the limiters did";
+
+const LONG_ABOUT: &str = "\
+Runs KVM guests under dirty-rate limiters and shows what the limiters did.
+
+A guest of dirtyrig's own runs on real KVM with dirty rings and writes memory; a limiter, QEMU's or another, holds \
+each vCPU to a quota; and every rate is measured twice: by what the limiter reads from the ring, and by a counter that \
+the guest keeps itself. Rates are in MiB/s (2^20 bytes), which is also what QEMU's \"MB/s\" are.";
+
+const AFTER: &str = "\
+Examples:
+  dirtyrig sweep                         reproduce the published finding, in about five minutes
+  dirtyrig run --ring 65536 --quota 25   one guest, limited to 25 MiB/s
+  dirtyrig floor --ring 4096,65536       the lowest quota that is held, for each ring
+  dirtyrig run --vcpus 2 --quota 500+none --at '10s set 100 all' --at '20s cancel 0'
+
+Exit codes: 0 fine, 1 a check failed, 2 an error, 4 a requirement is missing, 130 interrupted.";
+
 #[derive(Parser)]
-#[command(name = "dirtyrig", version)]
+#[command(name = "dirtyrig", version, about = ABOUT, long_about = LONG_ABOUT, after_help = AFTER, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -19,11 +38,29 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Doctor(doctor::Args),
+    Run(run::Args),
+    Sweep(sweep::Args),
+    Floor(floor::Args),
 }
 
-/// Does what the command line says.
+/// Runs what the command line asks for. Usage errors, `--help` and `--version` end the process right here.
 pub fn main() -> ExitCode {
     exit::report(match Cli::parse().command {
         Command::Doctor(args) => doctor::run(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Sweep(args) => sweep::run(&args),
+        Command::Floor(args) => floor::run(&args),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn flags_do_not_contradict_each_other() {
+        Cli::command().debug_assert();
+    }
 }

@@ -1,2 +1,9 @@
-//! The subcommands, one file each.
+//! The subcommands, one a file.
+
 pub mod doctor;
+pub mod floor;
+mod progress;
+mod results;
+pub mod run;
+pub mod sweep;
+mod table;

@@ -25,10 +25,12 @@ use dirtyrig_limiter::{
 use super::{
     Interrupted,
     interrupt::{Clock, Waited},
+    measured::Measured,
     sampler::Sampler,
     target::{Stall, Target, VcpuSnapshot},
 };
 use crate::{
+    analysis::CellFacts,
     recording::schema::Sample,
     scenario::{
         End, Scenario,
@@ -60,8 +62,6 @@ pub trait Watch {
 /// What a finished cell leaves to be summarised.
 #[derive(Clone, Debug)]
 pub struct CellResult {
-    /// Its number in the recording.
-    pub number: u32,
     /// Rate of each vCPU in MiB/s before any limit was set, by the guest's counter.
     pub unlimited_mib_s: Vec<f64>,
     /// All of its samples.
@@ -70,10 +70,11 @@ pub struct CellResult {
     pub stalls: Vec<Stall>,
 }
 
-/// Runs cell `number` on `target`. The target goes on running: stopping it is up to whoever started it.
+/// Runs one cell on `target`; `facts` are its facts and `scenario` says what happens. The target goes on running:
+/// stopping it is up to whoever started it.
 pub fn run_cell(
     target: &mut dyn Target,
-    number: u32,
+    facts: &CellFacts,
     scenario: &Scenario,
     sink: &mut dyn Sink,
     watch: &mut dyn Watch,
@@ -81,15 +82,22 @@ pub fn run_cell(
 ) -> anyhow::Result<CellResult> {
     let at = target.now();
     let first = target.snapshot()?;
-    let sampler = Sampler::new(number, scenario.vm.limiter.period, at + scenario.warm_up, at, &first);
+    let sampler = Sampler::new(
+        facts.cell,
+        scenario.vm.limiter.period,
+        at + scenario.warm_up,
+        at,
+        &first,
+    );
     let run = Run {
-        number,
+        number: facts.cell,
         scenario,
         target,
         sink,
         watch,
         clock,
         sampler,
+        measured: Measured::new(facts),
         samples: Vec::new(),
         stalls: Vec::new(),
     };
@@ -104,6 +112,7 @@ struct Run<'a> {
     watch: &'a mut dyn Watch,
     clock: &'a dyn Clock,
     sampler: Sampler,
+    measured: Measured<'a>,
     samples: Vec<Sample>,
     stalls: Vec<Stall>,
 }
@@ -122,7 +131,6 @@ impl Run<'_> {
         self.set_first_limits()?;
         self.measure(zero, begun)?;
         Ok(CellResult {
-            number: self.number,
             unlimited_mib_s,
             samples: self.samples,
             stalls: self.stalls,
@@ -195,8 +203,8 @@ impl Run<'_> {
             self.wait_until(when)?;
             let (at, _) = self.sample()?;
             let t = at.saturating_sub(zero);
-            let done =
-                when == end || (scenario.end == End::WhenMeasured && script.peek().is_none() && self.is_measured());
+            let done = when == end
+                || (scenario.end == End::WhenMeasured && script.peek().is_none() && self.measured.is_done());
             if done || t.saturating_sub(stalls_from) >= STALLS_EVERY {
                 self.keep_stalls(zero, stalls_from..t)?;
                 stalls_from = t;
@@ -230,6 +238,9 @@ impl Run<'_> {
         let limits = self.target.query()?;
         let rows = self.sampler.rows(at, &shots, &limits);
         self.sink.samples(&rows)?;
+        for (row, shot) in rows.iter().zip(&shots) {
+            self.measured.push(row, shot.plugged);
+        }
         self.watch.sampled(&rows);
         self.samples.extend(rows);
         Ok((at, shots))
@@ -245,10 +256,6 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn is_measured(&self) -> bool {
-        false
-    }
-
     fn wait_until(&self, when: Instant) -> Result<(), Interrupted> {
         match self.clock.wait_until(when) {
             Waited::Reached => Ok(()),
@@ -256,3 +263,6 @@ impl Run<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -104,7 +104,7 @@ mod tests {
         let waiter = std::thread::spawn({
             let interrupt = interrupt.clone();
             // Far enough away that only the token can end the wait.
-            move || interrupt.wait_until(Instant::now() + Duration::from_secs(3600))
+            move || interrupt.wait_until(Instant::now() + Duration::from_hours(1))
         });
         interrupt.set();
         assert_eq!(waiter.join().expect("the waiter does not panic"), Waited::Interrupted);

@@ -1,12 +1,15 @@
 //! Runs one cell: a target, a limiter, a script, and the sampler that records both.
 
 pub mod cell;
+pub mod facts;
 pub mod interrupt;
+mod measured;
 pub mod own_vm;
 mod page_counter;
 mod sampler;
 #[cfg(test)]
 pub mod simulated;
+pub mod sink;
 pub mod spec;
 pub mod target;
 

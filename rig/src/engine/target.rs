@@ -35,6 +35,7 @@ pub struct VcpuSnapshot {
 /// One pause of a vCPU: from an exit that throttled it to its next entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stall {
+    /// Index of the vCPU.
     pub vcpu: usize,
     /// When the exit happened, since the target started.
     pub at: Duration,
@@ -58,10 +59,15 @@ pub trait Target {
     fn snapshot(&mut self) -> anyhow::Result<Vec<VcpuSnapshot>>;
     /// The stalls since the last call.
     fn take_stalls(&mut self) -> Vec<Stall>;
+    /// Limits vCPUs, from the next thing they do on.
     fn set_limit(&mut self, which: Which, quota: Quota) -> anyhow::Result<()>;
+    /// Lets vCPUs run unlimited again.
     fn cancel_limit(&mut self, which: Which) -> anyhow::Result<()>;
+    /// The limited vCPUs, with what the limiter last read of them.
     fn query(&mut self) -> anyhow::Result<Vec<LimitInfo>>;
+    /// Lets a vCPU run.
     fn plug(&mut self, vcpu: usize) -> anyhow::Result<()>;
+    /// Stops a vCPU; a limit on it survives.
     fn unplug(&mut self, vcpu: usize) -> anyhow::Result<()>;
     /// Ends the guest and every thread; an error that a vCPU died of comes out here.
     fn stop(self: Box<Self>) -> anyhow::Result<()>;

@@ -17,7 +17,7 @@ use self::{
     script::{Action, Event},
     settings::Settings,
 };
-use crate::engine::spec::VmSpec;
+use crate::engine::{facts, spec::VmSpec};
 
 /// When a cell ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +55,9 @@ const WARM_UP: Duration = Duration::from_millis(1500);
 const RUN_DURATION: Duration = Duration::from_secs(20);
 /// How long a run goes on after the last change of its script.
 const AFTER_LAST_CHANGE: Duration = Duration::from_secs(10);
-/// Periods in which a cell of a sweep must have settled and been measured.
-const CELL_PERIODS: u32 = 20;
+/// Windows of the analysis (a period each, for QEMU's laws) in which a cell of a sweep must have settled and been
+/// measured: three times as many as it usually needs.
+const CELL_WINDOWS: f64 = 30.0;
 /// The least a cell of a sweep gets, however short its period.
 const CELL_LEAST: Duration = Duration::from_secs(8);
 /// Of guest memory for each vCPU in MiB: twice what the largest ring covers, so that every ring can fill.
@@ -151,11 +152,7 @@ impl Scenario {
         }
         let mut script = settings.at.clone();
         script.sort_by_key(|event| event.at);
-        let duration = settings.duration.map_or_else(
-            || default_duration(end, period, script.last()),
-            |values::Span(span)| span,
-        );
-        let scenario = Self {
+        let mut scenario = Self {
             vm: VmSpec {
                 ring: ring.0,
                 vcpus,
@@ -179,9 +176,12 @@ impl Scenario {
                 .collect(),
             script,
             warm_up: settings.warm_up.map_or(WARM_UP, |values::Span(span)| span),
-            duration,
+            duration: Duration::ZERO,
             end,
         };
+        scenario.duration = settings
+            .duration
+            .map_or_else(|| scenario.default_duration(), |values::Span(span)| span);
         scenario.check_script()?;
         Ok(scenario)
     }
@@ -207,6 +207,41 @@ impl Scenario {
         Ok(())
     }
 
+    fn default_duration(&self) -> Duration {
+        let least = match self.end {
+            End::AtDuration => RUN_DURATION,
+            End::WhenMeasured => CELL_LEAST.max(Duration::from_secs_f64(
+                CELL_WINDOWS * facts::settling_rules(self.vm.limiter).window_s,
+            )),
+        };
+        self.script
+            .last()
+            .map_or(least, |event| least.max(event.at + AFTER_LAST_CHANGE))
+    }
+
+    /// Itself as settings, every default spelt out.
+    pub fn settings(&self) -> Settings {
+        let vm = &self.vm;
+        let count = "a scenario is made from settings in range";
+        Settings {
+            ring: vec![values::Ring(vm.ring)],
+            quota: vec![PerVcpu::each(self.quotas.iter().copied().map(MaybeQuota).collect())],
+            period: vec![values::Period::new(vm.limiter.period).expect(count)],
+            limiter: vec![vm.limiter.kind],
+            max_stall: Some(values::Span(vm.limiter.max_stall)),
+            guest: vec![PerVcpu::each(vm.programs.clone())],
+            vcpus: vec![settings::VcpuCount::new(vm.vcpus as u64).expect(count)],
+            plugged: Some(settings::VcpuCount::new(vm.plugged as u64).expect(count)),
+            memory: Some(settings::MemoryMib::new(vm.memory_mib).expect(count)),
+            thp: vm.thp,
+            duration: Some(values::Span(self.duration)),
+            warm_up: Some(values::Span(self.warm_up)),
+            at: self.script.clone(),
+            repetitions: None,
+            seed: Some(vm.seed),
+        }
+    }
+
     /// Whether anything is limited from the start.
     pub fn is_limited(&self) -> bool {
         self.quotas.iter().any(Option::is_some)
@@ -230,14 +265,6 @@ impl Scenario {
         }
         notes
     }
-}
-
-fn default_duration(end: End, period: Duration, last: Option<&Event>) -> Duration {
-    let least = match end {
-        End::AtDuration => RUN_DURATION,
-        End::WhenMeasured => CELL_LEAST.max(period * CELL_PERIODS),
-    };
-    last.map_or(least, |event| least.max(event.at + AFTER_LAST_CHANGE))
 }
 
 fn single<T: Clone>(flag: &'static str, values: &[T]) -> Result<Option<T>, ScenarioError> {
@@ -269,6 +296,13 @@ mod tests {
         );
         assert!(!scenario.is_limited());
         assert_eq!(scenario.notes().len(), 1, "it says that nothing is limited");
+    }
+
+    #[test]
+    fn spelt_out_it_is_the_same_scenario() {
+        let scenario = scenario("vcpus = 3\nquota = '500+none'\nat = ['1s unplug 2']\nperiod = '2s'").expect("valid");
+        let again = Scenario::new(&scenario.settings(), scenario.vm.seed, scenario.end).expect("valid");
+        assert_eq!(again, scenario);
     }
 
     #[test]

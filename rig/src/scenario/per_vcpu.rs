@@ -14,6 +14,18 @@ impl<T> PerVcpu<T> {
         Self(vec![value])
     }
 
+    /// One value for each vCPU, of which there is at least one.
+    pub fn each(mut values: Vec<T>) -> Self
+    where
+        T: PartialEq,
+    {
+        // What the last one says for the rest needs not be said again.
+        while values.len() > 1 && values[values.len() - 1] == values[values.len() - 2] {
+            values.pop();
+        }
+        Self(values)
+    }
+
     /// How many values were written down.
     pub fn given(&self) -> usize {
         self.0.len()

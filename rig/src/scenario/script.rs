@@ -103,7 +103,7 @@ impl FromStr for Event {
         };
         let action = match words[..] {
             // In QEMU's commands a rate of 0 cancels.
-            [_, "set", "0", vcpu] => Action::Cancel(which(vcpu)?),
+            [_, "cancel", vcpu] | [_, "set", "0", vcpu] => Action::Cancel(which(vcpu)?),
             [_, "set", quota, vcpu] => Action::Set(
                 quota.parse().map_err(|source| EventError::Quota {
                     text: text.to_owned(),
@@ -111,7 +111,6 @@ impl FromStr for Event {
                 })?,
                 which(vcpu)?,
             ),
-            [_, "cancel", vcpu] => Action::Cancel(which(vcpu)?),
             [_, "plug", vcpu] => Action::Plug(one(vcpu)?),
             [_, "unplug", vcpu] => Action::Unplug(one(vcpu)?),
             _ => return Err(EventError::Form { text: text.to_owned() }),

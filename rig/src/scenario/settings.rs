@@ -41,7 +41,7 @@ pub struct Settings {
     pub period: Vec<Period>,
 
     /// What limits the vCPUs, such as qemu-v11, qemu-7.2, qemu-10 or none [default: qemu-7.2]
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', long_help = limiters())]
     #[serde(with = "text::many", skip_serializing_if = "Vec::is_empty")]
     pub limiter: Vec<LimiterKind>,
 
@@ -51,7 +51,7 @@ pub struct Settings {
     pub max_stall: Option<Span>,
 
     /// What the vCPUs execute; `sequential+reader` gives vCPU 0 the first and the others the second [default: sequential]
-    #[arg(long, value_name = "PROGRAM", value_delimiter = ',')]
+    #[arg(long, value_name = "PROGRAM", value_delimiter = ',', long_help = guests())]
     #[serde(with = "text::many", skip_serializing_if = "Vec::is_empty")]
     pub guest: Vec<PerVcpu<Program>>,
 
@@ -101,8 +101,27 @@ pub struct Settings {
     pub seed: Option<u64>,
 }
 
+fn limiters() -> String {
+    let names = LimiterKind::ALL.map(|kind| (kind.name(), kind.description()));
+    format!("What limits the vCPUs [default: qemu-7.2]:\n{}", listed(&names))
+}
+
+fn guests() -> String {
+    format!(
+        "What the vCPUs execute; `sequential+reader` gives vCPU 0 the first and the others the second [default: \
+         sequential]:\n{}",
+        listed(&Program::NAMES)
+    )
+}
+
+fn listed(names: &[(&str, &str)]) -> String {
+    let lines: Vec<String> = names.iter().map(|(name, about)| format!("- {name}: {about}")).collect();
+    lines.join("\n")
+}
+
 impl Settings {
     /// These settings, and where they say nothing, those of `base`.
+    #[must_use]
     pub fn or(self, base: Self) -> Self {
         fn list<T>(mine: Vec<T>, base: Vec<T>) -> Vec<T> {
             if mine.is_empty() { base } else { mine }
@@ -124,6 +143,25 @@ impl Settings {
             repetitions: self.repetitions.or(base.repetitions),
             seed: self.seed.or(base.seed),
         }
+    }
+
+    /// Whether anything was said of a dimension.
+    pub fn has_dimensions(&self) -> bool {
+        let Self {
+            ring,
+            quota,
+            period,
+            limiter,
+            guest,
+            vcpus,
+            ..
+        } = self;
+        !(ring.is_empty()
+            && quota.is_empty()
+            && period.is_empty()
+            && limiter.is_empty()
+            && guest.is_empty()
+            && vcpus.is_empty())
     }
 
     /// One setting for each combination of the dimensions, in the order of the lists, the ring varying slowest. A

@@ -57,6 +57,7 @@ pub(super) mod one {
         Text::deserialize(deserializer).map(|Text(value)| Some(value))
     }
 
+    #[expect(clippy::ref_option, reason = "the signature that serde calls")]
     pub(in super::super) fn serialize<S, T>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error>
     where
         S: Serializer,

@@ -51,7 +51,7 @@ impl Period {
     /// Below it, a period is shorter than the rig's own sampling.
     pub const MIN: Duration = Duration::from_millis(100);
     /// Above it, a cell takes hours.
-    pub const MAX: Duration = Duration::from_secs(60);
+    pub const MAX: Duration = Duration::from_mins(1);
 
     /// Takes `length` if it is in range.
     pub fn new(length: Duration) -> Result<Self, ValueError> {

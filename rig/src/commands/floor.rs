@@ -1,0 +1,289 @@
+//! `dirtyrig floor`: the lowest quota that a limiter holds.
+
+use anyhow::Context;
+use dirtyrig_limiter::units::Quota;
+use serde::Serialize;
+
+use super::{progress::Live, results, table::verdict};
+use crate::{
+    cli::{
+        exit,
+        output::{data, json, note},
+    },
+    engine::{build_target, interrupt::Interrupt, sink::Discard},
+    machine::require_kvm,
+    recording::schema::{Summary, Verdict},
+    scenario::{
+        End, Scenario,
+        per_vcpu::{MaybeQuota, PerVcpu},
+        settings::Settings,
+    },
+    sweep::{
+        bisection::{Bisection, Bracket, Tried},
+        calibration,
+        execute::run_on,
+    },
+};
+
+/// Search the lowest quota that a limiter holds
+///
+/// Quotas are tried between the lowest and almost the unlimited rate, halving the range on a logarithmic scale. A quota
+/// is held if the rate settles and every limited vCPU is within the allowed error of it, below as well as above, by the
+/// guest's own counter. The floor is then known to lie between the highest quota that was not held and the lowest that
+/// was; both are tried several times before they are believed.
+#[derive(clap::Args, Clone, Debug)]
+#[command(
+    mut_arg("quota", |arg| arg.hide(true)),
+    mut_arg("at", |arg| arg.hide(true)),
+    mut_arg("repetitions", |arg| arg.help("How often the two quotas next to the floor are tried [default: 3]")),
+    after_help = "\
+Examples:
+  dirtyrig floor --ring 65536
+  dirtyrig floor --ring 4096,16384,65536 --limiter qemu-7.2,budget > floors.csv
+  dirtyrig floor --limiter budget --within 2 --lowest 0.25 --json
+
+One CSV row (or with --json one JSON object) for each combination. An empty `not_held_mib_s` means \
+that even the lowest quota was held, an empty `floor_mib_s` that not even the highest was."
+)]
+pub struct Args {
+    #[command(flatten)]
+    settings: Settings,
+
+    /// Error in percent up to which a quota counts as held
+    #[arg(long, value_name = "PCT", default_value = "10", value_parser = positive, help_heading = "Search", allow_negative_numbers = true)]
+    within: f64,
+
+    /// Where the search ends at the lower end, in MiB/s
+    #[arg(
+        long,
+        value_name = "MIB_S",
+        default_value = "1",
+        help_heading = "Search",
+        allow_negative_numbers = true
+    )]
+    lowest: Quota,
+
+    /// How narrow the range becomes, in percent of its lower end
+    #[arg(long, value_name = "PCT", default_value = "10", value_parser = positive, help_heading = "Search", allow_negative_numbers = true)]
+    resolution: f64,
+
+    /// Print JSON instead of CSV
+    #[arg(long, help_heading = "Output")]
+    json: bool,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let value: f64 = text
+        .parse()
+        .map_err(|_| format!("`{text}` is no number: give one above 0, such as 10"))?;
+    if value.is_finite() && value > 0.0 {
+        Ok(value)
+    } else {
+        Err(format!("{value} is out of range: give a number above 0, such as 10"))
+    }
+}
+
+/// Highest quota tried, as a share of the unlimited rate: above it there is hardly anything to limit.
+const HIGHEST_SHARE: f64 = 0.8;
+/// How often the ends are tried when nothing is said: the fewest of which two can outvote one.
+const REPETITIONS: u32 = 3;
+
+/// What a search found: a row of the output.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct FloorRow {
+    limiter: String,
+    guest: String,
+    ring_entries: u32,
+    period_ms: u64,
+    vcpus: usize,
+    memory_mib: u64,
+    within_pct: f64,
+    /// Rate of the fastest vCPU without a limit.
+    unlimited_mib_s: f64,
+    /// The lowest quota that was held.
+    floor_mib_s: Option<f64>,
+    /// The highest quota below it that was not held: the floor lies between the two.
+    not_held_mib_s: Option<f64>,
+    /// How often the lowest quota that was held was held, and tried.
+    floor_held: u32,
+    floor_tries: u32,
+    /// The same for the highest that was not.
+    not_held_held: u32,
+    not_held_tries: u32,
+    /// Ring bytes / period.
+    predicted_floor_mib_s: f64,
+    seed: u64,
+}
+
+/// Runs the searches, one for each combination of the settings.
+pub fn run(args: &Args) -> anyhow::Result<u8> {
+    let settings = &args.settings;
+    anyhow::ensure!(
+        settings.quota.is_empty(),
+        "`floor` searches the quota itself: leave `--quota` out"
+    );
+    anyhow::ensure!(
+        settings.at.is_empty(),
+        "`floor` looks for one steady rate: leave `--at` out"
+    );
+    let seed = settings.seed.unwrap_or_else(results::seed);
+    let combinations = settings.combinations();
+    for combination in &combinations {
+        limited(combination, args.lowest, seed)?;
+    }
+    require_kvm()?;
+    let interrupt = Interrupt::from_signals()?;
+    let mut rows = Vec::new();
+    for (index, combination) in combinations.iter().enumerate() {
+        let row = search(args, combination, seed, &interrupt)?;
+        note(verdict_in_words(&row));
+        if !args.json {
+            // As they come: a search is long, and the next one may be interrupted.
+            data(csv_lines(&row, index == 0)?)?;
+        }
+        rows.push(row);
+    }
+    if args.json {
+        json(&rows)?;
+    }
+    Ok(exit::OK)
+}
+
+/// The cell that tries `quota` on every vCPU.
+fn limited(settings: &Settings, quota: Quota, seed: u64) -> anyhow::Result<Scenario> {
+    let settings = Settings {
+        quota: vec![PerVcpu::all(MaybeQuota(Some(quota)))],
+        ..settings.clone()
+    };
+    Ok(Scenario::new(&settings, seed, End::WhenMeasured)?)
+}
+
+fn search(args: &Args, settings: &Settings, seed: u64, interrupt: &Interrupt) -> anyhow::Result<FloorRow> {
+    let unlimited = calibration::unlimited_mib_s(settings, &build_target, interrupt)?;
+    let highest = HIGHEST_SHARE * unlimited;
+    let lowest = args.lowest.mib_per_sec();
+    anyhow::ensure!(
+        lowest < highest,
+        "`--lowest {lowest}` is too high: the guest dirties only {unlimited:.0} MiB/s unlimited, so give less than \
+         {highest:.0}"
+    );
+    let repetitions = settings.repetitions.map_or(REPETITIONS, |count| count.get() as u32);
+    let mut bisection = Bisection::new(lowest, highest, 1.0 + args.resolution / 100.0, repetitions);
+    let scenario = limited(settings, args.lowest, seed)?;
+    let vm = &scenario.vm;
+    note(format_args!(
+        "{}, ring {}, period {} s: unlimited {unlimited:.0} MiB/s, searching from {lowest} to {highest:.0}",
+        vm.limiter.kind,
+        vm.ring.entries(),
+        vm.limiter.period.as_secs_f64()
+    ));
+    while let Some(quota_mib_s) = bisection.next() {
+        let quota = Quota::new(quota_mib_s).context("the search left the range of quotas")?;
+        let summaries = try_quota(&limited(settings, quota, seed)?, interrupt)?;
+        let held = summaries.iter().all(|row| is_held(row, args.within));
+        let rates: Vec<String> = summaries.iter().map(|row| format!("{:.1}", row.guest_mib_s)).collect();
+        note(format_args!(
+            "  {quota_mib_s:.2} MiB/s: {}, truth {} ({})",
+            if held { "held" } else { "not held" },
+            rates.join(", "),
+            summaries.first().map_or("", |row| verdict(row.verdict))
+        ));
+        bisection.record(quota_mib_s, held);
+    }
+    let Bracket { not_held, held } = bisection.bracket();
+    let count = |end: Option<Tried>, of: fn(Tried) -> u32| end.map_or(0, of);
+    Ok(FloorRow {
+        limiter: vm.limiter.kind.to_string(),
+        guest: scenario.settings().guest[0].to_string(),
+        ring_entries: vm.ring.entries(),
+        period_ms: vm.limiter.period.as_millis() as u64,
+        vcpus: vm.vcpus,
+        memory_mib: vm.memory_mib,
+        within_pct: args.within,
+        unlimited_mib_s: unlimited,
+        floor_mib_s: held.map(|end| end.quota_mib_s),
+        not_held_mib_s: not_held.map(|end| end.quota_mib_s),
+        floor_held: count(held, |end| end.held),
+        floor_tries: count(held, |end| end.tries),
+        not_held_held: count(not_held, |end| end.held),
+        not_held_tries: count(not_held, |end| end.tries),
+        predicted_floor_mib_s: crate::engine::spec::predicted_floor_mib_s(vm.ring, vm.limiter.period),
+        seed,
+    })
+}
+
+fn try_quota(scenario: &Scenario, interrupt: &Interrupt) -> anyhow::Result<Vec<Summary>> {
+    let target = build_target(&scenario.vm).context("can't start the guest")?;
+    let mut live = Live::quiet(scenario);
+    let outcome = run_on(target, (0, 0), scenario, &mut Discard, &mut live, interrupt);
+    live.end();
+    outcome.map(|(_, summaries)| summaries)
+}
+
+/// Whether a vCPU settled within `within_pct` of its quota, by its own counter. What the law itself tolerates does not
+/// count: the question is how low the guest really is held.
+fn is_held(row: &Summary, within_pct: f64) -> bool {
+    let steady = !matches!(
+        row.verdict,
+        Verdict::NotSettled | Verdict::Oscillating | Verdict::GuestTooSlow
+    );
+    row.quota_mib_s
+        .is_none_or(|quota| steady && (row.guest_mib_s - quota).abs() <= quota * within_pct / 100.0)
+}
+
+fn verdict_in_words(row: &FloorRow) -> String {
+    let head = format!(
+        "{}, ring {}, period {} s",
+        row.limiter,
+        row.ring_entries,
+        row.period_ms as f64 / 1000.0
+    );
+    match (row.not_held_mib_s, row.floor_mib_s) {
+        (Some(low), Some(high)) => format!(
+            "{head}: the floor lies between {low:.2} (held {} of {} times) and {high:.2} MiB/s (held {} of {}); ring \
+             bytes / period is {:.0}",
+            row.not_held_held, row.not_held_tries, row.floor_held, row.floor_tries, row.predicted_floor_mib_s
+        ),
+        (None, Some(high)) => format!("{head}: even {high:.2} MiB/s is held; `--lowest` looks further down"),
+        (Some(low), None) => format!("{head}: not even {low:.2} MiB/s is held"),
+        (None, None) => format!("{head}: nothing was tried"),
+    }
+}
+
+fn csv_lines(row: &FloorRow, header: bool) -> anyhow::Result<String> {
+    let mut writer = csv::WriterBuilder::new().has_headers(header).from_writer(Vec::new());
+    writer.serialize(row).context("can't put the floor into CSV")?;
+    let bytes = writer.into_inner().context("can't put the floor into CSV")?;
+    Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(quota: f64, guest: f64, verdict: Verdict) -> Summary {
+        Summary {
+            quota_mib_s: Some(quota),
+            guest_mib_s: guest,
+            verdict,
+            ..Summary::default()
+        }
+    }
+
+    #[test]
+    fn held_means_settled_and_near_from_either_side() {
+        assert!(is_held(&row(100.0, 109.0, Verdict::Held), 10.0));
+        assert!(is_held(&row(100.0, 91.0, Verdict::ToleranceBound), 10.0));
+        assert!(!is_held(&row(100.0, 111.0, Verdict::ToleranceBound), 10.0));
+        assert!(
+            !is_held(&row(100.0, 18.0, Verdict::Missed), 10.0),
+            "a stopped guest holds nothing"
+        );
+        assert!(!is_held(&row(100.0, 100.0, Verdict::Oscillating), 10.0));
+        let unlimited = Summary {
+            verdict: Verdict::Unlimited,
+            ..Summary::default()
+        };
+        assert!(is_held(&unlimited, 10.0), "a vCPU without a limit does not count");
+    }
+}

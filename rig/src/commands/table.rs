@@ -1,0 +1,139 @@
+//! Summaries as a table for people.
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use crate::recording::schema::{Summary, Verdict};
+
+/// One column: its heading and what it says of a row.
+type Column = (&'static str, fn(&Summary) -> String);
+
+/// What tells the cells of a sweep apart, before what came out of them.
+const SETTINGS: [Column; 4] = [
+    ("limiter", |row| row.limiter.clone()),
+    ("ring", |row| row.ring_entries.to_string()),
+    ("period s", |row| (row.period_ms as f64 / 1000.0).to_string()),
+    ("vCPU", |row| row.vcpu.to_string()),
+];
+
+const RESULTS: [Column; 10] = [
+    ("guest", |row| row.guest.clone()),
+    ("quota", |row| {
+        row.quota_mib_s
+            .map_or_else(|| "none".to_owned(), |quota| quota.to_string())
+    }),
+    ("reads", |row| rate(row.ring_mib_s)),
+    ("truth", |row| rate(row.guest_mib_s)),
+    ("\u{b1}", |row| {
+        rate((row.guest_ci_high_mib_s - row.guest_ci_low_mib_s) / 2.0)
+    }),
+    ("floor", |row| rate(row.predicted_floor_mib_s)),
+    ("in guest %", |row| rate(row.utilisation_pct)),
+    ("settled s", |row| {
+        row.settle_s
+            .map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.1}"))
+    }),
+    ("longest stall ms", |row| rate(row.stall_max_us / 1000.0)),
+    ("verdict", |row| verdict(row.verdict).to_owned()),
+];
+
+/// The vCPUs of one cell.
+pub(super) fn of_cell(rows: &[Summary]) -> String {
+    let columns: Vec<Column> = SETTINGS[3..].iter().chain(&RESULTS).copied().collect();
+    draw(&columns, &rows.iter().collect::<Vec<_>>())
+}
+
+/// The cells of a sweep, in the order of their settings.
+pub(super) fn of_sweep(rows: &[Summary]) -> String {
+    let mut sorted: Vec<&Summary> = rows.iter().collect();
+    let quota = |row: &Summary| row.quota_mib_s.unwrap_or(f64::INFINITY);
+    sorted.sort_by(|a, b| {
+        (&a.limiter, a.ring_entries, a.period_ms)
+            .cmp(&(&b.limiter, b.ring_entries, b.period_ms))
+            .then(quota(a).total_cmp(&quota(b)))
+            .then((&a.guest, a.cell, a.vcpu).cmp(&(&b.guest, b.cell, b.vcpu)))
+    });
+    let columns: Vec<Column> = SETTINGS.iter().chain(&RESULTS).copied().collect();
+    draw(&columns, &sorted)
+}
+
+fn draw(columns: &[Column], rows: &[&Summary]) -> String {
+    let mut table = Table::new();
+    table
+        .load_preset(presets::NOTHING)
+        .set_header(columns.iter().map(|(heading, _)| *heading));
+    for row in rows {
+        table.add_row(columns.iter().map(|(_, cell)| cell(row)));
+    }
+    for (index, (heading, _)) in columns.iter().enumerate() {
+        if !matches!(*heading, "limiter" | "guest" | "verdict") {
+            table
+                .column_mut(index)
+                .expect("there is one for each heading")
+                .set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    // Its lines are padded to one width, which a terminal narrower than that would break.
+    table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// A verdict as people and summary.csv write it.
+pub(super) fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Held => "held",
+        Verdict::FloorBound => "floor-bound",
+        Verdict::ToleranceBound => "tolerance-bound",
+        Verdict::CapBound => "cap-bound",
+        Verdict::Missed => "missed",
+        Verdict::Oscillating => "oscillating",
+        Verdict::NotSettled => "not-settled",
+        Verdict::GuestTooSlow => "guest-too-slow",
+        Verdict::Unlimited => "unlimited",
+    }
+}
+
+/// Three significant digits where it matters, none after the point where it doesn't.
+fn rate(value: f64) -> String {
+    match value.abs() {
+        _ if value.is_nan() => "-".to_owned(),
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_sorted_by_their_settings_and_aligned() {
+        let row = |cell, limiter: &str, quota| Summary {
+            cell,
+            limiter: limiter.to_owned(),
+            guest: "sequential".to_owned(),
+            ring_entries: 4096,
+            period_ms: 500,
+            quota_mib_s: quota,
+            guest_mib_s: 123.4,
+            ..Summary::default()
+        };
+        let rows = [
+            row(2, "qemu-10", None),
+            row(1, "qemu-10", Some(25.0)),
+            row(0, "budget", Some(500.0)),
+        ];
+        let text = of_sweep(&rows);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].trim_start().starts_with("limiter"), "{text}");
+        assert!(
+            lines[1].contains("budget") && lines[2].contains("25") && lines[3].contains("none"),
+            "{text}"
+        );
+        let truth = lines[0].find("truth").expect("a heading") + "truth".len();
+        assert!(lines[1..].iter().all(|line| line[..truth].ends_with("123")), "{text}");
+    }
+}

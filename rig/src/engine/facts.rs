@@ -1,0 +1,69 @@
+//! What is known of a cell before it runs, in the words of the analysis.
+
+use std::time::Duration;
+
+use dirtyrig_guests::Program;
+use dirtyrig_limiter::{law::LimiterKind, machine::LimiterSpec};
+
+use crate::{
+    analysis::{CellFacts, LawFacts, Rules},
+    scenario::Scenario,
+};
+
+/// Distance from the quota within which QEMU's laws leave the throttle alone, in MiB/s.
+pub const QEMU_TOLERANCE_MIB_S: f64 = 25.0;
+/// QEMU's laws sleep at most 99 times as long as it takes to fill the ring; auto-converge at most 99 % of the time.
+pub const CAP_SHARE: f64 = 0.01;
+
+/// The facts of cell `cell`, which runs on the VMM named `vmm`.
+pub fn facts(cell: u32, repetition: u32, vmm: &str, scenario: &Scenario) -> CellFacts {
+    let vm = &scenario.vm;
+    CellFacts {
+        cell,
+        repetition,
+        vmm: vmm.to_owned(),
+        limiter: vm.limiter.kind.to_string(),
+        guests: vm.programs.iter().map(Program::to_string).collect(),
+        ring_entries: vm.ring.entries(),
+        period: vm.limiter.period,
+        memory_mib: vm.memory_mib,
+        law: law(vm.limiter),
+        // The engine puts stalls on the cell's clock.
+        zero: Duration::ZERO,
+        measure_from_s: None,
+    }
+}
+
+/// By which rules a cell under this limiter settles.
+pub fn settling_rules(limiter: LimiterSpec) -> Rules {
+    Rules::new(law(limiter).period)
+}
+
+/// What bounds the rates that a limiter can hold.
+pub fn law(limiter: LimiterSpec) -> LawFacts {
+    let period = Some(limiter.period);
+    match limiter.kind {
+        LimiterKind::QemuV11 | LimiterKind::Qemu72 | LimiterKind::Qemu10 => LawFacts {
+            period,
+            whole_rings: true,
+            cap_share: Some(CAP_SHARE),
+            tolerance_mib_s: Some(QEMU_TOLERANCE_MIB_S),
+        },
+        LimiterKind::AutoConverge => LawFacts {
+            period,
+            whole_rings: false,
+            cap_share: Some(CAP_SHARE),
+            tolerance_mib_s: None,
+        },
+        LimiterKind::DirtyQuota
+        | LimiterKind::Budget
+        | LimiterKind::BudgetEbpf
+        | LimiterKind::Ballast
+        | LimiterKind::None => LawFacts {
+            period: None,
+            whole_rings: false,
+            cap_share: None,
+            tolerance_mib_s: None,
+        },
+    }
+}

@@ -1,0 +1,83 @@
+//! Knows when a cell has settled and been measured.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    analysis::{CellFacts, Rules, Settling, State},
+    recording::schema::Sample,
+};
+
+/// Follows every vCPU that counts: the limited ones, or all where none is limited.
+pub(super) struct Measured<'a> {
+    facts: &'a CellFacts,
+    vcpus: BTreeMap<u32, Follower>,
+}
+
+struct Follower {
+    quota_mib_s: Option<f64>,
+    settling: Settling,
+    /// Length of a swinging part that is enough: twice that of a steady one, because its mean is known less well.
+    enough_s: f64,
+    last_s: f64,
+    /// Whether it can be expected to do anything: unplugged vCPUs never settle.
+    awake: bool,
+}
+
+impl<'a> Measured<'a> {
+    pub(super) fn new(facts: &'a CellFacts) -> Self {
+        Self {
+            facts,
+            vcpus: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in the row of one vCPU; `plugged` says whether it runs.
+    pub(super) fn push(&mut self, row: &Sample, plugged: bool) {
+        if row.t_s <= 0.0 {
+            return;
+        }
+        let facts = self.facts;
+        let follower = self
+            .vcpus
+            .entry(row.vcpu)
+            .or_insert_with(|| Follower::new(facts, row.quota_mib_s, 0.0));
+        if follower.quota_mib_s != row.quota_mib_s {
+            *follower = Follower::new(facts, row.quota_mib_s, follower.last_s);
+        }
+        follower.settling.push(row.t_s, row.guest_mib_s);
+        follower.last_s = row.t_s;
+        follower.awake = plugged;
+    }
+
+    /// Whether every vCPU that counts has been steady for long enough.
+    pub(super) fn is_done(&self) -> bool {
+        let any_limited = self.vcpus.values().any(|follower| follower.quota_mib_s.is_some());
+        let mut counting = self
+            .vcpus
+            .values()
+            .filter(|follower| follower.awake && (follower.quota_mib_s.is_some() || !any_limited))
+            .peekable();
+        counting.peek().is_some() && counting.all(Follower::is_done)
+    }
+}
+
+impl Follower {
+    fn new(facts: &CellFacts, quota_mib_s: Option<f64>, start_s: f64) -> Self {
+        let rules = Rules::new(facts.law.period);
+        Self {
+            quota_mib_s,
+            enough_s: 2.0 * rules.window_s * rules.min_values as f64,
+            settling: Settling::new(rules, start_s),
+            last_s: start_s,
+            awake: true,
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        match self.settling.state() {
+            State::TooShort | State::Moving => false,
+            State::Settled { .. } => true,
+            State::Oscillating { since_s } => self.last_s - since_s >= self.enough_s,
+        }
+    }
+}

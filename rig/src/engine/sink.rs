@@ -1,0 +1,30 @@
+//! Where the rows of a cell can go.
+
+use std::{ops::Range, time::Duration};
+
+use super::{cell::Sink, target::Stall};
+use crate::recording::{Recorder, schema::Sample};
+
+impl Sink for Recorder {
+    fn samples(&mut self, rows: &[Sample]) -> anyhow::Result<()> {
+        Ok(self.append_samples(rows)?)
+    }
+
+    fn stalls(&mut self, cell: u32, interval: &Range<Duration>, stalls: &[Stall]) -> anyhow::Result<()> {
+        Ok(self.append_stalls(cell, interval, stalls)?)
+    }
+}
+
+/// Keeps nothing: for cells that are only asked one question, as in calibration and in the search for a floor.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Discard;
+
+impl Sink for Discard {
+    fn samples(&mut self, _: &[Sample]) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn stalls(&mut self, _: u32, _: &Range<Duration>, _: &[Stall]) -> anyhow::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,54 @@
+//! What one vCPU dirties when nothing limits it: hosts differ by a factor of ten, and plans depend on it.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use dirtyrig_limiter::law::LimiterKind;
+
+use super::execute::{Build, run_on};
+use crate::{
+    engine::{cell::Watch, interrupt::Clock, sink::Discard},
+    recording::schema::Sample,
+    scenario::{
+        End, Scenario,
+        per_vcpu::{MaybeQuota, PerVcpu},
+        script::Event,
+        settings::Settings,
+        values::Span,
+    },
+};
+
+/// How long it takes: two seconds of measurement after one in which the machine gets warm.
+const LENGTH: Duration = Duration::from_secs(3);
+/// What follows the warm-up, in which the rate is measured, is of no interest.
+const AFTER: Duration = Duration::from_millis(100);
+
+struct Unwatched;
+
+impl Watch for Unwatched {
+    fn sampled(&mut self, _: &[Sample]) {}
+
+    fn changed(&mut self, _: Event) {}
+}
+
+/// The rate in MiB/s of the fastest vCPU of the guest that `settings` describe, without limit and with the ring on.
+pub fn unlimited_mib_s(settings: &Settings, build: Build<'_>, clock: &dyn Clock) -> anyhow::Result<f64> {
+    let settings = Settings {
+        limiter: vec![LimiterKind::None],
+        quota: vec![PerVcpu::all(MaybeQuota(None))],
+        at: Vec::new(),
+        warm_up: Some(Span(LENGTH)),
+        duration: Some(Span(AFTER)),
+        ..settings.clone()
+    };
+    let scenario = Scenario::new(&settings, settings.seed.unwrap_or_default(), End::AtDuration)?;
+    let target = build(&scenario.vm).context("can't start the guest")?;
+    let (result, _) = run_on(target, (0, 0), &scenario, &mut Discard, &mut Unwatched, clock)?;
+    let fastest = result.unlimited_mib_s.into_iter().fold(0.0, f64::max);
+    anyhow::ensure!(
+        fastest > 0.0,
+        "the guest dirtied nothing in {} s: choose one that writes, such as `--guest sequential`",
+        LENGTH.as_secs()
+    );
+    Ok(fastest)
+}

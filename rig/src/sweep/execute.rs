@@ -1,0 +1,94 @@
+//! Runs the cells of a plan that are not finished yet.
+
+use anyhow::Context;
+
+use super::plan::{Plan, PlannedCell};
+use crate::{
+    analysis::summarize,
+    engine::{
+        Interrupted,
+        cell::{CellResult, Sink, Watch, run_cell},
+        facts::facts,
+        interrupt::Clock,
+        spec::VmSpec,
+        target::Target,
+    },
+    recording::{Recorder, schema::Summary},
+    scenario::Scenario,
+};
+
+/// Builds the VM of a cell.
+pub type Build<'a> = &'a dyn Fn(&VmSpec) -> anyhow::Result<Box<dyn Target>>;
+
+/// Who is told how a sweep is going; it watches each cell as well.
+pub trait SweepWatch: Watch {
+    /// A cell begins.
+    fn began(&mut self, cell: &PlannedCell, scenario: &Scenario);
+    /// A cell is finished, and its summary recorded.
+    fn finished(&mut self, cell: &PlannedCell, summaries: &[Summary]);
+}
+
+/// Runs what is missing of `plan` in `recorder`. Whatever ends it early, finished cells are kept and nothing is left of
+/// the one that was being run.
+pub fn execute(
+    plan: &Plan,
+    recorder: &mut Recorder,
+    build: Build<'_>,
+    watch: &mut dyn SweepWatch,
+    clock: &dyn Clock,
+) -> anyhow::Result<()> {
+    for planned in &plan.cells {
+        if recorder.is_finished(planned.cell) {
+            continue;
+        }
+        let scenario = planned.scenario()?;
+        watch.began(planned, &scenario);
+        let outcome = build(&scenario.vm).context("can't start the guest").and_then(|target| {
+            run_on(
+                target,
+                (planned.cell, planned.repetition),
+                &scenario,
+                recorder,
+                watch,
+                clock,
+            )
+        });
+        match outcome {
+            Ok((_, summaries)) => {
+                recorder.append_summaries(planned.cell, &summaries)?;
+                watch.finished(planned, &summaries);
+            }
+            Err(error) => {
+                recorder.abandon_cell()?;
+                return Err(error.context(format!("cell {} ({}) was not finished", planned.cell, planned.title())));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Runs a cell on a target, takes that down, and sums the cell up.
+pub fn run_on(
+    mut target: Box<dyn Target>,
+    number: (u32, u32),
+    scenario: &Scenario,
+    sink: &mut dyn Sink,
+    watch: &mut dyn Watch,
+    clock: &dyn Clock,
+) -> anyhow::Result<(CellResult, Vec<Summary>)> {
+    let (cell, repetition) = number;
+    let facts = facts(cell, repetition, target.vmm(), scenario);
+    let result = run_cell(&mut *target, &facts, scenario, sink, watch, clock);
+    let result = match (result, target.stop()) {
+        (Ok(result), Ok(())) => result,
+        (Ok(_), Err(error)) => return Err(error.context("the guest failed")),
+        // What killed the guest says more than what the engine saw of it.
+        (Err(error), Err(cause)) if !error.is::<Interrupted>() => return Err(cause.context(error)),
+        (Err(error), _) => return Err(error),
+    };
+    let summaries = summarize(&facts, &result.samples, &result.stalls);
+    Ok((result, summaries))
+}
+
+#[cfg(test)]
+mod tests;

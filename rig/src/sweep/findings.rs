@@ -1,0 +1,190 @@
+//! What a sweep found about floors, in words: ring bytes / period against what was read and what was true.
+
+use crate::{
+    analysis::stats,
+    recording::schema::{Summary, Verdict},
+};
+
+/// Cells of one limiter, ring, period and quota whose quota lies below the predicted floor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Floor {
+    /// The limiter.
+    pub limiter: String,
+    /// Entries of the ring.
+    pub ring_entries: u32,
+    /// The period in ms.
+    pub period_ms: u64,
+    /// The quota asked for.
+    pub quota_mib_s: f64,
+    /// Ring bytes / period.
+    pub predicted_mib_s: f64,
+    /// Median over cells of the limiter's reading.
+    pub ring_mib_s: f64,
+    /// Median over cells of the guest's own counter.
+    pub guest_mib_s: f64,
+    /// Whether the guest was too slow for the limiter ever to act.
+    pub too_slow: bool,
+}
+
+impl Floor {
+    fn sentence(&self) -> String {
+        let Self {
+            limiter,
+            ring_entries,
+            quota_mib_s,
+            predicted_mib_s,
+            ring_mib_s,
+            guest_mib_s,
+            ..
+        } = self;
+        let period_s = self.period_ms as f64 / 1000.0;
+        let head = format!("{limiter}, ring {ring_entries}, period {period_s} s, asked for {quota_mib_s}:");
+        if self.too_slow {
+            return format!(
+                "{head} the ring is never full within a period, so that nothing is limited ({guest_mib_s:.0})"
+            );
+        }
+        format!(
+            "{head} reads {ring_mib_s:.0} ({}), truly {guest_mib_s:.0} ({}), predicted {predicted_mib_s:.0}",
+            signed_pct(*ring_mib_s, *predicted_mib_s),
+            signed_pct(*guest_mib_s, *predicted_mib_s)
+        )
+    }
+}
+
+/// The floors that `summaries` show, by limiter, ring and period.
+pub fn floors(summaries: &[Summary]) -> Vec<Floor> {
+    let below = |row: &&Summary| row.quota_mib_s.is_some_and(|quota| quota < row.predicted_floor_mib_s);
+    let key = |row: &Summary| {
+        (
+            row.limiter.clone(),
+            row.ring_entries,
+            row.period_ms,
+            row.quota_mib_s.unwrap_or_default().to_bits(),
+        )
+    };
+    let mut rows: Vec<&Summary> = summaries.iter().filter(below).collect();
+    // Quotas are above zero, so that their bits sort as they do.
+    rows.sort_by_key(|row| key(row));
+    rows.chunk_by(|a, b| key(a) == key(b))
+        .map(|rows| {
+            let first = rows[0];
+            let median =
+                |value: fn(&Summary) -> f64| stats::median(&rows.iter().map(|row| value(row)).collect::<Vec<_>>());
+            Floor {
+                limiter: first.limiter.clone(),
+                ring_entries: first.ring_entries,
+                period_ms: first.period_ms,
+                quota_mib_s: first.quota_mib_s.unwrap_or_default(),
+                predicted_mib_s: first.predicted_floor_mib_s,
+                ring_mib_s: median(|row| row.ring_mib_s),
+                guest_mib_s: median(|row| row.guest_mib_s),
+                too_slow: rows.iter().any(|row| row.verdict == Verdict::GuestTooSlow),
+            }
+        })
+        .collect()
+}
+
+/// The findings in words, a line each; none where no quota was below its floor.
+pub fn sentences(summaries: &[Summary]) -> Vec<String> {
+    let floors = floors(summaries);
+    let mut lines: Vec<String> = floors.iter().map(Floor::sentence).collect();
+    let shown: Vec<&Floor> = floors.iter().filter(|floor| !floor.too_slow).collect();
+    for of_limiter in shown.chunk_by(|a, b| a.limiter == b.limiter) {
+        lines.push(conclusion(of_limiter));
+    }
+    lines
+}
+
+/// How far rates may lie from the prediction to be said to follow it.
+const FOLLOWS_PCT: f64 = 15.0;
+
+fn conclusion(floors: &[&Floor]) -> String {
+    let worst = |value: fn(&Floor) -> f64| {
+        floors
+            .iter()
+            .map(|floor| 100.0 * (value(floor) / floor.predicted_mib_s - 1.0).abs())
+            .fold(0.0, f64::max)
+    };
+    let says = |worst_pct: f64| {
+        if worst_pct <= FOLLOWS_PCT {
+            format!("follows ring bytes / period within {worst_pct:.0} %")
+        } else {
+            format!("does not follow ring bytes / period (up to {worst_pct:.0} % off)")
+        }
+    };
+    format!(
+        "{}: over {} point{} below the floor, what it reads {}; what the guest does {}",
+        floors[0].limiter,
+        floors.len(),
+        if floors.len() == 1 { "" } else { "s" },
+        says(worst(|floor| floor.ring_mib_s)),
+        says(worst(|floor| floor.guest_mib_s)),
+    )
+}
+
+fn signed_pct(value: f64, reference: f64) -> String {
+    format!("{:+.0} %", 100.0 * (value / reference - 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(limiter: &str, ring: u32, quota: f64, ring_mib_s: f64, guest_mib_s: f64) -> Summary {
+        Summary {
+            limiter: limiter.to_owned(),
+            ring_entries: ring,
+            period_ms: 1000,
+            quota_mib_s: Some(quota),
+            predicted_floor_mib_s: f64::from(ring) / 256.0,
+            ring_mib_s,
+            guest_mib_s,
+            verdict: Verdict::FloorBound,
+            ..Summary::default()
+        }
+    }
+
+    #[test]
+    fn only_quotas_below_the_floor_tell_of_it_and_repetitions_are_one_finding() {
+        let rows = [
+            row("qemu-7.2", 65536, 25.0, 250.0, 240.0),
+            row("qemu-7.2", 65536, 25.0, 256.0, 250.0),
+            row("qemu-7.2", 65536, 25.0, 300.0, 260.0),
+            row("qemu-7.2", 65536, 500.0, 500.0, 500.0),
+        ];
+        let floors = floors(&rows);
+        assert_eq!(floors.len(), 1);
+        assert!((floors[0].ring_mib_s - 256.0).abs() < 1e-9 && (floors[0].guest_mib_s - 250.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn reading_and_truth_are_told_apart() {
+        let rows = [
+            row("qemu-10", 65536, 25.0, 255.0, 18.0),
+            row("qemu-7.2", 65536, 25.0, 255.0, 247.0),
+        ];
+        let text = sentences(&rows).join("\n");
+        assert!(
+            text.contains("qemu-10, ring 65536, period 1 s, asked for 25: reads 255 (-0 %), truly 18 (-93 %)"),
+            "{text}"
+        );
+        assert!(
+            text.contains("what the guest does does not follow ring bytes / period (up to 93 % off)"),
+            "{text}"
+        );
+        assert!(
+            text.contains("qemu-7.2: over 1 point below the floor, what it reads follows"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_guest_too_slow_is_no_evidence() {
+        let mut slow = row("qemu-7.2", 65536, 25.0, 170.0, 175.0);
+        slow.verdict = Verdict::GuestTooSlow;
+        let lines = sentences(&[slow]);
+        assert_eq!(lines.len(), 1);
+        assert!(lines[0].contains("never full within a period"), "{lines:?}");
+    }
+}

@@ -1,7 +1,5 @@
 //! What is known of a cell before it runs, in the words of the analysis.
 
-use std::time::Duration;
-
 use dirtyrig_guests::Program;
 use dirtyrig_limiter::{law::LimiterKind, machine::LimiterSpec};
 
@@ -28,8 +26,6 @@ pub fn facts(cell: u32, repetition: u32, vmm: &str, scenario: &Scenario) -> Cell
         period: vm.limiter.period,
         memory_mib: vm.memory_mib,
         law: law(vm.limiter),
-        // The engine puts stalls on the cell's clock.
-        zero: Duration::ZERO,
         measure_from_s: None,
     }
 }

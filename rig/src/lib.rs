@@ -3,6 +3,7 @@ pub mod analysis;
 pub mod cli;
 pub mod commands;
 pub mod engine;
+pub mod plot;
 pub mod recording;
 pub mod scenario;
 pub mod sweep;

@@ -1,1 +1,2 @@
 //! The subcommands, one file each.
+pub mod plot;

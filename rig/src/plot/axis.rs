@@ -53,8 +53,7 @@ impl Axis {
     pub(crate) fn span(title: &str, low: f64, high: f64, most: usize) -> Self {
         let mut axis = Self::linear(title, low, high, most);
         (axis.low, axis.high) = (low, if high > low { high } else { low + 1.0 });
-        axis.ticks
-            .retain(|(value, _)| (axis.low..=axis.high).contains(value));
+        axis.ticks.retain(|(value, _)| (axis.low..=axis.high).contains(value));
         axis
     }
 
@@ -145,7 +144,10 @@ impl Axis {
         let zeros = usize::from(self.keeps_zero());
         let (zero, others) = self.ticks.split_at(zeros.min(self.ticks.len()));
         let every = |step: usize| -> Vec<(f64, String)> { others.iter().step_by(step).cloned().collect() };
-        let mut kept = (1..=others.len()).map(every).find(|ticks| fits(ticks)).unwrap_or_default();
+        let mut kept = (1..=others.len())
+            .map(every)
+            .find(|ticks| fits(ticks))
+            .unwrap_or_default();
         if let (Some(zero), false) = (zero.first(), kept.is_empty()) {
             if !fits(&[zero.clone(), kept[0].clone()]) {
                 kept.remove(0);

@@ -5,6 +5,8 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
+use hdrhistogram::Histogram;
+
 use crate::recording::schema::{Sample, Summary, Verdict};
 
 /// Repetitions of the same measurement, put together.
@@ -31,12 +33,18 @@ impl Point<'_> {
 
     /// What the guest's own counter says.
     pub(crate) fn truth(&self) -> Option<Spread> {
-        self.spread(|row| row.guest_mib_s, |row| (row.guest_ci_low_mib_s, row.guest_ci_high_mib_s))
+        self.spread(
+            |row| row.guest_mib_s,
+            |row| (row.guest_ci_low_mib_s, row.guest_ci_high_mib_s),
+        )
     }
 
     /// What the limiter believes.
     pub(crate) fn reading(&self) -> Option<Spread> {
-        self.spread(|row| row.ring_mib_s, |row| (row.ring_ci_low_mib_s, row.ring_ci_high_mib_s))
+        self.spread(
+            |row| row.ring_mib_s,
+            |row| (row.ring_ci_low_mib_s, row.ring_ci_high_mib_s),
+        )
     }
 
     /// The median of a column without an interval of its own, from its lowest to its highest repetition.
@@ -54,12 +62,13 @@ impl Point<'_> {
     }
 
     /// Repetitions by their range; a single run by its own confidence interval.
-    fn spread(
-        &self,
-        value: impl Fn(&Summary) -> f64,
-        interval: impl Fn(&Summary) -> (f64, f64),
-    ) -> Option<Spread> {
-        let values: Vec<f64> = self.rows.iter().map(|row| value(row)).filter(|v| v.is_finite()).collect();
+    fn spread(&self, value: impl Fn(&Summary) -> f64, interval: impl Fn(&Summary) -> (f64, f64)) -> Option<Spread> {
+        let values: Vec<f64> = self
+            .rows
+            .iter()
+            .map(|row| value(row))
+            .filter(|v| v.is_finite())
+            .collect();
         let middle = median(&values)?;
         if let [row] = self.rows[..] {
             let (low, high) = interval(row);
@@ -93,7 +102,7 @@ pub(crate) enum Periods {
 
 /// A rate or time as a key that sorts and compares exactly.
 #[derive(Clone, Copy, PartialEq)]
-struct Exact(f64);
+pub(crate) struct Exact(pub(crate) f64);
 
 impl Eq for Exact {}
 
@@ -132,12 +141,21 @@ pub(crate) fn facets<'a>(rows: impl IntoIterator<Item = &'a Summary>, periods: P
     let mut groups: BTreeMap<_, BTreeMap<_, Vec<&Summary>>> = BTreeMap::new();
     for row in rows {
         let point = (row.ring_entries, row.period_ms, row.quota_mib_s.map(Exact));
-        groups.entry(conditions(row)).or_default().entry(point).or_default().push(row);
+        groups
+            .entry(conditions(row))
+            .or_default()
+            .entry(point)
+            .or_default()
+            .push(row);
     }
     groups
         .into_iter()
         .map(|(conditions, points)| Facet {
-            label: varies.iter().map(|i| conditions[*i].as_str()).collect::<Vec<_>>().join(", "),
+            label: varies
+                .iter()
+                .map(|i| conditions[*i].as_str())
+                .collect::<Vec<_>>()
+                .join(", "),
             points: points.into_values().map(|rows| Point { rows }).collect(),
         })
         .collect()
@@ -174,10 +192,14 @@ impl Series<'_> {
         let Some(row) = self.summary else {
             return format!("cell {}, vCPU {} (unfinished)", self.cell, self.vcpu);
         };
-        let vcpu = if row.vcpus > 1 { format!(", vCPU {}", self.vcpu) } else { String::new() };
-        let quota = row
-            .quota_mib_s
-            .map_or("no quota".to_owned(), |quota| format!("{} MiB/s", super::axis::number(quota)));
+        let vcpu = if row.vcpus > 1 {
+            format!(", vCPU {}", self.vcpu)
+        } else {
+            String::new()
+        };
+        let quota = row.quota_mib_s.map_or("no quota".to_owned(), |quota| {
+            format!("{} MiB/s", super::axis::number(quota))
+        });
         format!(
             "cell {}: {}, ring {}, {quota}, {} ms{vcpu}",
             self.cell, row.limiter, row.ring_entries, row.period_ms
@@ -205,7 +227,10 @@ impl Series<'_> {
 /// The samples of the chosen cells, a series a vCPU.
 pub(crate) fn series<'a>(samples: &'a [Sample], summaries: &'a [Summary], cells: &BTreeSet<u32>) -> Vec<Series<'a>> {
     let mut groups: BTreeMap<(u32, u32), Vec<&Sample>> = BTreeMap::new();
-    for sample in samples.iter().filter(|row| cells.contains(&row.cell) && row.t_s.is_finite()) {
+    for sample in samples
+        .iter()
+        .filter(|row| cells.contains(&row.cell) && row.t_s.is_finite())
+    {
         groups.entry((sample.cell, sample.vcpu)).or_default().push(sample);
     }
     groups
@@ -257,6 +282,7 @@ pub(crate) fn verdict_mark(verdict: Verdict) -> &'static str {
         Verdict::FloorBound => "F",
         Verdict::ToleranceBound => "T",
         Verdict::CapBound => "C",
+        Verdict::Missed => "M",
         Verdict::Oscillating => "O",
         Verdict::NotSettled => "N",
         Verdict::GuestTooSlow => "S",
@@ -271,6 +297,7 @@ pub(crate) fn verdict_words(verdict: Verdict) -> &'static str {
         Verdict::FloorBound => "floor-bound",
         Verdict::ToleranceBound => "tolerance-bound",
         Verdict::CapBound => "cap-bound",
+        Verdict::Missed => "missed",
         Verdict::Oscillating => "oscillating",
         Verdict::NotSettled => "not settled",
         Verdict::GuestTooSlow => "guest too slow",
@@ -292,10 +319,9 @@ pub(crate) fn median(values: &[f64]) -> Option<f64> {
 
 /// Lowest and highest of the finite values.
 pub(crate) fn range(values: impl IntoIterator<Item = f64>) -> Option<(f64, f64)> {
-    values
-        .into_iter()
-        .filter(|v| v.is_finite())
-        .fold(None, |range, v| Some(range.map_or((v, v), |(low, high): (f64, f64)| (low.min(v), high.max(v)))))
+    values.into_iter().filter(|v| v.is_finite()).fold(None, |range, v| {
+        Some(range.map_or((v, v), |(low, high): (f64, f64)| (low.min(v), high.max(v))))
+    })
 }
 
 /// Lowest and highest of the finite values above zero.
@@ -303,9 +329,19 @@ pub(crate) fn positive_range(values: impl IntoIterator<Item = f64>) -> Option<(f
     range(values.into_iter().filter(|v| *v > 0.0))
 }
 
+/// Adds `other` to `sum`, which grows where it has to.
+pub(crate) fn merge(sum: &mut Histogram<u64>, other: &Histogram<u64>) {
+    sum.auto(true);
+    sum.add(other).expect("a histogram that grows takes any other");
+}
+
 /// The noun, with an s where there is not one of it.
 pub(crate) fn plural(count: usize, noun: &str) -> String {
-    if count == 1 { noun.to_owned() } else { format!("{noun}s") }
+    if count == 1 {
+        noun.to_owned()
+    } else {
+        format!("{noun}s")
+    }
 }
 
 /// Numbers in the shape `0-3, 7`.

@@ -12,7 +12,6 @@ use plotters::{
     },
 };
 
-
 use super::{
     marks,
     page::{Key, Page, Panel},
@@ -50,7 +49,12 @@ pub(crate) fn svg(page: &Page) -> Drawn<String> {
         for (i, panel) in page.panels.iter().enumerate() {
             let (column, row) = ((i % page.columns) as i32, (i / page.columns) as i32);
             let (w, h) = page.panel_size;
-            draw_panel(&canvas, panel, (MARGIN / 2 + column * w, layout.panels_top + row * h), (w, h))?;
+            draw_panel(
+                &canvas,
+                panel,
+                (MARGIN / 2 + column * w, layout.panels_top + row * h),
+                (w, h),
+            )?;
         }
         for (i, line) in layout.notes.iter().enumerate() {
             let y = layout.notes_top + i as i32 * TEXT_ROW;
@@ -199,12 +203,13 @@ fn draw_panel(canvas: &Canvas<'_>, panel: &Panel, (left, top): (i32, i32), (widt
     let mut y_axis = panel.y.clone();
     y_axis.thin(f64::from(height - above - bottom_room), |_| TICK + 1.0);
     // The label of a tick at the very end reaches half its width past the frame.
-    let overhang = x_axis
-        .labels()
-        .last()
-        .map_or(0, |label| text::width(label, TICK, Weight::Regular) as i32 / 2 - MARGIN / 2 + 2);
+    let overhang = x_axis.labels().last().map_or(0, |label| {
+        text::width(label, TICK, Weight::Regular) as i32 / 2 - MARGIN / 2 + 2
+    });
 
-    let area = canvas.clone().shrink((left * UNITS, top * UNITS), (width * UNITS, height * UNITS));
+    let area = canvas
+        .clone()
+        .shrink((left * UNITS, top * UNITS), (width * UNITS, height * UNITS));
     let mut chart = ChartBuilder::on(&area)
         .margin_top(above * UNITS)
         .margin_right(MARGIN.max(overhang) * UNITS)

@@ -73,18 +73,19 @@ pub(crate) fn draw(canvas: &Canvas<'_>, frame: &Frame, all: &[Mark]) -> Drawn {
                     let place = frame.at(*x, *y);
                     glyph(canvas, place, edged(*look, frame.y.beyond(*y)))?;
                     let reach = RADIUS as i32 + 10;
-                    taken.push(Taken(place.0 - reach, place.1 - reach, place.0 + reach, place.1 + reach));
+                    taken.push(Taken(
+                        place.0 - reach,
+                        place.1 - reach,
+                        place.0 + reach,
+                        place.1 + reach,
+                    ));
                 }
             }
             Mark::Spread { x, low, high, color } => spread(canvas, frame.at(*x, *low), frame.at(*x, *high), *color)?,
             Mark::Moment { x, text } => moment(canvas, frame, *x, text, &mut words_above)?,
-            Mark::Tile {
-                x,
-                y,
-                fill,
-                ink,
-                lines,
-            } => tile(canvas, frame.at(x.0, y.1), frame.at(x.1, y.0), (*fill, *ink), lines)?,
+            Mark::Tile { x, y, fill, ink, lines } => {
+                tile(canvas, frame.at(x.0, y.1), frame.at(x.1, y.0), (*fill, *ink), lines)?
+            }
             Mark::Label { .. } => {}
         }
     }
@@ -194,7 +195,10 @@ pub(crate) fn glyph(canvas: &Canvas<'_>, (x, y): (i32, i32), glyph: Glyph) -> Dr
     let inside: ShapeStyle = if filled { color.filled() } else { PAPER.filled() };
     let corner = |angle: f64, size: f64| {
         let (sin, cos) = angle.to_radians().sin_cos();
-        (x + (radius * size * cos).round() as i32, y - (radius * size * sin).round() as i32)
+        (
+            x + (radius * size * cos).round() as i32,
+            y - (radius * size * sin).round() as i32,
+        )
     };
     let outline: Vec<(i32, i32)> = match shape {
         Shape::Circle => {
@@ -204,7 +208,10 @@ pub(crate) fn glyph(canvas: &Canvas<'_>, (x, y): (i32, i32), glyph: Glyph) -> Dr
         Shape::Cross => {
             for angle in [45.0, 135.0] {
                 let ends = vec![corner(angle, 1.2), corner(angle + 180.0, 1.2)];
-                canvas.draw(&PathElement::new(ends, color.stroke_width(if filled { 24 } else { 14 })))?;
+                canvas.draw(&PathElement::new(
+                    ends,
+                    color.stroke_width(if filled { 24 } else { 14 }),
+                ))?;
             }
             return Ok(());
         }
@@ -217,7 +224,12 @@ pub(crate) fn glyph(canvas: &Canvas<'_>, (x, y): (i32, i32), glyph: Glyph) -> Dr
             .collect(),
     };
     canvas.draw(&Polygon::new(outline.clone(), inside))?;
-    let closed: Vec<_> = outline.iter().chain(outline.first()).chain(outline.get(1)).copied().collect();
+    let closed: Vec<_> = outline
+        .iter()
+        .chain(outline.first())
+        .chain(outline.get(1))
+        .copied()
+        .collect();
     canvas.draw(&PathElement::new(closed, edge))
 }
 
@@ -265,7 +277,16 @@ fn label(
     let rise = 7 * UNITS;
     let (near, far) = (14 * UNITS, 26 * UNITS);
     let beside = half + 7 * UNITS;
-    let places = [(0, -near), (0, near), (beside, 0), (-beside, 0), (beside, -near), (-beside, near), (0, -far), (0, far)];
+    let places = [
+        (0, -near),
+        (0, near),
+        (beside, 0),
+        (-beside, 0),
+        (beside, -near),
+        (-beside, near),
+        (0, -far),
+        (0, far),
+    ];
     let find = |avoided: &[Taken]| {
         places.into_iter().find_map(|(dx, dy)| {
             let (cx, cy) = (x + dx, y + dy);

@@ -3,11 +3,17 @@
 //! A figure is a function from a recording to [pages](page::Page) and one line of [`FIGURES`]; `draw` turns pages into SVG,
 //! `export` the same SVG into PNG.
 
+#![allow(
+    clippy::cast_possible_wrap,
+    reason = "what becomes i32 here are counts of lines, panels and ticks of one page"
+)]
+
 mod axis;
 mod data;
 mod draw;
 mod export;
 mod figures;
+mod machine;
 mod marks;
 mod page;
 mod published;
@@ -17,48 +23,84 @@ mod tests;
 mod text;
 
 use std::{
-    fs, io,
+    collections::{BTreeMap, btree_map::Entry},
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
 
 use hdrhistogram::Histogram;
 
-use crate::recording::schema::{Sample, Summary};
+use crate::cli::output::note;
+use crate::recording::{
+    StallInterval, StallKind,
+    schema::{Sample, Summary},
+};
+pub use machine::machine_line;
 use page::Page;
 
 /// What the figures are drawn from.
 #[derive(Clone, Copy)]
-pub(crate) struct RecordingView<'a> {
+pub struct RecordingView<'a> {
     /// Name of the recording, such as its folder's.
-    pub(crate) title: &'a str,
+    pub title: &'a str,
     /// The machine in one line: CPU, kernel, and what else a reader must know.
-    pub(crate) machine: &'a str,
-    pub(crate) samples: &'a [Sample],
-    pub(crate) summaries: &'a [Summary],
+    pub machine: &'a str,
+    /// Rates over time, of unfinished cells too.
+    pub samples: &'a [Sample],
+    /// A row a vCPU of each finished cell.
+    pub summaries: &'a [Summary],
     /// Lengths of stalls, where they were recorded.
-    pub(crate) stalls: &'a [Stalls],
+    pub stalls: &'a [Stalls],
 }
 
-/// The stalls of one cell, or of any group that is one curve.
-pub(crate) struct Stalls {
-    /// What the curve is called.
-    pub(crate) label: String,
-    /// Microseconds.
-    pub(crate) lengths: Histogram<u64>,
+/// The stalls of one cell, those of all its vCPUs together.
+pub struct Stalls {
+    /// Which cell of the recording.
+    pub cell: u32,
+    /// Nanoseconds.
+    pub lengths: Histogram<u64>,
+}
+
+impl Stalls {
+    /// The stalls of each cell, from the intervals of a recording.
+    pub fn of(intervals: impl IntoIterator<Item = StallInterval>) -> Vec<Self> {
+        let mut cells: BTreeMap<u32, Histogram<u64>> = BTreeMap::new();
+        for interval in intervals
+            .into_iter()
+            .filter(|interval| interval.kind == StallKind::Stall)
+        {
+            match cells.entry(interval.cell) {
+                Entry::Vacant(empty) => {
+                    empty.insert(interval.histogram);
+                }
+                Entry::Occupied(mut known) => data::merge(known.get_mut(), &interval.histogram),
+            }
+        }
+        cells
+            .into_iter()
+            .map(|(cell, lengths)| Self { cell, lengths })
+            .collect()
+    }
 }
 
 /// What of a recording is to be drawn.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Choice<'a> {
+pub struct Choice<'a> {
     /// Names of figures; all where none is given.
-    pub(crate) figures: Option<&'a [String]>,
+    pub figures: Option<&'a [String]>,
     /// Cells that figures over time show; a few that stand for the others where none is given.
-    pub(crate) cells: &'a [u32],
+    pub cells: &'a [u32],
 }
 
 /// Why a figure was not drawn: it would be empty or mislead.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Skip(String);
+pub struct Skip(String);
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 impl Skip {
     fn because(reason: impl Into<String>) -> Self {
@@ -67,15 +109,16 @@ impl Skip {
 }
 
 /// One kind of figure.
-pub(crate) struct Figure {
-    pub(crate) name: &'static str,
+pub struct Figure {
+    /// As given to `--figure`, and the file's name.
+    pub name: &'static str,
     /// The question it answers.
-    pub(crate) about: &'static str,
+    pub about: &'static str,
     pages: fn(&RecordingView<'_>, &Choice<'_>) -> Result<Vec<Page>, Skip>,
 }
 
 /// Every figure there is.
-pub(crate) const FIGURES: &[Figure] = &[
+pub const FIGURES: &[Figure] = &[
     figures::convergence::FIGURE,
     figures::floor::FIGURE,
     figures::achieved::FIGURE,
@@ -90,8 +133,10 @@ pub(crate) const FIGURES: &[Figure] = &[
 
 /// A picture format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Format {
+pub enum Format {
+    /// Scalable; words stay words.
     Svg,
+    /// Twice the nominal size in pixels.
     Png,
 }
 
@@ -106,33 +151,59 @@ impl Format {
 
 /// Why figures could not be drawn.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PlotError {
+pub enum PlotError {
+    /// No figure has this name.
     #[error("there is no figure `{name}`: choose from {}", names())]
-    UnknownFigure { name: String },
+    UnknownFigure {
+        /// The name that was given.
+        name: String,
+    },
+    /// The recording has no samples of this cell.
     #[error("cell {cell} is not in recording `{recording}`, which has the cells {has}")]
-    UnknownCell { cell: u32, recording: String, has: String },
+    UnknownCell {
+        /// The number that was given.
+        cell: u32,
+        /// Title of the recording.
+        recording: String,
+        /// The cells there are.
+        has: String,
+    },
+    /// The picture could not be made.
     #[error("can't draw figure `{figure}`: {reason}")]
-    Draw { figure: &'static str, reason: String },
+    Draw {
+        /// Name of the figure.
+        figure: &'static str,
+        /// What the drawing library says.
+        reason: String,
+    },
+    /// The picture could not be stored.
     #[error("can't write figure {}: check that the folder can be written to and the disk has room", path.display())]
-    Write { path: PathBuf, source: io::Error },
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
 }
 
 /// A drawn picture that has not been written.
-pub(crate) struct Picture {
+pub struct Picture {
     /// File name without extension.
-    pub(crate) name: String,
-    pub(crate) svg: String,
+    pub name: String,
+    /// The document.
+    pub svg: String,
 }
 
 /// What came of one figure.
-pub(crate) struct Outcome {
-    pub(crate) figure: &'static Figure,
+pub struct Outcome {
+    /// Which figure.
+    pub figure: &'static Figure,
     /// The pictures, or the reason why there are none.
-    pub(crate) pictures: Result<Vec<Picture>, Skip>,
+    pub pictures: Result<Vec<Picture>, Skip>,
 }
 
 /// Draws the chosen figures into memory.
-pub(crate) fn pictures(view: &RecordingView<'_>, choice: &Choice<'_>) -> Result<Vec<Outcome>, PlotError> {
+pub fn pictures(view: &RecordingView<'_>, choice: &Choice<'_>) -> Result<Vec<Outcome>, PlotError> {
     check_cells(view, choice.cells)?;
     chosen(choice.figures)?
         .into_iter()
@@ -150,7 +221,7 @@ pub(crate) fn pictures(view: &RecordingView<'_>, choice: &Choice<'_>) -> Result<
 }
 
 /// Draws the chosen figures into `out`, says on stderr which had nothing to show, and returns the files.
-pub(crate) fn draw_all(
+pub fn draw_all(
     view: &RecordingView<'_>,
     out: &Path,
     formats: &[Format],
@@ -165,8 +236,8 @@ pub(crate) fn draw_all(
     for outcome in outcomes {
         let pictures = match outcome.pictures {
             Ok(pictures) => pictures,
-            Err(Skip(reason)) => {
-                eprintln!("{}: not drawn, {reason}", outcome.figure.name);
+            Err(reason) => {
+                note(format_args!("note: figure {} not drawn: {reason}", outcome.figure.name));
                 continue;
             }
         };
@@ -218,7 +289,10 @@ fn chosen(names: Option<&[String]>) -> Result<Vec<&'static Figure>, PlotError> {
 }
 
 fn check_cells(view: &RecordingView<'_>, cells: &[u32]) -> Result<(), PlotError> {
-    match cells.iter().find(|cell| !view.samples.iter().any(|row| row.cell == **cell)) {
+    match cells
+        .iter()
+        .find(|cell| !view.samples.iter().any(|row| row.cell == **cell))
+    {
         None => Ok(()),
         Some(cell) => Err(PlotError::UnknownCell {
             cell: *cell,

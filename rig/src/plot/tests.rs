@@ -36,12 +36,19 @@ fn check(name: &str, svg: &str) {
     };
     let units = f64::from(style::UNITS);
     let (width, height) = (number(&root, "width") * units, number(&root, "height") * units);
-    let texts: Vec<_> = document.descendants().filter(|node| node.has_tag_name("text")).collect();
+    let texts: Vec<_> = document
+        .descendants()
+        .filter(|node| node.has_tag_name("text"))
+        .collect();
     assert!(texts.len() > 5, "{name} has next to no words");
     for node in texts {
         let words = node.text().unwrap_or_default().trim();
         assert!(!words.is_empty(), "{name} has an empty text");
-        let weight = if node.attribute("font-weight").is_some() { text::Weight::Bold } else { text::Weight::Regular };
+        let weight = if node.attribute("font-weight").is_some() {
+            text::Weight::Bold
+        } else {
+            text::Weight::Regular
+        };
         let size = number(&node, "font-size");
         let length = text::width(words, size / units, weight) * units;
         let (x, y) = (number(&node, "x"), number(&node, "y"));
@@ -66,7 +73,10 @@ fn check(name: &str, svg: &str) {
             "{name}: `{words}` at {left:.0}..{right:.0}, {low:.0}..{high:.0} is outside {width} x {height}"
         );
     }
-    assert!(!svg.contains("NaN") && !svg.contains("inf\""), "{name} has a coordinate that is no number");
+    assert!(
+        !svg.contains("NaN") && !svg.contains("inf\""),
+        "{name} has a coordinate that is no number"
+    );
 }
 
 fn check_all(made: &Made) -> usize {
@@ -111,7 +121,10 @@ fn draws_several_vcpus_periods_and_changes() {
     if let Some(out) = std::env::var_os("DIRTYRIG_FIGURES").map(std::path::PathBuf::from) {
         let view = made.view();
         draw_all(&view, &out.join("vcpus"), &[Format::Png], &Choice::default()).expect("drawn");
-        let choice = Choice { figures: None, cells: &[3] };
+        let choice = Choice {
+            figures: None,
+            cells: &[3],
+        };
         draw_all(&view, &out.join("one-cell"), &[Format::Png], &choice).expect("drawn");
     }
     assert!(check_all(&made) >= FIGURES.len());
@@ -139,7 +152,14 @@ fn skipped(made: &Made) -> Vec<&'static str> {
 fn figures_say_what_they_show() {
     let made = made(&Recipe::default());
     let floor = svg_of(&made, "floor");
-    for words in ["dirty ring size (entries)", "settled dirty rate (MiB/s)", "65536", "qemu-10", "n = 3 runs", "No Machine 8000"] {
+    for words in [
+        "dirty ring size (entries)",
+        "settled dirty rate (MiB/s)",
+        "65536",
+        "qemu-10",
+        "n = 3 runs",
+        "No Machine 8000",
+    ] {
         assert!(floor.contains(words), "floor doesn't say `{words}`");
     }
     let utilisation = svg_of(&made, "utilisation");
@@ -166,7 +186,10 @@ fn a_figure_that_would_be_empty_is_skipped() {
         quotas: &[25.0],
         ..small()
     });
-    assert_eq!(skipped(&one_ring), ["floor", "achieved", "utilisation", "error-map", "settle", "overview"]);
+    assert_eq!(
+        skipped(&one_ring),
+        ["floor", "achieved", "utilisation", "error-map", "settle", "overview"]
+    );
     check_all(&one_ring);
 
     let mut unlimited = made(&small());
@@ -178,7 +201,15 @@ fn a_figure_that_would_be_empty_is_skipped() {
     }
     assert_eq!(
         skipped(&unlimited),
-        ["floor", "achieved", "utilisation", "throttle", "error-map", "settle", "slept"]
+        [
+            "floor",
+            "achieved",
+            "utilisation",
+            "throttle",
+            "error-map",
+            "settle",
+            "slept"
+        ]
     );
     check_all(&unlimited);
 }
@@ -190,7 +221,12 @@ fn rates_of_zero_are_drawn() {
         sample.guest_mib_s = 0.0;
     }
     for row in &mut made.summaries {
-        (row.guest_mib_s, row.guest_ci_low_mib_s, row.guest_ci_high_mib_s, row.utilisation_pct) = (0.0, 0.0, 0.0, 0.0);
+        (
+            row.guest_mib_s,
+            row.guest_ci_low_mib_s,
+            row.guest_ci_high_mib_s,
+            row.utilisation_pct,
+        ) = (0.0, 0.0, 0.0, 0.0);
     }
     assert_eq!(skipped(&made), [""; 0]);
     check_all(&made);
@@ -211,7 +247,10 @@ fn an_outlier_is_cut_off_and_said_to_be() {
     made.summaries[0].guest_ci_high_mib_s = f64::INFINITY;
     check_all(&made);
     let svg = svg_of(&made, "convergence");
-    assert!(svg.contains("1 value above") && svg.contains("1,000,000,000"), "the cut is not told");
+    assert!(
+        svg.contains("1 value above") && svg.contains("1,000,000,000"),
+        "the cut is not told"
+    );
 }
 
 #[test]
@@ -269,6 +308,9 @@ fn the_png_has_words_without_any_system_font() {
             text::FAMILY
         )
     };
-    let (blank, words) = (export::png(&svg("")).expect("rendered"), export::png(&svg("ring 65536")).expect("rendered"));
+    let (blank, words) = (
+        export::png(&svg("")).expect("rendered"),
+        export::png(&svg("ring 65536")).expect("rendered"),
+    );
     assert_ne!(blank, words, "no word was drawn");
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Once;
 
-use plotters::style::{Color as _, FontDesc, FontFamily, FontStyle, FontTransform, TextStyle, register_font, text_anchor::Pos};
+use plotters::style::{FontDesc, FontFamily, FontStyle, TextStyle, register_font, text_anchor::Pos};
 
 use super::style::{Color, UNITS};
 
@@ -33,14 +33,6 @@ pub(crate) fn style(px: f64, weight: Weight, color: Color) -> TextStyle<'static>
 /// As `style`, with the point of the words that is put at a place.
 pub(crate) fn style_at(px: f64, weight: Weight, color: Color, anchor: Pos) -> TextStyle<'static> {
     style(px, weight, color).pos(anchor)
-}
-
-/// A style for words that run upwards.
-pub(crate) fn upwards(px: f64, color: Color, anchor: Pos) -> TextStyle<'static> {
-    font(px, Weight::Regular)
-        .transform(FontTransform::Rotate270)
-        .color(&color.mix(1.0))
-        .pos(anchor)
 }
 
 /// The width of `text` in pixels.
@@ -95,5 +87,9 @@ fn font(px: f64, weight: Weight) -> FontDesc<'static> {
         Weight::Regular => FontStyle::Normal,
         Weight::Bold => FontStyle::Bold,
     };
-    FontDesc::new(FontFamily::Name(FAMILY), px * f64::from(UNITS) * PLOTTERS_SVG_SIZE, style)
+    FontDesc::new(
+        FontFamily::Name(FAMILY),
+        px * f64::from(UNITS) * PLOTTERS_SVG_SIZE,
+        style,
+    )
 }

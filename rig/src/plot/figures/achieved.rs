@@ -19,7 +19,10 @@ pub(crate) const FIGURE: Figure = Figure {
 };
 
 fn pages(view: &RecordingView<'_>, _choice: &Choice<'_>) -> Result<Vec<Page>, Skip> {
-    let facets = facets(view.summaries.iter().filter(|row| row.quota_mib_s.is_some()), Periods::Apart);
+    let facets = facets(
+        view.summaries.iter().filter(|row| row.quota_mib_s.is_some()),
+        Periods::Apart,
+    );
     let all = || facets.iter().flat_map(|facet| &facet.points);
     let asked = quotas(all());
     if asked.len() < 2 {
@@ -40,7 +43,10 @@ fn pages(view: &RecordingView<'_>, _choice: &Choice<'_>) -> Result<Vec<Page>, Sk
         let (columns, panel_size) = grid(here.len());
         let mut legend: Vec<Key> = side_keys().into();
         legend.extend(ring_keys(&rings));
-        legend.push(Key::line(style::reference(style::GREY, style::SOLID), "achieved = asked"));
+        legend.push(Key::line(
+            style::reference(style::GREY, style::SOLID),
+            "achieved = asked",
+        ));
         Page {
             suffix: String::new(),
             title: "Achieved against asked".to_owned(),
@@ -113,6 +119,7 @@ pub(super) fn verdict_note(facets: &[Facet<'_>]) -> Option<String> {
         Verdict::FloorBound,
         Verdict::ToleranceBound,
         Verdict::CapBound,
+        Verdict::Missed,
         Verdict::Oscillating,
         Verdict::NotSettled,
         Verdict::GuestTooSlow,

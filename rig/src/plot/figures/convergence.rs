@@ -75,7 +75,11 @@ pub(super) fn axes(series: &[Series<'_>], ticks: (usize, usize), notes: &mut Vec
     let y = if smallest_quota * 6.0 < top {
         let low = lowest.max(top / 16384.0).min(smallest_quota / 1.5);
         let axis = Axis::powers_of_two("dirty rate (MiB/s)", low, top, ticks.1);
-        if rates().any(|rate| rate < low) { axis.and_zero() } else { axis }
+        if rates().any(|rate| rate < low) {
+            axis.and_zero()
+        } else {
+            axis
+        }
     } else {
         Axis::linear("dirty rate (MiB/s)", 0.0, top * 1.02, ticks.1)
     };

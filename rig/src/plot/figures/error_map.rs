@@ -23,16 +23,24 @@ const FULL_AT_PCT: f64 = 100.0;
 const TILE: (i32, i32) = (88, 46);
 
 fn pages(view: &RecordingView<'_>, _choice: &Choice<'_>) -> Result<Vec<Page>, Skip> {
-    let facets = facets(view.summaries.iter().filter(|row| row.quota_mib_s.is_some()), Periods::Together);
+    let facets = facets(
+        view.summaries.iter().filter(|row| row.quota_mib_s.is_some()),
+        Periods::Together,
+    );
     let all = || facets.iter().flat_map(|facet| &facet.points);
     let asked = quotas(all());
     let rings = distinct(all(), |p| u64::from(p.rows[0].ring_entries));
     let periods = distinct(all(), |p| p.rows[0].period_ms);
     if asked.len() < 2 || rings.len() * periods.len() < 2 {
-        return Err(Skip::because("it needs cells of two quotas and two rings (or periods) or more"));
+        return Err(Skip::because(
+            "it needs cells of two quotas and two rings (or periods) or more",
+        ));
     }
     // Tables this size are read, not compared: one a page keeps the words in the tiles large.
-    let rows: Vec<(u64, u64)> = rings.iter().flat_map(|ring| periods.iter().map(move |p| (*ring, *p))).collect();
+    let rows: Vec<(u64, u64)> = rings
+        .iter()
+        .flat_map(|ring| periods.iter().map(move |p| (*ring, *p)))
+        .collect();
     let panel_size = (
         (TILE.0 * asked.len() as i32 + 120).clamp(style::WIDTH - style::MARGIN, 1600),
         TILE.1 * rows.len() as i32 + 90,
@@ -75,7 +83,11 @@ fn runs(facet: &Facet<'_>) -> String {
 
 fn panel(facet: &Facet<'_>, asked: &[f64], rows: &[(u64, u64)], name_periods: bool) -> Panel {
     let name = |(ring, period): &(u64, u64)| {
-        if name_periods { format!("{ring}, {period} ms") } else { ring.to_string() }
+        if name_periods {
+            format!("{ring}, {period} ms")
+        } else {
+            ring.to_string()
+        }
     };
     let marks = facet
         .points
@@ -100,7 +112,11 @@ fn panel(facet: &Facet<'_>, asked: &[f64], rows: &[(u64, u64)], name_periods: bo
         title: String::new(),
         x: Axis::bands("quota asked for (MiB/s)", asked.iter().map(|quota| number(*quota))),
         y: Axis::bands(
-            if name_periods { "dirty ring size (entries), period" } else { "dirty ring size (entries)" },
+            if name_periods {
+                "dirty ring size (entries), period"
+            } else {
+                "dirty ring size (entries)"
+            },
             rows.iter().map(name),
         ),
         marks,
@@ -118,11 +134,19 @@ fn signed(error_pct: f64) -> String {
 }
 
 fn shade(error_pct: f64) -> Color {
-    let full = if error_pct >= 0.0 { style::VERMILLION } else { style::BLUE };
+    let full = if error_pct >= 0.0 {
+        style::VERMILLION
+    } else {
+        style::BLUE
+    };
     // The square root sets small errors apart, where the verdict is decided.
     let depth = (error_pct.abs() / FULL_AT_PCT).min(1.0).sqrt();
     let mix = |paper: u8, ink: u8| (f64::from(paper) + (f64::from(ink) - f64::from(paper)) * depth).round() as u8;
-    let pale = Color { 0: 0xf4, 1: 0xf4, 2: 0xf4 };
+    let pale = Color {
+        0: 0xf4,
+        1: 0xf4,
+        2: 0xf4,
+    };
     Color {
         0: mix(pale.0, full.0),
         1: mix(pale.1, full.1),

@@ -21,7 +21,10 @@ const PREDICTED: style::Dash = style::DOTTED;
 
 fn pages(view: &RecordingView<'_>, _choice: &Choice<'_>) -> Result<Vec<Page>, Skip> {
     let limited = view.summaries.iter().filter(|row| row.quota_mib_s.is_some());
-    let facets: Vec<_> = facets(limited, Periods::Together).into_iter().map(lowest_quotas).collect();
+    let facets: Vec<_> = facets(limited, Periods::Together)
+        .into_iter()
+        .map(lowest_quotas)
+        .collect();
     let all = || facets.iter().flat_map(|facet| &facet.points);
     if distinct(all(), |p| u64::from(p.rows[0].ring_entries)).len() < 2 {
         return Err(Skip::because("it needs limited cells of two ring sizes or more"));
@@ -74,11 +77,16 @@ fn lowest_quotas(facet: Facet<'_>) -> Facet<'_> {
 fn axes(facets: &[Facet<'_>]) -> (Axis, Axis) {
     let all = || facets.iter().flat_map(|facet| &facet.points);
     let published = || published::MINIMUM.iter();
-    let rings = all().map(Point::ring).chain(published().map(|p| f64::from(p.ring_entries)));
+    let rings = all()
+        .map(Point::ring)
+        .chain(published().map(|p| f64::from(p.ring_entries)));
     let rates = all()
         .flat_map(|point| {
             let row = point.rows[0];
-            let spreads = [point.truth(), point.reading()].into_iter().flatten().flat_map(|s| [s.low, s.middle, s.high]);
+            let spreads = [point.truth(), point.reading()]
+                .into_iter()
+                .flatten()
+                .flat_map(|s| [s.low, s.middle, s.high]);
             spreads
                 .chain([row.unlimited_mib_s, row.predicted_floor_mib_s, row.cap_floor_mib_s])
                 .chain(point.quota())
@@ -103,7 +111,11 @@ fn legend(periods: &[u64]) -> Vec<Key> {
         [period] => format!("predicted: ring bytes / {period} ms"),
         _ => "predicted: ring bytes / period".to_owned(),
     };
-    let color = if periods.len() == 1 { style::INK } else { style::SOFT_INK };
+    let color = if periods.len() == 1 {
+        style::INK
+    } else {
+        style::SOFT_INK
+    };
     keys.extend([
         Key::line(predicted_stroke(color), predicted),
         Key::line(style::reference(style::SOFT_INK, style::LONG), "cap: 1 % of unlimited"),
@@ -136,7 +148,8 @@ fn marks(facet: &Facet<'_>, periods: &[u64]) -> Vec<Mark> {
                     .filter(|p| p.ring().total_cmp(&ring).is_eq())
                     .filter(|p| period.is_none_or(|period| p.rows[0].period_ms == period))
                     .filter_map(value)
-                    .filter(|v| v.is_finite())
+                    // 0 says that the limiter has no such bound.
+                    .filter(|v| v.is_finite() && *v > 0.0)
                     .collect();
                 median(&values).map(|middle| (ring, middle))
             })
@@ -155,12 +168,21 @@ fn marks(facet: &Facet<'_>, periods: &[u64]) -> Vec<Mark> {
         line(by_ring(None, &|p| p.quota()), style::QUOTA),
     ];
     for (i, period) in periods.iter().enumerate() {
-        let color = if periods.len() == 1 { style::INK } else { style::series(i).0 };
-        let predicted = by_ring(Some(*period), &|p| p.of(|row| row.predicted_floor_mib_s).map(|s| s.middle));
+        let color = if periods.len() == 1 {
+            style::INK
+        } else {
+            style::series(i).0
+        };
+        let predicted = by_ring(Some(*period), &|p| {
+            p.of(|row| row.predicted_floor_mib_s).map(|s| s.middle)
+        });
         marks.push(line(predicted, predicted_stroke(color)));
     }
     marks.push(Mark::Points {
-        points: published::MINIMUM.iter().map(|p| (f64::from(p.ring_entries), p.quota_mib_s)).collect(),
+        points: published::MINIMUM
+            .iter()
+            .map(|p| (f64::from(p.ring_entries), p.quota_mib_s))
+            .collect(),
         glyph: style::PUBLISHED,
     });
     for side in [Side::Reading, Side::Truth] {

@@ -52,12 +52,17 @@ fn measured(points: &[(f64, Spread)], (stroke, glyph): (Stroke, Glyph)) -> Vec<M
         points: middles.clone(),
         stroke,
     }];
-    marks.extend(points.iter().filter(|(_, s)| s.high > s.low).map(|(x, s)| Mark::Spread {
-        x: *x,
-        low: s.low,
-        high: s.high,
-        color: glyph.color,
-    }));
+    marks.extend(
+        points
+            .iter()
+            .filter(|(_, s)| s.high > s.low)
+            .map(|(x, s)| Mark::Spread {
+                x: *x,
+                low: s.low,
+                high: s.high,
+                color: glyph.color,
+            }),
+    );
     marks.push(Mark::Points { points: middles, glyph });
     marks
 }
@@ -107,8 +112,15 @@ fn grid(panels: usize) -> (usize, (i32, i32)) {
 fn subtitle(view: &RecordingView<'_>, facets: &[Facet<'_>]) -> Vec<String> {
     let points = || facets.iter().flat_map(|facet| &facet.points);
     let vcpus = points().flat_map(|p| &p.rows).map(|row| row.vcpus).max().unwrap_or(1);
-    let runs = if vcpus > 1 { " (each vCPU of each repetition is a run)" } else { "" };
-    vec![format!("{} \u{b7} {}", view.title, view.machine), spread_note(points()) + runs]
+    let runs = if vcpus > 1 {
+        " (each vCPU of each repetition is a run)"
+    } else {
+        ""
+    };
+    vec![
+        format!("{} \u{b7} {}", view.title, view.machine),
+        spread_note(points()) + runs,
+    ]
 }
 
 /// The different values of a number over some points, in order.
@@ -149,7 +161,11 @@ fn quota_axis(quotas: &[f64]) -> Axis {
 
 /// The quotas of some points, sorted, each once.
 fn quotas<'a>(points: impl IntoIterator<Item = &'a Point<'a>>) -> Vec<f64> {
-    let mut quotas: Vec<f64> = points.into_iter().filter_map(Point::quota).filter(|q| *q > 0.0).collect();
+    let mut quotas: Vec<f64> = points
+        .into_iter()
+        .filter_map(Point::quota)
+        .filter(|q| *q > 0.0)
+        .collect();
     quotas.sort_by(f64::total_cmp);
     quotas.dedup();
     quotas
@@ -159,13 +175,8 @@ fn quotas<'a>(points: impl IntoIterator<Item = &'a Point<'a>>) -> Vec<f64> {
 fn chosen_series<'a>(view: &RecordingView<'a>, choice: &Choice<'_>, most: usize) -> (Vec<Series<'a>>, Option<String>) {
     let cells = pick(view.samples, view.summaries, choice.cells, most);
     let all: std::collections::BTreeSet<u32> = view.samples.iter().map(|row| row.cell).collect();
-    let note = (choice.cells.is_empty() && cells.len() < all.len()).then(|| {
-        format!(
-            "Shows {} of {} cells; others with --cell N.",
-            cells.len(),
-            all.len()
-        )
-    });
+    let note = (choice.cells.is_empty() && cells.len() < all.len())
+        .then(|| format!("Shows {} of {} cells; others with --cell N.", cells.len(), all.len()));
     (series(view.samples, view.summaries, &cells), note)
 }
 
@@ -177,8 +188,10 @@ fn time_subtitle(view: &RecordingView<'_>, shown: &[Series<'_>]) -> Vec<String> 
         plural(cells.len(), "cell"),
         super::data::spans(cells.iter().copied())
     );
-    let guests: std::collections::BTreeSet<&str> =
-        shown.iter().filter_map(|s| s.summary.map(|r| r.guest.as_str())).collect();
+    let guests: std::collections::BTreeSet<&str> = shown
+        .iter()
+        .filter_map(|s| s.summary.map(|r| r.guest.as_str()))
+        .collect();
     if let (Some(guest), 1) = (guests.first(), guests.len()) {
         what = format!("{what} \u{b7} guest {guest}");
     }

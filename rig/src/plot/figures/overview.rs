@@ -1,7 +1,12 @@
 //! Every cell of a sweep as a small picture of its convergence.
 
 use super::{
-    super::{Choice, Figure, RecordingView, Skip, axis::number, data::{Series, series}, page::Page},
+    super::{
+        Choice, Figure, RecordingView, Skip,
+        axis::number,
+        data::{Series, series},
+        page::Page,
+    },
     convergence, time_subtitle,
 };
 
@@ -38,8 +43,8 @@ fn pages(view: &RecordingView<'_>, choice: &Choice<'_>) -> Result<Vec<Page>, Ski
         .map(|(i, here)| {
             let mut cut = Vec::new();
             let mut axes = convergence::axes(here, (4, 5), &mut cut);
-            axes.0.title = "time (s)".to_owned();
-            axes.1.title = "MiB/s".to_owned();
+            "time (s)".clone_into(&mut axes.0.title);
+            "MiB/s".clone_into(&mut axes.1.title);
             let panels = here
                 .iter()
                 .map(|series| {
@@ -67,9 +72,14 @@ fn pages(view: &RecordingView<'_>, choice: &Choice<'_>) -> Result<Vec<Page>, Ski
 }
 
 fn order<'a>(series: &Series<'a>) -> (Option<(&'a str, u64, u32, f64)>, u32, u32) {
-    let key = series
-        .summary
-        .map(|row| (row.limiter.as_str(), row.period_ms, row.ring_entries, row.quota_mib_s.unwrap_or(f64::MAX)));
+    let key = series.summary.map(|row| {
+        (
+            row.limiter.as_str(),
+            row.period_ms,
+            row.ring_entries,
+            row.quota_mib_s.unwrap_or(f64::MAX),
+        )
+    });
     (key, series.cell, series.vcpu)
 }
 
@@ -80,6 +90,13 @@ fn title(series: &Series<'_>) -> String {
     let quota = row
         .quota_mib_s
         .map_or("no quota".to_owned(), |quota| format!("quota {}", number(quota)));
-    let vcpu = if row.vcpus > 1 { format!(", vCPU {}", series.vcpu) } else { String::new() };
-    format!("{}: {}, ring {}, {quota}{vcpu}", series.cell, row.limiter, row.ring_entries)
+    let vcpu = if row.vcpus > 1 {
+        format!(", vCPU {}", series.vcpu)
+    } else {
+        String::new()
+    };
+    format!(
+        "{}: {}, ring {}, {quota}{vcpu}",
+        series.cell, row.limiter, row.ring_entries
+    )
 }

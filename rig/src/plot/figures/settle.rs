@@ -19,7 +19,10 @@ pub(crate) const FIGURE: Figure = Figure {
 };
 
 fn pages(view: &RecordingView<'_>, _choice: &Choice<'_>) -> Result<Vec<Page>, Skip> {
-    let facets = facets(view.summaries.iter().filter(|row| row.quota_mib_s.is_some()), Periods::Apart);
+    let facets = facets(
+        view.summaries.iter().filter(|row| row.quota_mib_s.is_some()),
+        Periods::Apart,
+    );
     let all = || facets.iter().flat_map(|facet| &facet.points);
     let asked = quotas(all());
     if asked.len() < 2 {
@@ -85,7 +88,10 @@ fn marks(facet: &Facet<'_>, rings: &[u64], x: &Axis, top: f64) -> Vec<Mark> {
             .filter_map(|p| Some((p.quota()?, p.of(|row| row.settle_s.unwrap_or(f64::NAN))?)))
             .collect();
         marks.extend(measured(&settled, style::truth(i)));
-        for quota in here().filter(|p| p.rows.iter().any(|row| row.settle_s.is_none())).filter_map(super::Point::quota) {
+        for quota in here()
+            .filter(|p| p.rows.iter().any(|row| row.settle_s.is_none()))
+            .filter_map(super::Point::quota)
+        {
             let others = at_top.iter().filter(|q| q.total_cmp(&quota).is_eq()).count();
             at_top.push(quota);
             marks.push(Mark::Points {

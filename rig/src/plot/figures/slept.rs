@@ -40,7 +40,11 @@ fn pages(view: &RecordingView<'_>, _choice: &Choice<'_>) -> Result<Vec<Page>, Sk
     let (low, high) = positive_range(all.iter().flat_map(|(a, s)| [*a, *s])).unwrap_or((1.0, 100.0));
     let axis = |title: &str, high: f64| Axis::decades(title, low, high, 12);
     let y = axis("slept (% of time)", high);
-    let y = if all.iter().any(|(_, slept)| *slept <= 0.0) { y.and_zero() } else { y };
+    let y = if all.iter().any(|(_, slept)| *slept <= 0.0) {
+        y.and_zero()
+    } else {
+        y
+    };
     let (columns, panel_size) = grid(1);
     let mut legend: Vec<Key> = limiters
         .iter()

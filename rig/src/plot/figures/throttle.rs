@@ -24,7 +24,11 @@ const ROWS_A_PAGE: usize = 4;
 fn pages(view: &RecordingView<'_>, choice: &Choice<'_>) -> Result<Vec<Page>, Skip> {
     let (shown, note) = chosen_series(view, choice, CELLS);
     let throttled = |series: &Series<'_>| {
-        series.samples.len() > 1 && series.samples.iter().any(|s| s.throttle_us > 0 || s.asked_us > 0 || s.slept_us > 0)
+        series.samples.len() > 1
+            && series
+                .samples
+                .iter()
+                .any(|s| s.throttle_us > 0 || s.asked_us > 0 || s.slept_us > 0)
     };
     let shown: Vec<_> = shown.into_iter().filter(throttled).collect();
     if shown.is_empty() {
@@ -37,13 +41,17 @@ fn pages(view: &RecordingView<'_>, choice: &Choice<'_>) -> Result<Vec<Page>, Ski
         .enumerate()
         .map(|(i, rows)| Page {
             suffix: if i > 0 { format!("-{}", i + 1) } else { String::new() },
-            title: if of > 1 { format!("Throttle over time ({} of {of})", i + 1) } else { "Throttle over time".to_owned() },
+            title: if of > 1 {
+                format!("Throttle over time ({} of {of})", i + 1)
+            } else {
+                "Throttle over time".to_owned()
+            },
             subtitle: time_subtitle(view, rows),
-            legend: vec![
-                Key::line(style::READING, "asked for"),
-                Key::line(style::TRUTH, "slept"),
-            ],
-            panels: rows.iter().flat_map(|series| [in_force(series), shares(series)]).collect(),
+            legend: vec![Key::line(style::READING, "asked for"), Key::line(style::TRUTH, "slept")],
+            panels: rows
+                .iter()
+                .flat_map(|series| [in_force(series), shares(series)])
+                .collect(),
             columns: 2,
             panel_size: (500, if rows.len() == 1 { 360 } else { 270 }),
             notes: note.clone().into_iter().collect(),
@@ -63,12 +71,19 @@ fn time_axis(series: &Series<'_>) -> Axis {
 
 /// The sleep a pause: as the law has set it, and as it came out on the mean of each sample's pauses.
 fn in_force(series: &Series<'_>) -> Panel {
-    let asked: Vec<(f64, f64)> = series.samples.iter().map(|s| (s.t_s, s.throttle_us as f64 / 1e3)).collect();
+    let asked: Vec<(f64, f64)> = series
+        .samples
+        .iter()
+        .map(|s| (s.t_s, s.throttle_us as f64 / 1e3))
+        .collect();
     let slept: Vec<(f64, f64)> = series
         .samples
         .windows(2)
         .filter_map(|pair| {
-            let pauses = pair[1].ring_full_exits.checked_sub(pair[0].ring_full_exits).filter(|n| *n > 0)?;
+            let pauses = pair[1]
+                .ring_full_exits
+                .checked_sub(pair[0].ring_full_exits)
+                .filter(|n| *n > 0)?;
             let slept = pair[1].slept_us.checked_sub(pair[0].slept_us).filter(|us| *us > 0)?;
             Some((pair[1].t_s, slept as f64 / pauses as f64 / 1e3))
         })

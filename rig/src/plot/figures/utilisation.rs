@@ -19,7 +19,10 @@ pub(crate) const FIGURE: Figure = Figure {
 };
 
 fn pages(view: &RecordingView<'_>, _choice: &Choice<'_>) -> Result<Vec<Page>, Skip> {
-    let facets = facets(view.summaries.iter().filter(|row| row.quota_mib_s.is_some()), Periods::Apart);
+    let facets = facets(
+        view.summaries.iter().filter(|row| row.quota_mib_s.is_some()),
+        Periods::Apart,
+    );
     let all = || facets.iter().flat_map(|facet| &facet.points);
     let asked = quotas(all());
     if asked.len() < 2 {
@@ -37,7 +40,11 @@ fn pages(view: &RecordingView<'_>, _choice: &Choice<'_>) -> Result<Vec<Page>, Sk
         .chain(published::MINIMUM.iter().map(|p| p.utilisation_pct));
     let (low, _) = positive_range(shares.clone()).unwrap_or((1.0, 100.0));
     let y = Axis::decades("vCPU utilisation (% of time in the guest)", low.max(0.05), 100.0, 12);
-    let y = if shares.into_iter().any(|share| share <= 0.0) { y.and_zero() } else { y };
+    let y = if shares.into_iter().any(|share| share <= 0.0) {
+        y.and_zero()
+    } else {
+        y
+    };
     let bars = all().any(|p| p.rows.len() > 1);
     Ok(paged(facets.len(), |here| {
         let here = &facets[here];
@@ -78,7 +85,13 @@ fn pages(view: &RecordingView<'_>, _choice: &Choice<'_>) -> Result<Vec<Page>, Sk
 }
 
 fn marks(facet: &Facet<'_>, rings: &[u64], asked: &[f64]) -> Vec<Mark> {
-    let unlimited: Vec<f64> = facet.points.iter().flat_map(|p| &p.rows).map(|row| row.unlimited_mib_s).collect();
+    let unlimited: Vec<f64> = facet
+        .points
+        .iter()
+        .flat_map(|p| &p.rows)
+        .map(|row| row.unlimited_mib_s)
+        .filter(|rate| rate.is_finite())
+        .collect();
     let mut marks = Vec::new();
     if let Some(unlimited) = super::super::data::median(&unlimited).filter(|rate| *rate > 0.0) {
         let ends = [asked[0], unlimited.clamp(asked[0], asked[asked.len() - 1])];
@@ -88,7 +101,10 @@ fn marks(facet: &Facet<'_>, rings: &[u64], asked: &[f64]) -> Vec<Mark> {
         });
     }
     marks.push(Mark::Points {
-        points: published::MINIMUM.iter().map(|p| (p.quota_mib_s, p.utilisation_pct)).collect(),
+        points: published::MINIMUM
+            .iter()
+            .map(|p| (p.quota_mib_s, p.utilisation_pct))
+            .collect(),
         glyph: style::PUBLISHED,
     });
     for (i, ring) in rings.iter().enumerate() {

@@ -73,15 +73,15 @@ pub(super) fn made(recipe: &Recipe<'_>) -> Made {
                             samples(&mut made.samples, &held, &row, recipe.then, &mut random);
                             made.summaries.push(row);
                         }
+                        made.stalls.push(Stalls {
+                            cell,
+                            lengths: stalls(&mut random),
+                        });
                         cell += 1;
                     }
                 }
             }
         }
-        made.stalls.push(Stalls {
-            label: format!("{limiter}, ring 65536"),
-            lengths: stalls(&mut random),
-        });
     }
     made
 }
@@ -104,14 +104,27 @@ impl<'a> Held<'a> {
         let cap = UNLIMITED / 100.0;
         let exact = limiter.starts_with("budget");
         let reading = if exact { quota } else { quota.max(predicted).max(cap) };
-        let truth = if limiter == "qemu-10" && quota < predicted { quota.max(cap) * 0.8 } else { reading };
+        let truth = if limiter == "qemu-10" && quota < predicted {
+            quota.max(cap) * 0.8
+        } else {
+            reading
+        };
         let verdict = match () {
             () if exact || reading <= quota * 1.05 => Verdict::Held,
             () if limiter == "qemu-10" && quota < predicted => Verdict::Oscillating,
             () if predicted >= cap => Verdict::FloorBound,
             () => Verdict::CapBound,
         };
-        Self { limiter, ring, period_ms, quota, predicted, truth, reading, verdict }
+        Self {
+            limiter,
+            ring,
+            period_ms,
+            quota,
+            predicted,
+            truth,
+            reading,
+            verdict,
+        }
     }
 }
 
@@ -159,12 +172,16 @@ fn summary(held: &Held<'_>, cell: u32, repetition: u32, vcpu: u32, vcpus: u32, r
         stall_max_us: 9e5,
         lateness_p50_us: 60.0,
         lateness_p99_us: 300.0,
-        asked_us: (if held.limiter == "budget" { 17e6 } else { noisy(9e7, 0.8, random) }) as u64,
+        asked_us: (if held.limiter == "budget" {
+            17e6
+        } else {
+            noisy(9e7, 0.8, random)
+        }) as u64,
         slept_us: noisy(17e6, 0.1, random) as u64,
         predicted_floor_mib_s: held.predicted,
         cap_floor_mib_s: UNLIMITED / 100.0,
         verdict: held.verdict,
-        reason: String::new(),
+        ..Summary::default()
     }
 }
 
@@ -182,13 +199,23 @@ fn samples(out: &mut Vec<Sample>, held: &Held<'_>, row: &Summary, then: Option<f
         };
         let settled = goal + (UNLIMITED - goal) * if limited { (-t_s / 1.2).exp() } else { 1.0 };
         let guest = match () {
-            () if bursty && t_s > 3.0 => if i % 28 < 2 { 1000.0 } else { 0.0 },
+            () if bursty && t_s > 3.0 => {
+                if i % 28 < 2 {
+                    1000.0
+                } else {
+                    0.0
+                }
+            }
             () => noisy(settled, 0.06, random),
         };
         if i.rem_euclid(4) == 0 {
             reading = noisy(settled, 0.03, random);
         }
-        let throttle_us = if limited { 1e6 * (held.ring as f64 / 65536.0) * (1.0 - (-t_s / 2.0).exp()) } else { 0.0 };
+        let throttle_us = if limited {
+            1e6 * (held.ring as f64 / 65536.0) * (1.0 - (-t_s / 2.0).exp())
+        } else {
+            0.0
+        };
         written += guest * 256.0 * step;
         if limited {
             exits += (guest * 256.0 * step / f64::from(held.ring)).max(0.3);
@@ -218,9 +245,11 @@ fn samples(out: &mut Vec<Sample>, held: &Held<'_>, row: &Summary, then: Option<f
 
 fn stalls(random: &mut impl Rng) -> Histogram<u64> {
     let mut lengths = Histogram::new(3).expect("three digits is a valid precision");
-    for _ in 0..20_000 {
+    for _ in 0..2_000 {
         let tail: f64 = random.random_range(0.00001..1.0);
-        lengths.record((300.0 / tail.powf(0.7)) as u64).expect("the histogram grows");
+        lengths
+            .record((3e5 / tail.powf(0.7)) as u64)
+            .expect("the histogram grows");
     }
     lengths
 }

@@ -295,3 +295,76 @@ fn positive(low: f64, high: f64) -> (f64, f64) {
     let low = if low > 0.0 { low.min(high) } else { high / 2.0 };
     (low, high)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(axis: &Axis) -> Vec<&str> {
+        axis.labels().collect()
+    }
+
+    #[test]
+    fn ticks_are_what_a_person_would_choose() {
+        assert_eq!(
+            labels(&Axis::powers_of_two("", 20.0, 300.0, 9)),
+            ["16", "32", "64", "128", "256", "512"]
+        );
+        assert_eq!(labels(&Axis::powers_of_two("", 0.3, 0.9, 9)), ["0.25", "0.5", "1"]);
+        assert_eq!(
+            labels(&Axis::linear("", 0.0, 93.0, 5)),
+            ["0", "20", "40", "60", "80", "100"]
+        );
+        assert_eq!(
+            labels(&Axis::decades("", 1.5, 40.0, 9)),
+            ["1", "2", "5", "10", "20", "50"]
+        );
+        assert_eq!(labels(&Axis::span("", -3.0, 12.0, 4)), ["0", "5", "10"]);
+    }
+
+    #[test]
+    fn an_axis_without_extent_still_has_one() {
+        for axis in [
+            Axis::linear("", 5.0, 5.0, 5),
+            Axis::powers_of_two("", 4.0, 4.0, 5),
+            Axis::powers_of_two("", 0.0, 0.0, 5),
+            Axis::decades("", 10.0, 10.0, 5),
+        ] {
+            assert!(axis.high() > axis.low() && axis.labels().count() > 0, "{axis:?}");
+        }
+    }
+
+    #[test]
+    fn values_stand_between_the_ends() {
+        let axis = Axis::powers_of_two("", 1.0, 1024.0, 12);
+        assert!((axis.share(32.0) - 0.5).abs() < 1e-9);
+        assert_eq!([0.0, -5.0, f64::NAN].map(|value| axis.share(value)), [0.0; 3]);
+        assert!(axis.share(1e12) >= 1.0 && axis.beyond(1e12) == Some(End::High));
+        assert_eq!(axis.beyond(0.0), Some(End::Low));
+        let axis = axis.and_zero();
+        assert!(axis.beyond(0.0).is_none() && axis.share(1.0) > axis.share(0.0));
+    }
+
+    #[test]
+    fn ticks_that_would_touch_are_thinned() {
+        let mut axis = Axis::powers_of_two("", 1.0, 1024.0, 12).and_zero();
+        axis.thin(60.0, |_| 14.0);
+        assert_eq!(labels(&axis)[0], "0");
+        assert!(axis.labels().count() <= 5, "{:?}", labels(&axis));
+    }
+
+    #[test]
+    fn numbers_read_as_a_person_writes_them() {
+        let cases = [
+            (0.0, "0"),
+            (0.25, "0.25"),
+            (25.0, "25"),
+            (1024.0, "1024"),
+            (65536.0, "65,536"),
+            (-3.5, "\u{2212}3.5"),
+        ];
+        for (value, text) in cases {
+            assert_eq!(number(value), text);
+        }
+    }
+}

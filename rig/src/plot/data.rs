@@ -128,35 +128,29 @@ pub(crate) fn facets<'a>(rows: impl IntoIterator<Item = &'a Summary>, periods: P
             row.guest.clone(),
             format!("{} {}", row.vcpus, plural(row.vcpus as usize, "vCPU")),
             format!("{} MiB", row.memory_mib),
-            match periods {
-                Periods::Apart => format!("period {} ms", row.period_ms),
-                Periods::Together => String::new(),
-            },
         ]
     };
+    let apart = |row: &Summary| (periods == Periods::Apart).then_some(row.period_ms);
     let all: BTreeSet<_> = rows.iter().map(|row| conditions(row)).collect();
-    let varies: Vec<usize> = (0..6)
+    let varies: Vec<usize> = (0..5)
         .filter(|i| *i == 0 || all.iter().any(|a| all.iter().any(|b| a[*i] != b[*i])))
         .collect();
+    let several_periods = rows.iter().filter_map(|row| apart(row)).collect::<BTreeSet<_>>().len() > 1;
     let mut groups: BTreeMap<_, BTreeMap<_, Vec<&Summary>>> = BTreeMap::new();
     for row in rows {
         let point = (row.ring_entries, row.period_ms, row.quota_mib_s.map(Exact));
-        groups
-            .entry(conditions(row))
-            .or_default()
-            .entry(point)
-            .or_default()
-            .push(row);
+        let facet = groups.entry((conditions(row), apart(row))).or_default();
+        facet.entry(point).or_default().push(row);
     }
     groups
         .into_iter()
-        .map(|(conditions, points)| Facet {
-            label: varies
-                .iter()
-                .map(|i| conditions[*i].as_str())
-                .collect::<Vec<_>>()
-                .join(", "),
-            points: points.into_values().map(|rows| Point { rows }).collect(),
+        .map(|((conditions, period), points)| {
+            let mut names: Vec<String> = varies.iter().map(|i| conditions[*i].clone()).collect();
+            names.extend(period.filter(|_| several_periods).map(|ms| format!("period {ms} ms")));
+            Facet {
+                label: names.join(", "),
+                points: points.into_values().map(|rows| Point { rows }).collect(),
+            }
         })
         .collect()
 }
@@ -201,7 +195,7 @@ impl Series<'_> {
             format!("{} MiB/s", super::axis::number(quota))
         });
         format!(
-            "cell {}: {}, ring {}, {quota}, {} ms{vcpu}",
+            "cell {}: {}, ring {}, {quota}, period {} ms{vcpu}",
             self.cell, row.limiter, row.ring_entries, row.period_ms
         )
     }
@@ -355,4 +349,93 @@ pub(crate) fn spans(numbers: impl IntoIterator<Item = u32>) -> String {
         })
         .collect::<Vec<_>>()
         .join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(cell: u32, limiter: &str, ring: u32, quota: f64, guest: f64) -> Summary {
+        Summary {
+            cell,
+            limiter: limiter.to_owned(),
+            ring_entries: ring,
+            period_ms: 1000,
+            quota_mib_s: Some(quota),
+            guest_mib_s: guest,
+            guest_ci_low_mib_s: guest - 1.0,
+            guest_ci_high_mib_s: guest + 2.0,
+            ..Summary::default()
+        }
+    }
+
+    #[test]
+    fn repetitions_become_a_median_with_their_range() {
+        let rows = [20.0, 30.0, 22.0].map(|guest| row(0, "a", 4096, 25.0, guest));
+        let facets = facets(&rows, Periods::Together);
+        let [point] = &facets[0].points[..] else {
+            panic!("one point")
+        };
+        assert_eq!(
+            point.truth(),
+            Some(Spread {
+                middle: 22.0,
+                low: 20.0,
+                high: 30.0
+            })
+        );
+    }
+
+    #[test]
+    fn one_run_has_its_own_interval() {
+        let rows = [row(0, "a", 4096, 25.0, 20.0)];
+        let facets = facets(&rows, Periods::Together);
+        assert_eq!(
+            facets[0].points[0].truth(),
+            Some(Spread {
+                middle: 20.0,
+                low: 19.0,
+                high: 22.0
+            })
+        );
+    }
+
+    #[test]
+    fn a_panel_is_named_after_what_varies() {
+        let rows = [row(0, "a", 4096, 25.0, 20.0), row(1, "b", 4096, 25.0, 20.0)];
+        let labels: Vec<_> = facets(&rows, Periods::Apart).into_iter().map(|f| f.label).collect();
+        assert_eq!(labels, ["a", "b"]);
+        let mut slower = row(2, "a", 4096, 25.0, 20.0);
+        slower.period_ms = 500;
+        let labels: Vec<_> = facets([&rows[0], &slower], Periods::Apart)
+            .into_iter()
+            .map(|f| f.label)
+            .collect();
+        assert_eq!(labels, ["a, period 500 ms", "a, period 1000 ms"]);
+    }
+
+    #[test]
+    fn the_hardest_cells_stand_for_the_others() {
+        let rows = [
+            row(0, "a", 4096, 1.0, 1.0),
+            row(1, "a", 65536, 500.0, 1.0),
+            row(2, "a", 65536, 1.0, 1.0),
+        ];
+        let samples: Vec<Sample> = (0..3)
+            .map(|cell| Sample {
+                cell,
+                ..Sample::default()
+            })
+            .collect();
+        assert_eq!(pick(&samples, &rows, &[], 1), BTreeSet::from([2]));
+        assert_eq!(pick(&samples, &rows, &[], 2), BTreeSet::from([0, 2]));
+        assert_eq!(pick(&samples, &rows, &[1], 2), BTreeSet::from([1]));
+    }
+
+    #[test]
+    fn medians_and_spans() {
+        assert_eq!(median(&[]), None);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), Some(2.5));
+        assert_eq!(spans([7, 0, 1, 2, 1]), "0-2, 7");
+    }
 }

@@ -166,7 +166,7 @@ fn figures_say_what_they_show() {
     assert!(utilisation.contains("ring 4096") && utilisation.contains("24 %"));
     let achieved = svg_of(&made, "achieved");
     assert!(achieved.contains("F floor-bound") && achieved.contains("O oscillating"));
-    assert!(svg_of(&made, "error-map").contains("floor-bound"));
+    assert!(svg_of(&made, "error-map").contains("held"));
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn pages(view: &RecordingView<'_>, _choice: &Choice<'_>) -> Result<Vec<Page>, Sk
             columns,
             panel_size,
             notes: vec![
-                "QEMU's laws can't truly go below the higher of the predicted line and the cap's line; a limiter that holds its \
+                "A QEMU limiter reads no less than the higher of the predicted line and the cap's line; one that holds its \
                  quota lies on the quota's line."
                     .to_owned(),
             ],

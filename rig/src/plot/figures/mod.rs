@@ -184,9 +184,10 @@ fn chosen_series<'a>(view: &RecordingView<'a>, choice: &Choice<'_>, most: usize)
 fn time_subtitle(view: &RecordingView<'_>, shown: &[Series<'_>]) -> Vec<String> {
     let cells: std::collections::BTreeSet<u32> = shown.iter().map(|series| series.cell).collect();
     let mut what = format!(
-        "{} {}, one run each",
+        "{} {}, {}",
         plural(cells.len(), "cell"),
-        super::data::spans(cells.iter().copied())
+        super::data::spans(cells.iter().copied()),
+        if cells.len() == 1 { "one run" } else { "one run each" }
     );
     let guests: std::collections::BTreeSet<&str> = shown
         .iter()

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{doctor, floor, run, sweep};
+use crate::commands::{doctor, floor, plot, run, sweep};
 
 const ABOUT: &str = "Runs KVM guests under dirty-rate limiters and shows what the limiters did";
 
@@ -41,6 +41,7 @@ enum Command {
     Run(run::Args),
     Sweep(sweep::Args),
     Floor(floor::Args),
+    Plot(plot::Args),
 }
 
 /// Runs what the command line asks for. Usage errors, `--help` and `--version` end the process right here.
@@ -50,6 +51,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Floor(args) => floor::run(&args),
+        Command::Plot(args) => plot::run(&args),
     })
 }
 

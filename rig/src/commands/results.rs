@@ -7,7 +7,13 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use crate::{machine::Facts, recording::RecordingError};
+use super::plot;
+use crate::{
+    cli::output::note,
+    machine::Facts,
+    plot::{Choice, Format},
+    recording::{Recording, RecordingError},
+};
 
 /// Where results go when nothing was said.
 const RESULTS: &str = "results";
@@ -39,6 +45,17 @@ fn timestamp() -> String {
 /// A seed for who gave none: short enough to be typed again.
 pub(super) fn seed() -> u64 {
     u64::from(rand::random::<u32>())
+}
+
+/// Draws the figures of a recording that is done. That they can't be drawn is no reason to lose the summary.
+pub(super) fn plots(recording: &Recording) {
+    let out = plot::plots_of(&recording.dir);
+    if let Err(error) = plot::draw(recording, &out, &[Format::Svg, Format::Png], &Choice::default()) {
+        note(format_args!(
+            "warning: {error:#}; `dirtyrig plot {}` tries again",
+            recording.dir.display()
+        ));
+    }
 }
 
 /// Facts about this machine for the manifest. Gathered before guests run, because the machine's noise is among them.

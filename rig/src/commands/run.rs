@@ -13,7 +13,7 @@ use crate::{
     },
     engine::{Interrupted, build_target, interrupt::Interrupt},
     machine::require_kvm,
-    recording::{Manifest, Recorder},
+    recording::{Manifest, Recorder, Recording},
     scenario::{End, Scenario, file, settings::Settings},
     sweep::execute::run_on,
 };
@@ -87,6 +87,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     };
     recorder.append_summaries(0, &summaries)?;
     recorder.finish()?;
+    results::plots(&Recording::open(&dir)?);
     note(format_args!("results: {}", dir.display()));
     if args.output.json {
         json(&summaries)?;

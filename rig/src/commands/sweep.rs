@@ -168,6 +168,7 @@ fn announce(plan: &Plan, left: &VecDeque<Estimate>, dir: &Path) {
 /// Prints what the whole recording says, the cells of earlier sessions included.
 fn conclude(dir: &Path, as_json: bool) -> anyhow::Result<()> {
     let recording = Recording::open(dir)?;
+    results::plots(&recording);
     for line in findings::sentences(&recording.summaries) {
         note(line);
     }

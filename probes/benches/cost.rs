@@ -121,7 +121,7 @@ fn window(guest: &Guest, under: Under) -> f64 {
             probes.drain(|_| {}).expect("the maps are there");
         }
     }
-    let rate = (guest.written(0) - pages) as f64 / (cpu_time(guest.thread(0)) - cpu).as_secs_f64();
+    let rate = (guest.written(0) - pages) as f64 / cpu_time(guest.thread(0)).abs_diff(cpu).as_secs_f64();
     if let Some(probes) = probes {
         assert!(
             !probes.lost().expect("the maps are there").any(),

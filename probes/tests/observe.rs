@@ -348,6 +348,8 @@ fn told_by_descriptor() -> Result<(), Failed> {
     Ok(())
 }
 
+// As every trial returns.
+#[allow(clippy::unnecessary_wraps)]
 fn without_privilege() -> Result<(), Failed> {
     // Capabilities are a thread's own: this one gives its up.
     let refused = std::thread::spawn(|| {

@@ -4,6 +4,7 @@ pub mod cli;
 pub mod commands;
 pub mod engine;
 pub mod machine;
+pub mod plot;
 pub mod recording;
 pub mod scenario;
 pub mod sweep;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{doctor, floor, run, sweep};
+use crate::commands::{doctor, floor, plot, run, sweep};
 
 const ABOUT: &str = "Runs KVM guests under dirty-rate limiters and shows what the limiters did";
 
@@ -24,6 +24,7 @@ Examples:
   dirtyrig sweep                         reproduce the published finding, in about five minutes
   dirtyrig run --ring 65536 --quota 25   one guest, limited to 25 MiB/s
   dirtyrig floor --ring 4096,65536       the lowest quota that is held, for each ring
+  dirtyrig plot results/DIR               its figures again, or some of them
   dirtyrig run --vcpus 2 --quota 500+none --at '10s set 100 all' --at '20s cancel 0'
 
 Exit codes: 0 fine, 1 a check failed, 2 an error, 4 a requirement is missing, 130 interrupted.";
@@ -41,6 +42,7 @@ enum Command {
     Run(run::Args),
     Sweep(sweep::Args),
     Floor(floor::Args),
+    Plot(plot::Args),
 }
 
 /// Runs what the command line asks for. Usage errors, `--help` and `--version` end the process right here.
@@ -50,6 +52,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Floor(args) => floor::run(&args),
+        Command::Plot(args) => plot::run(&args),
     })
 }
 

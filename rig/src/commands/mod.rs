@@ -2,6 +2,7 @@
 
 pub mod doctor;
 pub mod floor;
+pub mod plot;
 mod progress;
 mod results;
 pub mod run;

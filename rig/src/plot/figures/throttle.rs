@@ -1,0 +1,155 @@
+//! What the limiter did to a vCPU over time: the throttle in force, and the sleep that came of it.
+
+use super::{
+    super::{
+        Choice, Figure, RecordingView, Skip,
+        axis::Axis,
+        data::{Series, positive_range, range},
+        page::{Key, Mark, Page, Panel},
+        style,
+    },
+    chosen_series, time_subtitle,
+};
+
+pub(crate) const FIGURE: Figure = Figure {
+    name: "throttle",
+    about: "the throttle over time, and the share of time that was asked for as sleep and slept",
+    pages,
+};
+
+/// Cells by default: each takes a row of two panels.
+const CELLS: usize = 3;
+const ROWS_A_PAGE: usize = 4;
+
+fn pages(view: &RecordingView<'_>, choice: &Choice<'_>) -> Result<Vec<Page>, Skip> {
+    let (shown, note) = chosen_series(view, choice, CELLS);
+    let throttled = |series: &Series<'_>| {
+        series.samples.len() > 1
+            && series
+                .samples
+                .iter()
+                .any(|s| s.throttle_us > 0 || s.asked_us > 0 || s.slept_us > 0)
+    };
+    let shown: Vec<_> = shown.into_iter().filter(throttled).collect();
+    if shown.is_empty() {
+        return Err(Skip::because("no vCPU of the cells shown was throttled"));
+    }
+    let pages: Vec<_> = shown.chunks(ROWS_A_PAGE).collect();
+    let of = pages.len();
+    Ok(pages
+        .into_iter()
+        .enumerate()
+        .map(|(i, rows)| Page {
+            suffix: if i > 0 { format!("-{}", i + 1) } else { String::new() },
+            title: if of > 1 {
+                format!("Throttle over time ({} of {of})", i + 1)
+            } else {
+                "Throttle over time".to_owned()
+            },
+            subtitle: time_subtitle(view, rows),
+            legend: vec![Key::line(style::READING, "asked for"), Key::line(style::TRUTH, "slept")],
+            panels: rows
+                .iter()
+                .flat_map(|series| [in_force(series), shares(series)])
+                .collect(),
+            columns: 2,
+            panel_size: (500, if rows.len() == 1 { 360 } else { 270 }),
+            notes: note.clone().into_iter().collect(),
+        })
+        .collect())
+}
+
+fn moments(series: &Series<'_>) -> Vec<Mark> {
+    let moment = |(x, text)| Mark::Moment { x, text };
+    series.changes().into_iter().map(moment).collect()
+}
+
+fn time_axis(series: &Series<'_>) -> Axis {
+    let (from, to) = series.span();
+    Axis::span("time since the first limit (s)", from, to, 6)
+}
+
+/// The sleep a pause: as the law has set it, and as it came out on the mean of each sample's pauses.
+fn in_force(series: &Series<'_>) -> Panel {
+    let asked: Vec<(f64, f64)> = series
+        .samples
+        .iter()
+        .map(|s| (s.t_s, s.throttle_us as f64 / 1e3))
+        .collect();
+    let slept: Vec<(f64, f64)> = series
+        .samples
+        .windows(2)
+        .filter_map(|pair| {
+            let pauses = pair[1]
+                .ring_full_exits
+                .checked_sub(pair[0].ring_full_exits)
+                .filter(|n| *n > 0)?;
+            let slept = pair[1].slept_us.checked_sub(pair[0].slept_us).filter(|us| *us > 0)?;
+            Some((pair[1].t_s, slept as f64 / pauses as f64 / 1e3))
+        })
+        .collect();
+    let (low, high) = positive_range(asked.iter().chain(&slept).map(|p| p.1)).unwrap_or((0.1, 1.0));
+    let y = Axis::decades("sleep a pause (ms)", low.max(high / 1e5), high, 9).and_zero();
+    let mut marks = moments(series);
+    marks.push(Mark::Line {
+        points: slept,
+        stroke: style::TRUTH,
+    });
+    marks.push(Mark::Line {
+        points: steps(&asked),
+        stroke: style::READING,
+    });
+    Panel {
+        title: series.label(),
+        x: time_axis(series),
+        y,
+        marks,
+    }
+}
+
+/// Asked and slept since the previous sample as shares of that time.
+fn shares(series: &Series<'_>) -> Panel {
+    let share = |counter: fn(&crate::recording::schema::Sample) -> u64| -> Vec<(f64, f64)> {
+        series
+            .samples
+            .windows(2)
+            .filter_map(|pair| {
+                let span = pair[1].t_s - pair[0].t_s;
+                let part = counter(pair[1]).checked_sub(counter(pair[0]))?;
+                (span > 0.0).then_some((pair[1].t_s, part as f64 / 1e4 / span))
+            })
+            .collect()
+    };
+    let (asked, slept) = (share(|s| s.asked_us), share(|s| s.slept_us));
+    // A sleep longer than a sample is counted where it ends, and then exceeds the sample's own time.
+    let high = range(asked.iter().chain(&slept).map(|p| p.1)).map_or(100.0, |(_, high)| high.clamp(100.0, 400.0));
+    let mut marks = moments(series);
+    marks.push(Mark::Line {
+        points: slept,
+        stroke: style::TRUTH,
+    });
+    marks.push(Mark::Line {
+        points: asked,
+        stroke: style::READING,
+    });
+    Panel {
+        title: String::from("share of time"),
+        x: time_axis(series),
+        y: Axis::linear("sleep (% of time)", 0.0, high, 5),
+        marks,
+    }
+}
+
+/// A value that holds until the next one.
+fn steps(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let mut steps: Vec<(f64, f64)> = Vec::with_capacity(points.len());
+    for (x, y) in points.iter().copied() {
+        if let Some((_, before)) = steps.last().copied()
+            && before.total_cmp(&y).is_ne()
+        {
+            steps.push((x, before));
+        }
+        steps.push((x, y));
+    }
+    steps
+}

@@ -102,7 +102,8 @@ fn slept_a_pause(series: &Series<'_>) -> Vec<(f64, f64)> {
     let rows = &series.samples;
     let pauses = |at: usize| rows[at].ring_full_exits.saturating_sub(rows[at - 1].ring_full_exits);
     let with_pauses: Vec<usize> = (1..rows.len()).filter(|&at| pauses(at) > 0).collect();
-    let ends = with_pauses.iter().skip(1).map(|next| next - 1).chain([rows.len() - 1]);
+    // The last ones may not be over: they have no end.
+    let ends = with_pauses.iter().skip(1).map(|next| next - 1);
     with_pauses
         .iter()
         .zip(ends)

@@ -134,7 +134,8 @@ fn summarize_vcpu<'a>(
         quota: last.quota_mib_s,
         unlimited,
         guest: guest_mib_s,
-        ring: ring_mib_s,
+        // A reading stands until the next one, and QEMU 10 may take many periods to that: its mean keeps the first.
+        ring: reading.median,
         oscillation_pct: truth.oscillation_pct(),
         state,
         ring_full_a_period: measured.gain_per_s(|row| row.ring_full_exits) * facts.period.as_secs_f64(),

@@ -237,7 +237,7 @@ impl SweepWatch for SweepProgress {
                 format!(
                     "{}, reads {:.1}, truth {:.1} MiB/s",
                     verdict(row.verdict),
-                    row.ring_mib_s,
+                    row.ring_median_mib_s,
                     row.guest_mib_s
                 )
             })

@@ -21,7 +21,7 @@ const RESULTS: [Column; 10] = [
         row.quota_mib_s
             .map_or_else(|| "none".to_owned(), |quota| quota.to_string())
     }),
-    ("reads", |row| rate(row.ring_mib_s)),
+    ("reads", |row| rate(row.ring_median_mib_s)),
     ("truth", |row| rate(row.guest_mib_s)),
     ("\u{b1}", |row| {
         rate((row.guest_ci_high_mib_s - row.guest_ci_low_mib_s) / 2.0)

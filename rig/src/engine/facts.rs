@@ -35,6 +35,9 @@ pub fn settling_rules(limiter: LimiterSpec) -> Rules {
     Rules::new(law(limiter).period)
 }
 
+/// How much longer a swinging rate is measured than a steady one, because its mean is known less well.
+pub const SWINGING: f64 = 2.0;
+
 /// What bounds the rates that a limiter can hold.
 pub fn law(limiter: LimiterSpec) -> LawFacts {
     let period = Some(limiter.period);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::facts::SWINGING;
 use crate::{
     analysis::{CellFacts, Rules, Settling, State},
     recording::schema::Sample,
@@ -16,7 +17,7 @@ pub(super) struct Measured<'a> {
 struct Follower {
     quota_mib_s: Option<f64>,
     settling: Settling,
-    /// Length of a swinging part that is enough: twice that of a steady one, because its mean is known less well.
+    /// Length of a swinging part that is enough.
     enough_s: f64,
     last_s: f64,
     /// Whether it can be expected to do anything: unplugged vCPUs never settle.
@@ -66,7 +67,7 @@ impl Follower {
         let rules = Rules::new(facts.law.period);
         Self {
             quota_mib_s,
-            enough_s: 2.0 * rules.window_s * rules.min_values as f64,
+            enough_s: SWINGING * rules.window_s * rules.min_values as f64,
             settling: Settling::new(rules, start_s),
             last_s: start_s,
             awake: true,

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use dirtyrig_limiter::law::LimiterKind;
+
 use crate::{
-    engine::facts,
+    engine::{facts, spec::predicted_floor_mib_s},
     scenario::{End, Scenario},
 };
 
@@ -32,12 +34,27 @@ impl Estimate {
             End::WhenMeasured => {
                 let last_change = scenario.script.last().map_or(Duration::ZERO, |event| event.at);
                 let rules = facts::settling_rules(scenario.vm.limiter);
-                let measured = Duration::from_secs_f64((OTHER_WINDOWS + rules.min_values as f64) * rules.window_s);
+                let parts = if swings(scenario) { facts::SWINGING } else { 1.0 };
+                let windows = OTHER_WINDOWS + parts * rules.min_values as f64;
+                let measured = Duration::from_secs_f64(windows * rules.window_s);
                 (before + last_change + measured).min(at_most)
             }
         };
         Self { typical, at_most }
     }
+}
+
+/// Whether the rate will not stand still: QEMU 10 sleeps through its periods once the quota is below the floor, and the
+/// guest writes in rare bursts.
+fn swings(scenario: &Scenario) -> bool {
+    let vm = &scenario.vm;
+    let floor = predicted_floor_mib_s(vm.ring, vm.limiter.period);
+    let below = scenario
+        .quotas
+        .iter()
+        .flatten()
+        .any(|quota| quota.mib_per_sec() < floor);
+    vm.limiter.kind == LimiterKind::Qemu10 && below
 }
 
 impl std::ops::Add for Estimate {

@@ -42,6 +42,12 @@ fn main() {
         trial("every_vm_is_seen_when_all_are_asked_for", HERE, all_vms),
         trial("another_process_is_not_counted", HERE, filtered),
         trial("a_ring_at_a_reused_address_is_told_apart", HERE, reused_ring),
+        trial(
+            "a_vcpu_that_fills_no_ring_is_told_by_its_descriptor",
+            HERE,
+            told_by_descriptor,
+        ),
+        trial("without_privilege_the_remedy_is_named", &[Need::Bpf], without_privilege),
         trial("what_never_fires_is_said", HERE, what_never_fires),
         trial("a_process_without_vm_is_refused", &[Need::Bpf], refused_targets),
         trial("a_buffer_size_out_of_range_is_refused", &[Need::Bpf], refused_sizes),
@@ -306,6 +312,61 @@ fn reused_ring() -> Result<(), Failed> {
     assert_eq!(vcpus.len(), 1, "one thread");
     assert_eq!((vcpus[0].pushed_pages, vcpus[0].reset_entries), (harvested, reset));
     Ok(())
+}
+
+fn told_by_descriptor() -> Result<(), Failed> {
+    let mut probes = Probes::attach(&own())?;
+    let mut guest = Guest::new(Shape {
+        ring_entries: 65_536,
+        ..SHAPE
+    });
+    guest.start(&Arc::new(AtomicBool::new(true)), &nothing());
+    for index in 0..SHAPE.vcpus {
+        guest.wait_for(index, 1);
+        // Out of KVM_RUN and in again.
+        let before = guest.counts(index).interrupted.load(Ordering::Relaxed);
+        guest.kick(index);
+        while guest.counts(index).interrupted.load(Ordering::Relaxed) == before {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        guest.wait_for(index, 1_000);
+    }
+    let vcpus = probes.vcpus()?;
+    for index in 0..SHAPE.vcpus {
+        let vcpu = of(&vcpus, &guest, index);
+        assert_eq!(vcpu.ring_full_exits, 0);
+        let found = vcpu.vcpu.expect("the descriptor is open");
+        // Where kvm_exit fires, it names the vCPU as well.
+        assert!(
+            matches!(found.source, VcpuIdSource::Descriptor | VcpuIdSource::Exit),
+            "{found:?}"
+        );
+        assert_eq!(found.id, index as u32);
+        assert!(!vcpu.gone);
+        assert_eq!(vcpu.interrupted.count, 1, "the kick was a stall of its own cause");
+    }
+    Ok(())
+}
+
+// As every trial returns.
+#[allow(clippy::unnecessary_wraps)]
+fn without_privilege() -> Result<(), Failed> {
+    // Capabilities are a thread's own: this one gives its up.
+    let refused = std::thread::spawn(|| {
+        drop_capabilities();
+        Probes::attach(&own()).map(drop)
+    });
+    let refused = refused.join().unwrap();
+    assert!(matches!(refused, Err(Error::Privilege { .. })), "{refused:?}");
+    Ok(())
+}
+
+fn drop_capabilities() {
+    // struct __user_cap_header_struct, version 3, this thread; and two empty struct __user_cap_data_struct.
+    let (header, nothing) = ([0x2008_0522_u32, 0], [0_u32; 6]);
+    // SAFETY: both are as large as the call of this version reads.
+    let result = unsafe { libc::syscall(libc::SYS_capset, &header, &nothing) };
+    assert_eq!(result, 0, "giving up is always allowed");
 }
 
 fn what_never_fires() -> Result<(), Failed> {

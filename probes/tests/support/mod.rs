@@ -203,6 +203,11 @@ impl Guest {
         self.counts(vcpu).tid.load(Ordering::Acquire) as u32
     }
 
+    /// Makes a vCPU leave `KVM_RUN`.
+    pub(crate) fn kick(&self, vcpu: usize) {
+        kick(&self.threads[vcpu]);
+    }
+
     /// Pages written, by the guest's own counter.
     pub(crate) fn written(&self, vcpu: usize) -> u64 {
         self.shared.memory.counter(COUNTERS + vcpu * 64).load(Ordering::Relaxed)

@@ -58,6 +58,12 @@ impl<'a> Part<'a> {
         }
     }
 
+    /// The same without its first `lag_s` seconds, if that leaves anything; else all of it.
+    pub(super) fn later(self, lag_s: f64) -> Self {
+        let later = self.from(self.start_s + lag_s);
+        if later.rows.is_empty() { self } else { later }
+    }
+
     /// Its length.
     pub(super) fn span_s(&self) -> f64 {
         self.rows.last().map_or(0.0, |row| row.t_s - self.start_s)

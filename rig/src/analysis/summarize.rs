@@ -3,6 +3,9 @@
 //! For each vCPU the **limited part** begins where its quota changed last (in a sweep at `t_s` = 0), the **measured
 //! part** where it settled within that, or where the engine says. Of a vCPU that never settled the second half is
 //! measured, and the verdict says so.
+//!
+//! A limiter's own reading is that of the last period that has ended, so it speaks of the measured part alone only from
+//! two periods after its start on. What it says before that is left out, if that leaves anything.
 
 use std::time::Duration;
 
@@ -20,6 +23,9 @@ use crate::{
     engine::target::Stall,
     recording::schema::{Sample, Summary},
 };
+
+/// Periods until a reading speaks of nothing but what came after an instant: one that was under way, and one more.
+const READING_LAG: f64 = 2.0;
 
 /// What of a limiter bounds the rates that it can hold.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -101,14 +107,20 @@ fn summarize_vcpu<'a>(
 
     let from_s = state.since_s().unwrap_or(f64::midpoint(limited.start_s, last.t_s));
     let measured = limited.from(facts.measure_from_s.unwrap_or(from_s));
-    let binned = |value: fn(&Sample) -> f64| {
-        let series = measured.rows.iter().map(|row| (row.t_s, value(row)));
-        Steady::of(&Windows::over(series, measured.start_s, rules.window_s))
+    let read = measured.later(
+        facts
+            .law
+            .period
+            .map_or(0.0, |period| READING_LAG * period.as_secs_f64()),
+    );
+    let binned = |part: &Part<'_>, value: fn(&Sample) -> f64| {
+        let series = part.rows.iter().map(|row| (row.t_s, value(row)));
+        Steady::of(&Windows::over(series, part.start_s, rules.window_s))
     };
-    let truth = binned(|row| row.guest_mib_s);
-    let reading = binned(|row| row.ring_mib_s);
+    let truth = binned(&measured, |row| row.guest_mib_s);
+    let reading = binned(&read, |row| row.ring_mib_s);
     let guest_mib_s = measured.rate(|row| row.written_pages);
-    let ring_mib_s = measured.mean(|row| row.ring_mib_s);
+    let ring_mib_s = read.mean(|row| row.ring_mib_s);
 
     // Without a warm-up the only unlimited rate there is may be the measured one.
     let unlimited = unlimited_rate(samples).or_else(|| last.quota_mib_s.is_none().then_some(guest_mib_s));
@@ -122,10 +134,11 @@ fn summarize_vcpu<'a>(
         quota: last.quota_mib_s,
         unlimited,
         guest: guest_mib_s,
-        ring: ring_mib_s,
+        // A reading stands until the next one, and QEMU 10 may take many periods to that: its mean keeps the first.
+        ring: reading.median,
         oscillation_pct: truth.oscillation_pct(),
         state,
-        ring_full_exits: measured.gain(|row| row.ring_full_exits),
+        ring_full_a_period: measured.gain_per_s(|row| row.ring_full_exits) * facts.period.as_secs_f64(),
         floor,
         cap_floor,
         tolerance: facts.law.tolerance_mib_s,

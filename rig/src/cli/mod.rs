@@ -24,6 +24,7 @@ Examples:
   dirtyrig sweep                         reproduce the published finding, in about five minutes
   dirtyrig run --ring 65536 --quota 25   one guest, limited to 25 MiB/s
   dirtyrig floor --ring 4096,65536       the lowest quota that is held, for each ring
+  dirtyrig plot results/DIR               its figures again, or some of them
   dirtyrig run --vcpus 2 --quota 500+none --at '10s set 100 all' --at '20s cancel 0'
 
 Exit codes: 0 fine, 1 a check failed, 2 an error, 4 a requirement is missing, 130 interrupted.";

@@ -164,7 +164,9 @@ mod tests {
     fn several_recordings_get_a_folder_each() {
         let scratch = tempfile::tempdir().expect("a temporary folder");
         let dirs = ["a", "b"].map(|name| scratch.path().join(name));
-        dirs.iter().for_each(|dir| recorded(dir));
+        for dir in &dirs {
+            recorded(dir);
+        }
         let out = scratch.path().join("out");
         let words = [&dirs[0], &dirs[1], &out].map(|path| path.to_str().expect("a plain path"));
         let args = parsed(&[

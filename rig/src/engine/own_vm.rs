@@ -103,7 +103,7 @@ impl OwnVm {
 }
 
 impl Target for OwnVm {
-    fn vmm(&self) -> &str {
+    fn vmm(&self) -> &'static str {
         "rig"
     }
 

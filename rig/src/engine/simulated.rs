@@ -25,12 +25,14 @@ pub struct SimulatedClock {
     interrupted_at: Duration,
 }
 
-impl SimulatedClock {
+impl Default for SimulatedClock {
     /// A clock at which nothing interrupts.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self::interrupted_at(Duration::MAX)
     }
+}
 
+impl SimulatedClock {
     /// A clock at which the interrupt comes once `at` has passed.
     pub fn interrupted_at(at: Duration) -> Self {
         Self {
@@ -110,7 +112,7 @@ impl SimulatedTarget {
     }
 
     fn catch_up(&mut self) {
-        let span = self.clock.elapsed() - self.updated;
+        let span = self.clock.elapsed().saturating_sub(self.updated);
         self.updated = self.clock.elapsed();
         for index in 0..self.vcpus.len() {
             let rate = self.rate(&self.vcpus[index]);
@@ -172,7 +174,7 @@ impl Target for SimulatedTarget {
 
     fn set_limit(&mut self, which: Which, quota: Quota) -> anyhow::Result<()> {
         self.command(format!("set {} {which:?}", quota.mib_per_sec()), which, |vcpu| {
-            vcpu.limit = Some(quota)
+            vcpu.limit = Some(quota);
         });
         Ok(())
     }

@@ -338,7 +338,7 @@ mod tests {
     fn values_stand_between_the_ends() {
         let axis = Axis::powers_of_two("", 1.0, 1024.0, 12);
         assert!((axis.share(32.0) - 0.5).abs() < 1e-9);
-        assert_eq!([0.0, -5.0, f64::NAN].map(|value| axis.share(value)), [0.0; 3]);
+        assert!([0.0, -5.0, f64::NAN].iter().all(|value| axis.share(*value) <= 0.0));
         assert!(axis.share(1e12) >= 1.0 && axis.beyond(1e12) == Some(End::High));
         assert_eq!(axis.beyond(0.0), Some(End::Low));
         let axis = axis.and_zero();

@@ -39,12 +39,10 @@ impl Point<'_> {
         )
     }
 
-    /// What the limiter believes.
+    /// What the limiter believes: its median reading. A reading stands until the next one, so that the mean, and its
+    /// interval, keep one from before the limit for as long as a limiter takes to the next.
     pub(crate) fn reading(&self) -> Option<Spread> {
-        self.spread(
-            |row| row.ring_mib_s,
-            |row| (row.ring_ci_low_mib_s, row.ring_ci_high_mib_s),
-        )
+        self.of(|row| row.ring_median_mib_s)
     }
 
     /// The median of a column without an interval of its own, from its lowest to its highest repetition.

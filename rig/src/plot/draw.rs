@@ -184,8 +184,11 @@ fn draw_panel(canvas: &Canvas<'_>, panel: &Panel, (left, top): (i32, i32), (widt
     let has_moments = panel.marks.iter().any(marks::is_moment);
     let above = if panel.title.is_empty() { 8 } else { PANEL_TITLE } + if has_moments { MOMENTS } else { 0 };
     if !panel.title.is_empty() {
-        let title = text::fit(&panel.title, BODY, Weight::Bold, f64::from(width - MARGIN));
-        write(canvas, &title, (left + MARGIN / 2, top), BODY, Weight::Bold, INK)?;
+        let room = f64::from(width - MARGIN);
+        let wide = text::width(&panel.title, BODY, Weight::Bold) > room;
+        let size = if wide { SMALL } else { BODY };
+        let title = text::fit(&panel.title, size, Weight::Bold, room);
+        write(canvas, &title, (left + MARGIN / 2, top), size, Weight::Bold, INK)?;
     }
     let widest = panel
         .y

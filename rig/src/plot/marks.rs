@@ -84,7 +84,7 @@ pub(crate) fn draw(canvas: &Canvas<'_>, frame: &Frame, all: &[Mark]) -> Drawn {
             Mark::Spread { x, low, high, color } => spread(canvas, frame.at(*x, *low), frame.at(*x, *high), *color)?,
             Mark::Moment { x, text } => moment(canvas, frame, *x, text, &mut words_above)?,
             Mark::Tile { x, y, fill, ink, lines } => {
-                tile(canvas, frame.at(x.0, y.1), frame.at(x.1, y.0), (*fill, *ink), lines)?
+                tile(canvas, frame.at(x.0, y.1), frame.at(x.1, y.0), (*fill, *ink), lines)?;
             }
             Mark::Label { .. } => {}
         }

@@ -65,7 +65,7 @@ impl PlannedCell {
         );
         for (name, value, usual) in [("guest", words(guest), "sequential"), ("vcpus", words(vcpus), "1")] {
             if value != usual {
-                title += &format!(", {name} {value}");
+                title.extend([", ", name, " ", value.as_str()]);
             }
         }
         title

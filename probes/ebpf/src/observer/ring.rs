@@ -152,10 +152,15 @@ fn reset(key: u64, indices: Indices) {
     let Some(ring) = RINGS.get_ptr_mut(&key) else { return };
     // SAFETY: a live element of a preallocated map; KVM serialises the resets of a VM, so there is one writer.
     let ring = unsafe { &mut *ring };
-    let Some(thread) = THREADS.get_ptr_mut(&ring.tid) else { return };
+    let Some(thread) = THREADS.get_ptr_mut(&ring.tid) else {
+        return;
+    };
     // SAFETY: a live element; a push on another CPU may just be counting, which IN_FLIGHT allows for.
     let pushes = unsafe { core::ptr::read_volatile(&raw const (*thread).pushes) } as u32;
-    let drift = indices.dirty.wrapping_sub(ring.dirty_index).wrapping_sub(pushes.wrapping_sub(ring.pushes)) as i32;
+    let drift = indices
+        .dirty
+        .wrapping_sub(ring.dirty_index)
+        .wrapping_sub(pushes.wrapping_sub(ring.pushes)) as i32;
     let given_back = indices.reset.wrapping_sub(ring.reset_index);
     let same = (-IN_FLIGHT..=IN_FLIGHT).contains(&drift) && given_back <= MAX_RING_ENTRIES;
     // A ring begins at index 0, and its first reset covers everything until then.
@@ -165,5 +170,10 @@ fn reset(key: u64, indices: Indices) {
         (*thread).reset_entries += entries;
         (*thread).resets += 1;
     }
-    *ring = Ring { tid: ring.tid, reset_index: indices.reset, dirty_index: indices.dirty, pushes };
+    *ring = Ring {
+        tid: ring.tid,
+        reset_index: indices.reset,
+        dirty_index: indices.dirty,
+        pushes,
+    };
 }

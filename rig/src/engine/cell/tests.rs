@@ -59,7 +59,7 @@ const SECOND: Duration = Duration::from_secs(1);
 #[test]
 fn it_samples_ten_times_a_second_from_the_warm_up_to_the_end() {
     let scenario = scenario("quota = 50\nwarm-up = '1s'\nduration = '3s'", End::AtDuration);
-    let clock = SimulatedClock::new();
+    let clock = SimulatedClock::default();
     let (result, kept, commands) = run(&scenario, 0.0, &clock);
     let result = result.expect("it runs");
     assert_eq!(clock.elapsed(), 4 * SECOND);
@@ -87,7 +87,7 @@ fn the_script_is_followed_to_the_millisecond() {
     let text = "vcpus = 2\nquota = '50+none'\nwarm-up = '1s'\nduration = '5s'\n\
                 at = ['1s250ms set 100 all', '2s cancel 0', '3s unplug 1', '4s plug 1']";
     let scenario = scenario(text, End::AtDuration);
-    let (result, kept, commands) = run(&scenario, 0.0, &SimulatedClock::new());
+    let (result, kept, commands) = run(&scenario, 0.0, &SimulatedClock::default());
     result.expect("it runs");
     let millis = |ms| SECOND + Duration::from_millis(ms);
     let expected = [
@@ -105,7 +105,7 @@ fn the_script_is_followed_to_the_millisecond() {
 #[test]
 fn a_cell_of_a_sweep_ends_when_it_is_measured() {
     let scenario = scenario("quota = 50\nring = 4096\nwarm-up = '1s'", End::WhenMeasured);
-    let clock = SimulatedClock::new();
+    let clock = SimulatedClock::default();
     let (result, _, _) = run(&scenario, 0.0, &clock);
     result.expect("it runs");
     let took = clock.elapsed().saturating_sub(SECOND);
@@ -119,7 +119,7 @@ fn a_change_to_come_keeps_a_cell_from_ending() {
         "quota = 50\nwarm-up = '1s'\nat = ['20s set 100 all']",
         End::WhenMeasured,
     );
-    let clock = SimulatedClock::new();
+    let clock = SimulatedClock::default();
     let (result, ..) = run(&scenario, 0.0, &clock);
     let last = result.expect("it runs").samples.pop().expect("samples");
     assert!(
@@ -132,7 +132,7 @@ fn a_change_to_come_keeps_a_cell_from_ending() {
 #[test]
 fn stalls_are_logged_by_the_second_and_those_of_the_warm_up_dropped() {
     let scenario = scenario("quota = 50\nwarm-up = '1s'\nduration = '2500ms'", End::AtDuration);
-    let (result, kept, _) = run(&scenario, 0.0, &SimulatedClock::new());
+    let (result, kept, _) = run(&scenario, 0.0, &SimulatedClock::default());
     let ends: Vec<_> = kept.stalls.iter().map(|(interval, _)| interval.end).collect();
     assert_eq!(ends, [SECOND, 2 * SECOND, Duration::from_millis(2500)]);
     assert!(kept.stalls.windows(2).all(|pair| pair[0].0.end == pair[1].0.start));

@@ -4,7 +4,7 @@ use super::{
     super::{
         Choice, Figure, RecordingView, Skip,
         axis::number,
-        data::{Series, series},
+        data::{Exact, Series, series},
         page::Page,
     },
     convergence, time_subtitle,
@@ -35,14 +35,14 @@ fn pages(view: &RecordingView<'_>, choice: &Choice<'_>) -> Result<Vec<Page>, Ski
         return Err(Skip::because("it needs two cells or vCPUs or more"));
     }
     // Neighbours differ in one thing, so that the eye can compare them.
-    shown.sort_by(|a, b| order(a).partial_cmp(&order(b)).unwrap_or(std::cmp::Ordering::Equal));
+    shown.sort_by(|a, b| order(a).cmp(&order(b)));
     let pages: Vec<_> = shown.chunks(COLUMNS * ROWS_A_PAGE).collect();
     Ok(pages
         .iter()
         .enumerate()
         .map(|(i, here)| {
-            let mut cut = Vec::new();
-            let mut axes = convergence::axes(here, (4, 5), &mut cut);
+            let mut notes = vec!["Above each panel: cell, limiter, ring size in entries, quota in MiB/s.".to_owned()];
+            let mut axes = convergence::axes(here, (4, 5), &mut notes);
             "time (s)".clone_into(&mut axes.0.title);
             "MiB/s".clone_into(&mut axes.1.title);
             let panels = here
@@ -65,20 +65,19 @@ fn pages(view: &RecordingView<'_>, choice: &Choice<'_>) -> Result<Vec<Page>, Ski
                 panels,
                 columns: COLUMNS.min(here.len()),
                 panel_size: PANEL,
-                notes: cut,
+                notes,
             }
         })
         .collect())
 }
 
-fn order<'a>(series: &Series<'a>) -> (Option<(&'a str, u64, u32, f64)>, u32, u32) {
+/// Limiter, period, ring and quota; then cell and vCPU.
+type Order<'a> = (Option<(&'a str, u64, u32, Exact)>, u32, u32);
+
+fn order<'a>(series: &Series<'a>) -> Order<'a> {
     let key = series.summary.map(|row| {
-        (
-            row.limiter.as_str(),
-            row.period_ms,
-            row.ring_entries,
-            row.quota_mib_s.unwrap_or(f64::MAX),
-        )
+        let quota = Exact(row.quota_mib_s.unwrap_or(f64::INFINITY));
+        (row.limiter.as_str(), row.period_ms, row.ring_entries, quota)
     });
     (key, series.cell, series.vcpu)
 }
@@ -87,9 +86,7 @@ fn title(series: &Series<'_>) -> String {
     let Some(row) = series.summary else {
         return series.label();
     };
-    let quota = row
-        .quota_mib_s
-        .map_or("no quota".to_owned(), |quota| format!("quota {}", number(quota)));
+    let quota = row.quota_mib_s.map_or("no quota".to_owned(), number);
     let vcpu = if row.vcpus > 1 {
         format!(", vCPU {}", series.vcpu)
     } else {

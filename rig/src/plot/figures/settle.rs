@@ -46,7 +46,7 @@ fn pages(view: &RecordingView<'_>, _choice: &Choice<'_>) -> Result<Vec<Page>, Sk
         }
         let mut subtitle = subtitle(view, here);
         if here.iter().flat_map(|f| &f.points).all(|p| p.rows.len() == 1) {
-            subtitle[1] = "n = 1 run a point".to_owned();
+            "n = 1 run a point".clone_into(&mut subtitle[1]);
         }
         Page {
             suffix: String::new(),

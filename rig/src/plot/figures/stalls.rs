@@ -1,4 +1,4 @@
-//! How long stalls are, up to the rarest: percentile curves as HdrHistogram's own plots draw them.
+//! How long stalls are, up to the rarest: percentile curves as `HdrHistogram`'s own plots draw them.
 
 use std::{cmp::Reverse, collections::BTreeMap};
 

@@ -4,7 +4,7 @@ use super::{
     super::{
         Choice, Figure, RecordingView, Skip,
         axis::Axis,
-        data::{Series, positive_range, range},
+        data::{Series, positive_range},
         page::{Key, Mark, Page, Panel},
         style,
     },
@@ -13,7 +13,7 @@ use super::{
 
 pub(crate) const FIGURE: Figure = Figure {
     name: "throttle",
-    about: "the throttle over time, and the share of time that was asked for as sleep and slept",
+    about: "the throttle over time, the sleep that came of it, and the share of time slept",
     pages,
 };
 
@@ -69,25 +69,14 @@ fn time_axis(series: &Series<'_>) -> Axis {
     Axis::span("time since the first limit (s)", from, to, 6)
 }
 
-/// The sleep a pause: as the law has set it, and as it came out on the mean of each sample's pauses.
+/// The sleep a pause: as the law has set it, and as it came out.
 fn in_force(series: &Series<'_>) -> Panel {
     let asked: Vec<(f64, f64)> = series
         .samples
         .iter()
         .map(|s| (s.t_s, s.throttle_us as f64 / 1e3))
         .collect();
-    let slept: Vec<(f64, f64)> = series
-        .samples
-        .windows(2)
-        .filter_map(|pair| {
-            let pauses = pair[1]
-                .ring_full_exits
-                .checked_sub(pair[0].ring_full_exits)
-                .filter(|n| *n > 0)?;
-            let slept = pair[1].slept_us.checked_sub(pair[0].slept_us).filter(|us| *us > 0)?;
-            Some((pair[1].t_s, slept as f64 / pauses as f64 / 1e3))
-        })
-        .collect();
+    let slept = slept_a_pause(series);
     let (low, high) = positive_range(asked.iter().chain(&slept).map(|p| p.1)).unwrap_or((0.1, 1.0));
     let y = Axis::decades("sleep a pause (ms)", low.max(high / 1e5), high, 9).and_zero();
     let mut marks = moments(series);
@@ -107,7 +96,26 @@ fn in_force(series: &Series<'_>) -> Panel {
     }
 }
 
-/// Asked and slept since the previous sample as shares of that time.
+/// What was slept after the pauses of each sample, a pause: from that sample to the next one with pauses in it, because a
+/// sleep may last for many samples.
+fn slept_a_pause(series: &Series<'_>) -> Vec<(f64, f64)> {
+    let rows = &series.samples;
+    let pauses = |at: usize| rows[at].ring_full_exits.saturating_sub(rows[at - 1].ring_full_exits);
+    let with_pauses: Vec<usize> = (1..rows.len()).filter(|&at| pauses(at) > 0).collect();
+    // The last ones may not be over: they have no end.
+    let ends = with_pauses.iter().skip(1).map(|next| next - 1);
+    with_pauses
+        .iter()
+        .zip(ends)
+        .map(|(&at, end)| {
+            let slept_us = rows[end].slept_us.saturating_sub(rows[at - 1].slept_us);
+            (rows[at].t_s, slept_us as f64 / pauses(at) as f64 / 1e3)
+        })
+        .filter(|(_, slept_ms)| *slept_ms > 0.0)
+        .collect()
+}
+
+/// Slept since the previous sample as a share of that time.
 fn shares(series: &Series<'_>) -> Panel {
     let share = |counter: fn(&crate::recording::schema::Sample) -> u64| -> Vec<(f64, f64)> {
         series
@@ -120,22 +128,16 @@ fn shares(series: &Series<'_>) -> Panel {
             })
             .collect()
     };
-    let (asked, slept) = (share(|s| s.asked_us), share(|s| s.slept_us));
-    // A sleep longer than a sample is counted where it ends, and then exceeds the sample's own time.
-    let high = range(asked.iter().chain(&slept).map(|p| p.1)).map_or(100.0, |(_, high)| high.clamp(100.0, 400.0));
+    let slept = share(|s| s.slept_us);
     let mut marks = moments(series);
     marks.push(Mark::Line {
         points: slept,
         stroke: style::TRUTH,
     });
-    marks.push(Mark::Line {
-        points: asked,
-        stroke: style::READING,
-    });
     Panel {
         title: String::from("share of time"),
         x: time_axis(series),
-        y: Axis::linear("sleep (% of time)", 0.0, high, 5),
+        y: Axis::linear("sleep (% of time)", 0.0, 100.0, 5),
         marks,
     }
 }

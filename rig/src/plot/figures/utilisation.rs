@@ -57,7 +57,7 @@ fn pages(view: &RecordingView<'_>, _choice: &Choice<'_>) -> Result<Vec<Page>, Sk
         legend.push(Key::glyph(style::PUBLISHED, published::KEY));
         let mut subtitle = subtitle(view, here);
         if !bars {
-            subtitle[1] = "n = 1 run a point".to_owned();
+            "n = 1 run a point".clone_into(&mut subtitle[1]);
         }
         Page {
             suffix: String::new(),

@@ -212,7 +212,7 @@ fn samples(out: &mut Vec<Sample>, held: &Held<'_>, row: &Summary, then: Option<f
             reading = noisy(settled, 0.03, random);
         }
         let throttle_us = if limited {
-            1e6 * (held.ring as f64 / 65536.0) * (1.0 - (-t_s / 2.0).exp())
+            1e6 * (f64::from(held.ring) / 65536.0) * (1.0 - (-t_s / 2.0).exp())
         } else {
             0.0
         };

@@ -55,7 +55,7 @@ fn run(plan: &Plan, recorder: &mut Recorder, clock: &SimulatedClock) -> (anyhow:
 fn every_cell_is_run_in_order_and_summed_up_a_row_a_vcpu() {
     let (dir, plan) = (tempfile::tempdir().expect("a folder"), plan());
     let mut recorder = record(&plan, dir.path());
-    let (outcome, seen) = run(&plan, &mut recorder, &SimulatedClock::new());
+    let (outcome, seen) = run(&plan, &mut recorder, &SimulatedClock::default());
     outcome.expect("it runs");
     let order: Vec<u32> = plan.cells.iter().map(|cell| cell.cell).collect();
     assert_eq!((&seen.began, &seen.finished), (&order, &order));
@@ -94,7 +94,7 @@ fn an_interrupted_sweep_keeps_what_is_finished_and_goes_on_with_the_rest() {
     let mut recorder = Recorder::resume(dir.path()).expect("it can be continued");
     let resumed: Plan = serde_json::from_value(recorder.manifest().scenario.clone()).expect("the plan");
     assert_eq!(resumed, plan);
-    let (outcome, second) = run(&resumed, &mut recorder, &SimulatedClock::new());
+    let (outcome, second) = run(&resumed, &mut recorder, &SimulatedClock::default());
     outcome.expect("it runs");
     let order: Vec<u32> = plan.cells.iter().map(|cell| cell.cell).collect();
     assert_eq!(
@@ -124,7 +124,7 @@ fn a_guest_that_can_not_be_started_names_the_cell() {
         &mut recorder,
         &build,
         &mut Seen::default(),
-        &SimulatedClock::new(),
+        &SimulatedClock::default(),
     )
     .expect_err("no VM");
     assert_eq!(*tries.borrow(), 1, "it does not go on to the next cell");

@@ -121,9 +121,9 @@ fn enable_ring(kvm: &Kvm, fd: &VmFd, size: RingSize) -> Result<(), Error> {
 /// Nobody may release entries of any ring of this VM meanwhile: see [`Rings`](crate::rings::Rings). Another number of
 /// entries than `released` is an error.
 ///
-/// All signals are blocked meanwhile. Since Linux 6.16 a pending signal ends the reset early, and then the kernel has
-/// already taken back the entries of a batch whose pages it hasn't write-protected yet: what the guest writes there next is
-/// never logged. Seen on 6.18, about once in 100,000 pages where vCPU threads that are being kicked reset their own ring.
+/// All signals are blocked meanwhile. Since Linux 6.16 a pending signal ends the reset early, and then, it seems, the kernel
+/// has taken back entries of a batch whose pages it hasn't write-protected yet: what the guest writes there next is never
+/// logged. Seen on 6.18, about once in 100,000 pages where vCPU threads that are being kicked reset their own ring.
 pub fn reset_dirty_rings(vm: &VmFd, released: u64) -> Result<(), Error> {
     let failed = |errno: nix::Error| Error::Ioctl {
         operation: "KVM_RESET_DIRTY_RINGS",

@@ -6,6 +6,7 @@
 
 mod parts;
 mod pauses;
+pub mod probed;
 pub mod settle;
 pub mod stats;
 pub mod steady;
@@ -13,6 +14,7 @@ pub mod summarize;
 pub mod verdict;
 pub mod windows;
 
+pub use probed::add_probes;
 pub use settle::{Rules, Settling, State};
 pub use summarize::{CellFacts, LawFacts, summarize};
 pub use verdict::{Evidence, Judgement, judge};

@@ -3,6 +3,7 @@
 pub mod doctor;
 pub mod floor;
 pub mod plot;
+mod probes;
 mod progress;
 mod results;
 pub mod run;

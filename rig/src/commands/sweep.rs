@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context;
 
-use super::{progress::SweepProgress, results, table};
+use super::{probes, progress::SweepProgress, results, table};
 use crate::{
     cli::{
         exit,
@@ -104,6 +104,7 @@ fn begin(args: &Args) -> anyhow::Result<(Plan, Recorder, Interrupt)> {
         .then(|| Plan::matrix(&settings, seed))
         .transpose()?;
     require_kvm()?;
+    let mode = probes::resolve(settings.probes.unwrap_or_default())?;
     let interrupt = Interrupt::from_signals()?;
     let machine = results::machine();
     let plan = if let Some(matrix) = matrix {
@@ -112,7 +113,8 @@ fn begin(args: &Args) -> anyhow::Result<(Plan, Recorder, Interrupt)> {
         note("the main job; first, how fast does one vCPU dirty memory here?");
         let unlimited = calibration::unlimited_mib_s(&settings, &build_target, &interrupt)?;
         main_job::plan(unlimited, &settings, seed)?
-    };
+    }
+    .with_probes(mode);
     let cells = plan.cells.iter().map(|cell| cell.cell);
     let described = serde_json::to_value(&plan).context("can't describe the sweep")?;
     let recorder = Recorder::create(dir, Manifest::new(seed, cells, machine, described))?;
@@ -121,14 +123,15 @@ fn begin(args: &Args) -> anyhow::Result<(Plan, Recorder, Interrupt)> {
 
 fn resume(dir: &Path) -> anyhow::Result<(Plan, Recorder, Interrupt)> {
     let recorder = Recorder::resume(dir)?;
-    let plan = serde_json::from_value(recorder.manifest().scenario.clone()).with_context(|| {
+    let plan: Plan = serde_json::from_value(recorder.manifest().scenario.clone()).with_context(|| {
         format!(
             "{} is no sweep that could be continued: give the folder of a sweep",
             dir.display()
         )
     })?;
     require_kvm()?;
-    Ok((plan, recorder, Interrupt::from_signals()?))
+    let mode = probes::resolve(plan.probes())?;
+    Ok((plan.with_probes(mode), recorder, Interrupt::from_signals()?))
 }
 
 /// What the cells to come are expected to take, in the order in which they run.
@@ -169,6 +172,7 @@ fn announce(plan: &Plan, left: &VecDeque<Estimate>, dir: &Path) {
 fn conclude(dir: &Path, as_json: bool) -> anyhow::Result<()> {
     let recording = Recording::open(dir)?;
     results::plots(&recording);
+    probes::tell(&recording.summaries);
     for line in findings::sentences(&recording.summaries) {
         note(line);
     }

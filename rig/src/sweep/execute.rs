@@ -4,7 +4,7 @@ use anyhow::Context;
 
 use super::plan::{Plan, PlannedCell};
 use crate::{
-    analysis::summarize,
+    analysis::{add_probes, summarize},
     engine::{
         Interrupted,
         cell::{CellResult, Sink, Watch, run_cell},
@@ -86,7 +86,10 @@ pub fn run_on(
         (Err(error), Err(cause)) if !error.is::<Interrupted>() => return Err(cause.context(error)),
         (Err(error), _) => return Err(error),
     };
-    let summaries = summarize(&facts, &result.samples, &result.stalls);
+    let mut summaries = summarize(&facts, &result.samples, &result.stalls);
+    if let Some(probed) = &result.probed {
+        add_probes(&mut summaries, &result.samples, probed);
+    }
     Ok((result, summaries))
 }
 

@@ -9,6 +9,7 @@ use anyhow::Context;
 
 use super::{probes, progress::SweepProgress, results, table};
 use crate::{
+    analysis::trust,
     cli::{
         exit,
         flags::OutputFlags,
@@ -56,6 +57,10 @@ pub struct Args {
     /// Continue an interrupted sweep: run the cells that it lacks
     #[arg(long, value_name = "DIR", conflicts_with_all = ["Settings", "out"])]
     resume: Option<PathBuf>,
+
+    /// Run a cell that the machine disturbed again, up to N times [default: keep it with a mark]
+    #[arg(long, value_name = "N", conflicts_with = "resume")]
+    repeat_disturbed: Option<u32>,
 
     #[command(flatten)]
     settings: Settings,
@@ -107,7 +112,7 @@ fn begin(args: &Args) -> anyhow::Result<(Plan, Recorder, Interrupt)> {
     let mode = probes::resolve(settings.probes.unwrap_or_default())?;
     let interrupt = Interrupt::from_signals()?;
     let machine = results::machine();
-    let plan = if let Some(matrix) = matrix {
+    let mut plan = if let Some(matrix) = matrix {
         matrix
     } else {
         note("the main job; first, how fast does one vCPU dirty memory here?");
@@ -115,6 +120,7 @@ fn begin(args: &Args) -> anyhow::Result<(Plan, Recorder, Interrupt)> {
         main_job::plan(unlimited, &settings, seed)?
     }
     .with_probes(mode);
+    plan.repeat_disturbed = args.repeat_disturbed.unwrap_or_default();
     let cells = plan.cells.iter().map(|cell| cell.cell);
     let described = serde_json::to_value(&plan).context("can't describe the sweep")?;
     let recorder = Recorder::create(dir, Manifest::new(seed, cells, machine, described))?;
@@ -174,6 +180,9 @@ fn conclude(dir: &Path, as_json: bool) -> anyhow::Result<()> {
     results::plots(&recording);
     probes::tell(&recording.summaries);
     for line in findings::sentences(&recording.summaries) {
+        note(line);
+    }
+    for line in trust(&recording.manifest.machine, &recording.summaries) {
         note(line);
     }
     note(format_args!("results: {}", dir.display()));

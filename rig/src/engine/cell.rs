@@ -18,6 +18,7 @@ use std::{
 
 use anyhow::Context;
 use dirtyrig_limiter::{
+    costs::RingCosts,
     limit::Which,
     units::{Pages, Quota},
 };
@@ -74,6 +75,8 @@ pub struct CellResult {
     pub samples: Vec<Sample>,
     /// The stalls since the limits were set; their times are on the cell's clock.
     pub stalls: Vec<Stall>,
+    /// What emptying the rings has cost since then, where the VMM tells.
+    pub ring_costs: Option<RingCosts>,
     /// What the probes saw; `None` where they were not asked.
     pub probed: Option<Probed>,
 }
@@ -140,6 +143,7 @@ impl Run<'_> {
         self.target.take_stalls();
         let zero = self.target.now();
         let begun = self.clock.now();
+        let costs_before = self.target.ring_costs();
         self.sampler.begin(zero);
         self.probing.as_mut().map_or(Ok(()), |probing| probing.begin(zero))?;
         self.set_first_limits()?;
@@ -149,6 +153,11 @@ impl Run<'_> {
             unlimited_mib_s,
             samples: self.samples,
             stalls: self.stalls,
+            ring_costs: self
+                .target
+                .ring_costs()
+                .zip(costs_before)
+                .map(|(after, before)| after.since(before)),
             probed,
         })
     }

@@ -12,8 +12,9 @@ pub const SCHEMA_VERSION: u32 = 1;
 pub trait Row: Default + Serialize + DeserializeOwned {
     /// Name of the file that holds such rows.
     const FILE: &'static str;
-    /// How many of its columns, from the first on, every recording has; older ones lack those that came later.
-    const FIRST_COLUMNS: usize;
+
+    /// Columns that came after the first recordings of this schema version: one without them reads as "not measured".
+    const LATER: &'static [&'static str];
 
     /// The cell that the row belongs to.
     fn cell(&self) -> u32;
@@ -21,7 +22,7 @@ pub trait Row: Default + Serialize + DeserializeOwned {
 
 impl Row for Sample {
     const FILE: &'static str = SAMPLES;
-    const FIRST_COLUMNS: usize = 16;
+    const LATER: &'static [&'static str] = &[];
 
     fn cell(&self) -> u32 {
         self.cell
@@ -30,7 +31,27 @@ impl Row for Sample {
 
 impl Row for Summary {
     const FILE: &'static str = SUMMARY;
-    const FIRST_COLUMNS: usize = 45;
+    const LATER: &'static [&'static str] = &[
+        "harvest_ns_entry",
+        "reset_ns_entry",
+        "timer_late_p99_us",
+        "steal_pct",
+        "disturbed",
+        "probe_pushed_pages",
+        "probe_reset_pages",
+        "probe_ring_full_exits",
+        "probe_userspace_exits",
+        "probe_hardware_exits",
+        "probe_pauses",
+        "probe_stall_p50_us",
+        "probe_stall_p99_us",
+        "probe_stall_p999_us",
+        "probe_stall_max_us",
+        "probe_overhead_p50_us",
+        "probe_overhead_p99_us",
+        "probe_lost",
+        "probe_notes",
+    ];
 
     fn cell(&self) -> u32 {
         self.cell
@@ -39,7 +60,7 @@ impl Row for Summary {
 
 impl Row for ExitRow {
     const FILE: &'static str = EXITS;
-    const FIRST_COLUMNS: usize = 5;
+    const LATER: &'static [&'static str] = &[];
 
     fn cell(&self) -> u32 {
         self.cell
@@ -203,6 +224,21 @@ pub struct Summary {
     pub verdict: Verdict,
     /// The verdict in words, with its figures.
     pub reason: String,
+    /// Time to harvest an entry of a ring, over all vCPUs since the limit was set; empty where it was not measured.
+    #[serde(default)]
+    pub harvest_ns_entry: Option<f64>,
+    /// Time to give an entry back and have the kernel reset it, the same way.
+    #[serde(default)]
+    pub reset_ns_entry: Option<f64>,
+    /// How late the machine woke a sleeper that had nothing to do with the guest, 99th percentile over the cell.
+    #[serde(default)]
+    pub timer_late_p99_us: Option<f64>,
+    /// Share of the worst CPU's time that the hypervisor gave to others while the cell ran.
+    #[serde(default)]
+    pub steal_pct: Option<f64>,
+    /// What disturbed the cell, in words; empty where nothing did, or nobody looked.
+    #[serde(default)]
+    pub disturbed: String,
     /// Pages pushed to the ring in the measured part, by the kernel. This and all that follows is empty where the probes
     /// did not watch.
     #[serde(default)]
@@ -294,27 +330,11 @@ mod tests {
              window_s,guest_read_mib_s,utilisation_pct,settle_s,overshoot_pct,error_mib_s,error_pct,oscillation_pct,\
              ring_full_per_s,pauses,stall_p50_us,stall_p99_us,stall_p999_us,stall_max_us,lateness_p50_us,\
              lateness_p99_us,asked_us,slept_us,predicted_floor_mib_s,cap_floor_mib_s,verdict,reason,\
+             harvest_ns_entry,reset_ns_entry,timer_late_p99_us,steal_pct,disturbed,\
              probe_pushed_pages,probe_reset_pages,probe_ring_full_exits,probe_userspace_exits,probe_hardware_exits,\
              probe_pauses,probe_stall_p50_us,probe_stall_p99_us,probe_stall_p999_us,probe_stall_max_us,\
              probe_overhead_p50_us,probe_overhead_p99_us,probe_lost,probe_notes"
         );
         assert_eq!(table::columns::<ExitRow>().join(","), "cell,vcpu,source,reason,count");
-    }
-
-    #[test]
-    fn the_first_columns_are_those_that_every_recording_has() {
-        let last_of_first = |columns: Vec<String>, count: usize| columns[count - 1].clone();
-        assert_eq!(
-            last_of_first(table::columns::<Sample>(), Sample::FIRST_COLUMNS),
-            "slept_us"
-        );
-        assert_eq!(
-            last_of_first(table::columns::<Summary>(), Summary::FIRST_COLUMNS),
-            "reason"
-        );
-        assert_eq!(
-            last_of_first(table::columns::<ExitRow>(), ExitRow::FIRST_COLUMNS),
-            "count"
-        );
     }
 }

@@ -332,15 +332,16 @@ fn a_half_finished_sweep_opens_and_says_what_is_missing() {
 /// Takes from a table the columns that came after the first recordings were made.
 fn strip_later_columns<R: Row>(dir: &Path) {
     let path = dir.join(R::FILE);
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .from_path(&path)
-        .expect("the table is there");
+    let mut reader = csv::Reader::from_path(&path).expect("the table is there");
+    let header = reader.headers().expect("it has a header").clone();
     let mut writer = csv::Writer::from_writer(Vec::new());
-    for record in reader.records() {
-        let record = record.expect("the table is CSV");
+    for record in std::iter::once(header.clone()).chain(reader.records().map(|record| record.expect("it is CSV"))) {
+        let first = header
+            .iter()
+            .zip(&record)
+            .filter(|(column, _)| !R::LATER.contains(column));
         writer
-            .write_record(record.iter().take(R::FIRST_COLUMNS))
+            .write_record(first.map(|(_, value)| value))
             .expect("memory takes every write");
     }
     std::fs::write(&path, writer.into_inner().expect("memory takes every write")).expect("the table is written");

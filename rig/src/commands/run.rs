@@ -30,6 +30,7 @@ Examples:
   dirtyrig run --ring 65536 --quota 25
   dirtyrig run --limiter qemu-10 --ring 16384 --quota 64 --period 500ms --duration 30s
   dirtyrig run --vcpus 2 --guest sequential+reader --quota 100+none --json
+  dirtyrig run --vcpus 2 --vm-quota 100 --quota 25+none --limiter budget --at '10s set-vm 50'
   dirtyrig run --vcpus 2 --at '10s set 500 all' --at '30s cancel 0' --at '40s unplug 1'
   dirtyrig run scenario.toml --quota 50
 

@@ -1,7 +1,8 @@
 //! Many cells, one recording.
 //!
 //! [`plan`] says which cells, in which order; [`main_job`] is the plan when nothing was asked for; [`estimate`] says how
-//! long it will take; [`execute`] runs it; [`findings`] says in words what came out.
+//! long it will take; [`shard`] takes a share of it; [`execute`] runs it; [`merge`](mod@merge) puts shares together;
+//! [`findings`] says in words what came out.
 //! [`bisection`] is the search of `floor`; [`calibration`] measures what a vCPU does unlimited.
 
 pub mod bisection;
@@ -10,4 +11,6 @@ pub mod estimate;
 pub mod execute;
 pub mod findings;
 pub mod main_job;
+pub mod merge;
 pub mod plan;
+pub mod shard;

@@ -183,13 +183,7 @@ fn adjust(shared: &Shared, steering: &mut Steering, readings: &[Reading]) {
             }
         }
         Steering::AutoConverge(law) => {
-            match shared.limits.vm_quota() {
-                Some(quota) => {
-                    let rate = readings.iter().map(|reading| reading.harvest.exact().0).sum();
-                    law.adjust_vm(quota.rate(), MibPerSec(rate));
-                }
-                None => law.adjust(readings),
-            }
+            law.adjust(readings, shared.limits.vm_quota());
             let micros = crate::units::Micros(law.pause().as_micros() as u64);
             for vcpu in 0..shared.vcpus.len() {
                 shared.limits.set_throttle(vcpu, micros);

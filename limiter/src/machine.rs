@@ -9,6 +9,7 @@ use std::{
 use crate::{
     clock::Clock,
     control::{Order, Phase},
+    costs::RingCosts,
     dirty_limit::DirtyLimit,
     enforce::{self, page_budget::PageCounter},
     kvm::{
@@ -191,6 +192,11 @@ impl Machine {
     /// Pages harvested from a vCPU's ring.
     pub fn harvested(&self, vcpu: usize) -> Pages {
         self.shared.rings.harvested(vcpu)
+    }
+
+    /// What harvests and resets have cost, all vCPUs together.
+    pub fn ring_costs(&self) -> RingCosts {
+        self.shared.rings.costs()
     }
 
     /// The sleep that a vCPU takes now after a ring-full exit.

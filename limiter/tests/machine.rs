@@ -25,21 +25,17 @@ use dirtyrig_testkit::{Need, run, trial};
 use libtest_mimic::Failed;
 use support::{Small, block};
 
-/// What a user may wait for anything.
-const AT_ONCE: Duration = Duration::from_millis(50);
+/// What anything may take on a busy machine. The sleep that is to end lasts more than ten times as long.
+const AT_ONCE: Duration = Duration::from_millis(500);
 
 fn main() {
     const KVM: &[Need] = &[Need::Kvm];
-    run(vec![
+    const BPF: &[Need] = &[Need::Kvm, Need::Bpf];
+    let mut trials = vec![
         trial(
             "the_ring_tells_each_page_in_order",
             KVM,
             the_ring_tells_each_page_in_order,
-        ),
-        trial(
-            "held_back_entries_make_ring_and_guest_agree",
-            KVM,
-            held_back_entries_make_ring_and_guest_agree,
         ),
         trial("the_longest_sleep_ends_at_once", KVM, the_longest_sleep_ends_at_once),
         trial("limits_follow_their_vcpus", KVM, limits_follow_their_vcpus),
@@ -48,7 +44,22 @@ fn main() {
             KVM,
             bad_indices_and_none_are_refused,
         ),
-    ]);
+    ];
+    // The limiters that charge a vCPU by the page.
+    for (kind, needs) in [
+        (LimiterKind::Budget, KVM),
+        (LimiterKind::BudgetEbpf, BPF),
+        (LimiterKind::DirtyQuota, KVM),
+        (LimiterKind::Ballast, KVM),
+    ] {
+        trials.push(trial(&format!("{kind}_makes_ring_and_guest_agree"), needs, move || {
+            held_back_entries_make_ring_and_guest_agree(kind)
+        }));
+        trials.push(trial(&format!("{kind}_acts_at_once"), needs, move || {
+            a_set_acts_at_once(kind)
+        }));
+    }
+    run(trials);
 }
 
 /// Waits until `done` holds; fails the test if it never does.
@@ -134,18 +145,62 @@ fn the_ring_tells_each_page_in_order() -> Result<(), Failed> {
     Ok(())
 }
 
-fn held_back_entries_make_ring_and_guest_agree() -> Result<(), Failed> {
-    let machine = Small::new(4096, LimiterKind::Budget).build(None);
-    machine.limit().set(Which::All, quota(20.0))?;
+fn held_back_entries_make_ring_and_guest_agree(kind: LimiterKind) -> Result<(), Failed> {
+    // From a page or two an exit to hundreds.
+    for mib_per_sec in [1.0, 20.0, 200.0] {
+        let machine = Small::new(4096, kind).build(None);
+        machine.limit().set(Which::All, quota(mib_per_sec))?;
+        machine.plug(0);
+        eventually("many pauses", || machine.stats(0).slept > Duration::from_millis(300));
+        machine.unplug(0);
+        machine.flush()?;
+        let (harvested, written) = (machine.harvested(0).0, written(&machine, 0));
+        assert!(
+            harvested.abs_diff(written) <= 1,
+            "{mib_per_sec} MiB/s: harvested {harvested}, written {written}"
+        );
+        machine.stop()?;
+    }
+    Ok(())
+}
+
+/// A vCPU has dirtied more, unlimited, than its quota allows in minutes: none of it is charged, whether the limit is the
+/// first one, comes again after a cancel, or is one of the whole machine.
+fn a_set_acts_at_once(kind: LimiterKind) -> Result<(), Failed> {
+    /// Pages that wait in the ring when the limit comes: four minutes' worth.
+    const UNHARVESTED: u64 = 60_000;
+    /// What may be dirtied between the command and the exit that it causes: ten milliseconds of a fast guest, in which
+    /// the kick and the first slice have long ended.
+    const OVERRUN: Duration = Duration::from_secs(4096 / 256);
+
+    let mut small = Small::new(65536, kind);
+    small.pages_each = 2 * 65536;
+    // The reaper stays out of it.
+    small.period = Duration::from_mins(1);
+    let machine = small.build(None);
     machine.plug(0);
-    eventually("many exits", || machine.stats(0).exits > 300);
-    machine.unplug(0);
-    machine.flush()?;
-    let (harvested, written) = (machine.harvested(0).0, written(&machine, 0));
-    assert!(
-        harvested.abs_diff(written) <= 1,
-        "harvested {harvested}, written {written}"
-    );
+    for round in 0..3 {
+        eventually("an almost full ring", || {
+            written(&machine, 0) - machine.harvested(0).0 >= UNHARVESTED
+        });
+        let of_machine = round == 1 && kind.limits_whole_vm();
+        let slept = machine.stats(0).slept;
+        if of_machine {
+            machine.limit().set_vm(quota(1.0))?;
+        } else {
+            machine.limit().set(Which::All, quota(1.0))?;
+        }
+        eventually("a throttled vCPU", || machine.stats(0).slept > slept);
+        let asked = machine.stats(0).last_asked;
+        assert!(asked < OVERRUN, "round {round}: asked to sleep {asked:?}");
+        let before = written(&machine, 0);
+        if of_machine {
+            machine.limit().cancel_vm();
+        } else {
+            machine.limit().cancel(Which::All)?;
+        }
+        eventually("a free vCPU", || written(&machine, 0) > before + 4096);
+    }
     machine.stop()?;
     Ok(())
 }
@@ -234,6 +289,11 @@ fn bad_indices_and_none_are_refused() -> Result<(), Failed> {
     let machine = Small::new(1024, LimiterKind::Qemu72).build(None);
     let refused = LimitError::BadIndex { vcpu: 1, max: 1 };
     assert_eq!(machine.limit().set(Which::One(1), quota(5.0)), Err(refused));
+    let limiter = LimiterKind::Qemu72;
+    assert_eq!(
+        machine.limit().set_vm(quota(5.0)),
+        Err(LimitError::NoVmLimit { limiter })
+    );
     machine.stop()?;
     let machine = Small::new(1024, LimiterKind::None).build(None);
     assert_eq!(machine.limit().set(Which::All, quota(5.0)), Err(LimitError::NoLimiter));

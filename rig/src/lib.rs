@@ -5,6 +5,8 @@ pub mod commands;
 pub mod engine;
 pub mod machine;
 pub mod plot;
+pub mod qemu;
+pub mod qmp;
 pub mod recording;
 pub mod scenario;
 pub mod sweep;

@@ -10,9 +10,11 @@ pub mod settle;
 pub mod stats;
 pub mod steady;
 pub mod summarize;
+pub mod trust;
 pub mod verdict;
 pub mod windows;
 
 pub use settle::{Rules, Settling, State};
 pub use summarize::{CellFacts, LawFacts, summarize};
+pub use trust::trust;
 pub use verdict::{Evidence, Judgement, judge};

@@ -228,6 +228,11 @@ impl SweepWatch for SweepProgress {
         }
     }
 
+    fn disturbed(&mut self, _: &PlannedCell, reason: &str, again: bool) {
+        let then = if again { "run again" } else { "kept, and marked" };
+        self.say(&format!("disturbed: {}: {reason}; {then}", self.title));
+    }
+
     fn finished(&mut self, _: &PlannedCell, summaries: &[Summary]) {
         self.left.pop_front();
         self.done += 1;

@@ -9,6 +9,7 @@ use anyhow::Context;
 
 use super::{progress::SweepProgress, results, table};
 use crate::{
+    analysis::trust,
     cli::{
         exit,
         flags::OutputFlags,
@@ -63,6 +64,10 @@ pub struct Args {
     /// needs the same settings and the same `--seed`; `dirtyrig merge` puts the recordings together
     #[arg(long, value_name = "K/N", conflicts_with = "resume", allow_negative_numbers = true)]
     shard: Option<Shard>,
+
+    /// Run a cell that the machine disturbed again, up to N times [default: keep it with a mark]
+    #[arg(long, value_name = "N", conflicts_with = "resume")]
+    repeat_disturbed: Option<u32>,
 
     #[command(flatten)]
     settings: Settings,
@@ -131,13 +136,14 @@ fn begin(args: &Args) -> anyhow::Result<(Plan, Recorder, Interrupt)> {
     require_kvm()?;
     let interrupt = Interrupt::from_signals()?;
     let machine = results::machine();
-    let plan = if let Some(matrix) = matrix {
+    let mut plan = if let Some(matrix) = matrix {
         matrix
     } else {
         note("the main job; first, how fast does one vCPU dirty memory here?");
         let unlimited = calibration::unlimited_mib_s(&settings, &build_target, &interrupt)?;
         main_job::plan(unlimited, &settings, seed)?
     };
+    plan.repeat_disturbed = args.repeat_disturbed.unwrap_or_default();
     let cells = share.unwrap_or_else(|| plan.cells.iter().map(|cell| cell.cell).collect());
     let described = serde_json::to_value(&plan).context("can't describe the sweep")?;
     let manifest = Manifest {
@@ -205,6 +211,9 @@ fn conclude(dir: &Path, as_json: bool) -> anyhow::Result<()> {
     let recording = Recording::open(dir)?;
     results::plots(&recording);
     for line in findings::sentences(&recording.summaries) {
+        note(line);
+    }
+    for line in trust(&recording.manifest.machine, &recording.summaries) {
         note(line);
     }
     note(format_args!("results: {}", dir.display()));

@@ -18,6 +18,7 @@ use std::{
 
 use anyhow::Context;
 use dirtyrig_limiter::{
+    costs::RingCosts,
     limit::Which,
     units::{Pages, Quota},
 };
@@ -68,6 +69,8 @@ pub struct CellResult {
     pub samples: Vec<Sample>,
     /// The stalls since the limits were set; their times are on the cell's clock.
     pub stalls: Vec<Stall>,
+    /// What emptying the rings has cost since then, where the VMM tells.
+    pub ring_costs: Option<RingCosts>,
 }
 
 /// Runs one cell on `target`; `facts` are its facts and `scenario` says what happens. The target goes on running:
@@ -127,6 +130,7 @@ impl Run<'_> {
         self.target.take_stalls();
         let zero = self.target.now();
         let begun = self.clock.now();
+        let costs_before = self.target.ring_costs();
         self.sampler.begin(zero);
         self.set_first_limits()?;
         self.measure(zero, begun)?;
@@ -134,6 +138,11 @@ impl Run<'_> {
             unlimited_mib_s,
             samples: self.samples,
             stalls: self.stalls,
+            ring_costs: self
+                .target
+                .ring_costs()
+                .zip(costs_before)
+                .map(|(after, before)| after.since(before)),
         })
     }
 

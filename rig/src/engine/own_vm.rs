@@ -8,6 +8,7 @@ use dirtyrig_guests::{
     image::{LowMemory, REGION_BASE},
 };
 use dirtyrig_limiter::{
+    costs::RingCosts,
     kvm::{
         memory::{HugePages, Region},
         vcpu::Entry,
@@ -152,6 +153,10 @@ impl Target for OwnVm {
             })
         };
         (0..self.max_vcpus()).flat_map(stalls).collect()
+    }
+
+    fn ring_costs(&self) -> Option<RingCosts> {
+        Some(self.machine.ring_costs())
     }
 
     fn set_limit(&mut self, which: Which, quota: Quota) -> anyhow::Result<()> {

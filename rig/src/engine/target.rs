@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use dirtyrig_limiter::{
+    costs::RingCosts,
     limit::{LimitInfo, Which},
     units::Quota,
 };
@@ -65,6 +66,10 @@ pub trait Target {
     fn cancel_limit(&mut self, which: Which) -> anyhow::Result<()>;
     /// The limited vCPUs, with what the limiter last read of them.
     fn query(&mut self) -> anyhow::Result<Vec<LimitInfo>>;
+    /// What emptying the rings has cost so far, all vCPUs together; `None` of a VMM that does not tell.
+    fn ring_costs(&self) -> Option<RingCosts> {
+        None
+    }
     /// Lets a vCPU run.
     fn plug(&mut self, vcpu: usize) -> anyhow::Result<()>;
     /// Stops a vCPU; a limit on it survives.

@@ -13,12 +13,16 @@ pub trait Row: Default + Serialize + DeserializeOwned {
     /// Name of the file that holds such rows.
     const FILE: &'static str;
 
+    /// Columns that came after the first recordings of this schema version: one without them reads as "not measured".
+    const LATER: &'static [&'static str];
+
     /// The cell that the row belongs to.
     fn cell(&self) -> u32;
 }
 
 impl Row for Sample {
     const FILE: &'static str = SAMPLES;
+    const LATER: &'static [&'static str] = &[];
 
     fn cell(&self) -> u32 {
         self.cell
@@ -27,6 +31,13 @@ impl Row for Sample {
 
 impl Row for Summary {
     const FILE: &'static str = SUMMARY;
+    const LATER: &'static [&'static str] = &[
+        "harvest_ns_entry",
+        "reset_ns_entry",
+        "timer_late_p99_us",
+        "steal_pct",
+        "disturbed",
+    ];
 
     fn cell(&self) -> u32 {
         self.cell
@@ -190,6 +201,21 @@ pub struct Summary {
     pub verdict: Verdict,
     /// The verdict in words, with its figures.
     pub reason: String,
+    /// Time to harvest an entry of a ring, over all vCPUs since the limit was set; empty where it was not measured.
+    #[serde(default)]
+    pub harvest_ns_entry: Option<f64>,
+    /// Time to give an entry back and have the kernel reset it, the same way.
+    #[serde(default)]
+    pub reset_ns_entry: Option<f64>,
+    /// How late the machine woke a sleeper that had nothing to do with the guest, 99th percentile over the cell.
+    #[serde(default)]
+    pub timer_late_p99_us: Option<f64>,
+    /// Share of the worst CPU's time that the hypervisor gave to others while the cell ran.
+    #[serde(default)]
+    pub steal_pct: Option<f64>,
+    /// What disturbed the cell, in words; empty where nothing did, or nobody looked.
+    #[serde(default)]
+    pub disturbed: String,
 }
 
 #[cfg(test)]
@@ -211,7 +237,8 @@ mod tests {
              ring_ci_high_mib_s,guest_mib_s,guest_median_mib_s,guest_sd_mib_s,guest_ci_low_mib_s,guest_ci_high_mib_s,\
              window_s,guest_read_mib_s,utilisation_pct,settle_s,overshoot_pct,error_mib_s,error_pct,oscillation_pct,\
              ring_full_per_s,pauses,stall_p50_us,stall_p99_us,stall_p999_us,stall_max_us,lateness_p50_us,\
-             lateness_p99_us,asked_us,slept_us,predicted_floor_mib_s,cap_floor_mib_s,verdict,reason"
+             lateness_p99_us,asked_us,slept_us,predicted_floor_mib_s,cap_floor_mib_s,verdict,reason,\
+             harvest_ns_entry,reset_ns_entry,timer_late_p99_us,steal_pct,disturbed"
         );
     }
 }

@@ -231,6 +231,10 @@ fn plan_difference(ours: &Plan, theirs: &Plan) -> Option<String> {
     if ours.seed != theirs.seed {
         return Some(format!("seed {} and seed {}", ours.seed, theirs.seed));
     }
+    if ours.repeat_disturbed != theirs.repeat_disturbed {
+        let (ours, theirs) = (ours.repeat_disturbed, theirs.repeat_disturbed);
+        return Some(format!("--repeat-disturbed {ours} and {theirs}"));
+    }
     if ours.cells.len() != theirs.cells.len() {
         return Some(format!("{} and {} cells", ours.cells.len(), theirs.cells.len()));
     }

@@ -19,6 +19,9 @@ pub struct Plan {
     pub seed: u64,
     /// What the reader should know about the choice of cells.
     pub remarks: Vec<String>,
+    /// How often a cell that was disturbed is run again.
+    #[serde(default)]
+    pub repeat_disturbed: u32,
     /// The cells in the order in which they run.
     pub cells: Vec<PlannedCell>,
 }
@@ -128,7 +131,12 @@ impl Plan {
             }
             cells[first..].shuffle(&mut random);
         }
-        Ok(Self { seed, remarks, cells })
+        Ok(Self {
+            seed,
+            remarks,
+            repeat_disturbed: 0,
+            cells,
+        })
     }
 }
 

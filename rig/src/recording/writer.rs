@@ -16,6 +16,7 @@ use super::{
     Manifest, Recording, RecordingError, RowCounts, SAMPLES, STALLS, SUMMARY, State,
     journal::{self, Journal},
     manifest::now_utc,
+    reader::StallLines,
     schema::{Row, Sample, Summary},
     stalls, table,
 };
@@ -145,6 +146,15 @@ impl Recorder {
         let (lines, count) = stalls::encode(cell, interval, stalls);
         self.stalls.append(&lines)?;
         self.pending.stall_intervals += count;
+        Ok(())
+    }
+
+    /// Takes over a cell that another recording has: its samples and its lines of the log of pauses. Its summaries are to
+    /// follow, as for any other cell.
+    pub fn copy_cell(&mut self, samples: &[Sample], stalls: &StallLines) -> Result<(), RecordingError> {
+        self.append_samples(samples)?;
+        self.stalls.append(&stalls.text)?;
+        self.pending.stall_intervals += stalls.count;
         Ok(())
     }
 

@@ -186,6 +186,40 @@ fn what_is_no_sweep_can_not_be_continued() {
 }
 
 #[test]
+fn shares_that_can_not_be_had() {
+    let matrix = ["sweep", "--ring", "1024,4096"];
+    let with = |more: &[&'static str]| [&matrix[..], more].concat();
+    refused(&with(&["--shard", "3"]), &["`3` is no share of a sweep", "such as 1/4"]);
+    refused(&with(&["--shard", "0/2"]), &["share 0 of 2 does not exist"]);
+    refused(&with(&["--shard", "1/2"]), &["needs `--seed N`", "the same plan"]);
+    refused(
+        &with(&["--shard", "3/3", "--seed", "1"]),
+        &["share 3/3 of 2 cells is empty", "at most 2"],
+    );
+    refused(
+        &["sweep", "--shard", "1/2", "--seed", "1"],
+        &["main job depend on the machine", "--ring"],
+    );
+    refused(
+        &["sweep", "--resume", "somewhere", "--shard", "1/2"],
+        &["--shard", "cannot be used with"],
+    );
+}
+
+#[test]
+fn folders_that_can_not_be_merged() {
+    refused(&["merge", "--out", "all"], &["<DIR>..."]);
+    refused(&["merge", "a", "b"], &["--out <DIR>"]);
+    let dir = folder();
+    refused_in(
+        dir.path(),
+        &["merge", "nowhere", "--out", "all"],
+        &["nowhere", "is no recording"],
+    );
+    assert!(!dir.path().join("all").exists());
+}
+
+#[test]
 fn a_reader_who_leaves_is_no_reason_to_panic() {
     for arguments in [&["--help"][..], &["run", "--help"], &["doctor"]] {
         let dir = folder();

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{doctor, floor, plot, run, sweep};
+use crate::commands::{doctor, floor, merge, plot, run, sweep};
 
 const ABOUT: &str = "Runs KVM guests under dirty-rate limiters and shows what the limiters did";
 
@@ -43,6 +43,7 @@ enum Command {
     Sweep(sweep::Args),
     Floor(floor::Args),
     Plot(plot::Args),
+    Merge(merge::Args),
 }
 
 /// Runs what the command line asks for. Usage errors, `--help` and `--version` end the process right here.
@@ -53,6 +54,7 @@ pub fn main() -> ExitCode {
         Command::Sweep(args) => sweep::run(&args),
         Command::Floor(args) => floor::run(&args),
         Command::Plot(args) => plot::run(&args),
+        Command::Merge(args) => merge::run(&args),
     })
 }
 

@@ -2,6 +2,7 @@
 
 pub mod doctor;
 pub mod floor;
+pub mod merge;
 pub mod plot;
 mod probes;
 mod progress;

@@ -198,6 +198,11 @@ impl Run<'_> {
 
     /// Sets the limits of the start: one command where all are the same, as a user would.
     fn set_first_limits(&mut self) -> anyhow::Result<()> {
+        if let Some(quota) = self.scenario.vm_quota {
+            self.target
+                .set_vm_limit(quota)
+                .with_context(|| format!("can't set a limit of {} for the whole VM", quota.rate()))?;
+        }
         let quotas = &self.scenario.quotas;
         if let Some(&Some(quota)) = quotas.first()
             && quotas.iter().all(|&other| other == Some(quota))
@@ -258,6 +263,8 @@ impl Run<'_> {
         match event.action {
             Action::Set(quota, which) => target.set_limit(which, quota),
             Action::Cancel(which) => target.cancel_limit(which),
+            Action::SetVm(quota) => target.set_vm_limit(quota),
+            Action::CancelVm => target.cancel_vm_limit(),
             Action::Plug(vcpu) => target.plug(vcpu),
             Action::Unplug(vcpu) => target.unplug(vcpu),
         }
@@ -271,7 +278,7 @@ impl Run<'_> {
         let shots = self.target.snapshot()?;
         self.probing.as_mut().map_or(Ok(()), |probing| probing.sample(at))?;
         let limits = self.target.query()?;
-        let rows = self.sampler.rows(at, &shots, &limits);
+        let rows = self.sampler.rows(at, &shots, &limits, self.target.vm_quota());
         self.sink.samples(&rows)?;
         for (row, shot) in rows.iter().zip(&shots) {
             self.measured.push(row, shot.plugged);

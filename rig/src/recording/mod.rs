@@ -22,8 +22,8 @@ mod table;
 mod writer;
 
 pub use error::RecordingError;
-pub use manifest::{Manifest, RowCounts, State};
-pub use reader::{Recording, Torn};
+pub use manifest::{Manifest, Origin, RowCounts, State};
+pub use reader::{Recording, StallLines, Torn, ranges};
 pub use stalls::{StallInterval, StallKind};
 pub use writer::Recorder;
 

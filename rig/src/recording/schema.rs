@@ -22,7 +22,7 @@ pub trait Row: Default + Serialize + DeserializeOwned {
 
 impl Row for Sample {
     const FILE: &'static str = SAMPLES;
-    const LATER: &'static [&'static str] = &[];
+    const LATER: &'static [&'static str] = &["vm_quota_mib_s", "held_pages", "cost_us"];
 
     fn cell(&self) -> u32 {
         self.cell
@@ -37,6 +37,9 @@ impl Row for Summary {
         "timer_late_p99_us",
         "steal_pct",
         "disturbed",
+        "vm_quota_mib_s",
+        "vm_guest_mib_s",
+        "cost_pct",
         "probe_pushed_pages",
         "probe_reset_pages",
         "probe_ring_full_exits",
@@ -104,6 +107,16 @@ pub struct Sample {
     pub asked_us: u64,
     /// Sleep had.
     pub slept_us: u64,
+    /// The limit of all vCPUs together, empty for none.
+    #[serde(default)]
+    pub vm_quota_mib_s: Option<f64>,
+    /// Harvested pages whose entries are held back from reset: they are dirty, and can be written unlogged.
+    #[serde(default)]
+    pub held_pages: u64,
+    /// CPU time that limiting and harvesting took: of the vCPU's thread outside `KVM_RUN`, and its part of the threads
+    /// beside it.
+    #[serde(default)]
+    pub cost_us: u64,
 }
 
 /// Why a cell ended where it did.
@@ -239,6 +252,15 @@ pub struct Summary {
     /// What disturbed the cell, in words; empty where nothing did, or nobody looked.
     #[serde(default)]
     pub disturbed: String,
+    /// The limit of all vCPUs together at the end, empty for none.
+    #[serde(default)]
+    pub vm_quota_mib_s: Option<f64>,
+    /// The true rate of all vCPUs together over this one's measured part.
+    #[serde(default)]
+    pub vm_guest_mib_s: Option<f64>,
+    /// CPU time that limiting and harvesting took, as a share of the measured part.
+    #[serde(default)]
+    pub cost_pct: Option<f64>,
     /// Pages pushed to the ring in the measured part, by the kernel. This and all that follows is empty where the probes
     /// did not watch.
     #[serde(default)]
@@ -320,7 +342,8 @@ mod tests {
         assert_eq!(
             table::columns::<Sample>().join(","),
             "cell,vcpu,t_s,quota_mib_s,ring_mib_s,guest_mib_s,guest_read_mib_s,throttle_us,utilisation_pct,\
-             written_pages,read_pages,harvested_pages,ring_full_exits,exits,asked_us,slept_us"
+             written_pages,read_pages,harvested_pages,ring_full_exits,exits,asked_us,slept_us,\
+             vm_quota_mib_s,held_pages,cost_us"
         );
         assert_eq!(
             table::columns::<Summary>().join(","),
@@ -330,7 +353,7 @@ mod tests {
              window_s,guest_read_mib_s,utilisation_pct,settle_s,overshoot_pct,error_mib_s,error_pct,oscillation_pct,\
              ring_full_per_s,pauses,stall_p50_us,stall_p99_us,stall_p999_us,stall_max_us,lateness_p50_us,\
              lateness_p99_us,asked_us,slept_us,predicted_floor_mib_s,cap_floor_mib_s,verdict,reason,\
-             harvest_ns_entry,reset_ns_entry,timer_late_p99_us,steal_pct,disturbed,\
+             harvest_ns_entry,reset_ns_entry,timer_late_p99_us,steal_pct,disturbed,vm_quota_mib_s,vm_guest_mib_s,cost_pct,\
              probe_pushed_pages,probe_reset_pages,probe_ring_full_exits,probe_userspace_exits,probe_hardware_exits,\
              probe_pauses,probe_stall_p50_us,probe_stall_p99_us,probe_stall_p999_us,probe_stall_max_us,\
              probe_overhead_p50_us,probe_overhead_p99_us,probe_lost,probe_notes"

@@ -16,6 +16,7 @@ use super::{
     EXITS, Manifest, Recording, RecordingError, RowCounts, SAMPLES, STALLS, SUMMARY, State,
     journal::{self, Journal},
     manifest::now_utc,
+    reader::StallLines,
     schema::{ExitRow, Row, Sample, Summary},
     stalls, table,
 };
@@ -182,6 +183,15 @@ impl Recorder {
     pub fn append_exits(&mut self, exits: &[ExitRow]) -> Result<(), RecordingError> {
         self.exits.append(&table::encode(exits, &self.dir.join(EXITS))?)?;
         self.pending.exits += exits.len() as u64;
+        Ok(())
+    }
+
+    /// Takes over a cell that another recording has: its samples and its lines of the log of pauses. Its summaries are to
+    /// follow, as for any other cell.
+    pub fn copy_cell(&mut self, samples: &[Sample], stalls: &StallLines) -> Result<(), RecordingError> {
+        self.append_samples(samples)?;
+        self.stalls.append(&stalls.text)?;
+        self.pending.stall_intervals += stalls.count;
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 //! Which cells a sweep has, and in which order they run.
 
+use std::collections::BTreeSet;
+
 use dirtyrig_limiter::law::LimiterKind;
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 use serde::{Deserialize, Serialize};
@@ -77,6 +79,13 @@ impl PlannedCell {
 }
 
 impl Plan {
+    /// Itself with no other cells than these.
+    #[must_use]
+    pub fn only(mut self, cells: &BTreeSet<u32>) -> Self {
+        self.cells.retain(|cell| cells.contains(&cell.cell));
+        self
+    }
+
     /// Every combination of the settings' lists.
     pub fn matrix(settings: &Settings, seed: u64) -> Result<Self, ScenarioError> {
         Self::of(settings.combinations(), settings.repetitions, seed, Vec::new())

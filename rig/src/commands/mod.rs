@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod floor;
 pub mod merge;
 pub mod plot;
+mod probes;
 mod progress;
 mod results;
 pub mod run;

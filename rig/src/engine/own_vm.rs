@@ -202,6 +202,10 @@ impl Target for OwnVm {
         Ok(())
     }
 
+    fn probed_pid(&self) -> Option<u32> {
+        Some(std::process::id())
+    }
+
     fn stop(self: Box<Self>) -> anyhow::Result<()> {
         Ok(self.machine.stop()?)
     }

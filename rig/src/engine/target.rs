@@ -90,6 +90,10 @@ pub trait Target {
     fn plug(&mut self, vcpu: usize) -> anyhow::Result<()>;
     /// Stops a vCPU; a limit on it survives.
     fn unplug(&mut self, vcpu: usize) -> anyhow::Result<()>;
+    /// The process whose vCPUs the probes can watch; none where there is nothing that the kernel could show.
+    fn probed_pid(&self) -> Option<u32> {
+        None
+    }
     /// Ends the guest and every thread; an error that a vCPU died of comes out here.
     fn stop(self: Box<Self>) -> anyhow::Result<()>;
 }

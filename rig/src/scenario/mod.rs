@@ -2,6 +2,7 @@
 
 pub mod file;
 pub mod per_vcpu;
+pub mod probe_mode;
 pub mod script;
 pub mod settings;
 mod text;
@@ -14,6 +15,7 @@ use dirtyrig_limiter::{law::LimiterKind, limit::LimitError, machine::LimiterSpec
 
 use self::{
     per_vcpu::{MaybeQuota, PerVcpu},
+    probe_mode::ProbeMode,
     script::{Action, Event},
     settings::Settings,
 };
@@ -47,6 +49,8 @@ pub struct Scenario {
     pub duration: Duration,
     /// Whether it may end earlier.
     pub end: End,
+    /// Whether the probes watch it.
+    pub probes: ProbeMode,
 }
 
 /// QEMU's own choice in its examples, and the smaller of the two published sizes.
@@ -189,6 +193,7 @@ impl Scenario {
             warm_up: settings.warm_up.map_or(WARM_UP, |values::Span(span)| span),
             duration: Duration::ZERO,
             end,
+            probes: settings.probes.unwrap_or_default(),
         };
         scenario.duration = settings
             .duration
@@ -257,6 +262,7 @@ impl Scenario {
             at: self.script.clone(),
             repetitions: None,
             seed: Some(vm.seed),
+            probes: Some(self.probes),
         }
     }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     per_vcpu::{MaybeQuota, PerVcpu},
+    probe_mode::ProbeMode,
     script::Event,
     text,
     values::{Count, Period, Ring, Span},
@@ -104,6 +105,11 @@ pub struct Settings {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+
+    /// Whether eBPF probes watch from inside the kernel: auto (where this machine allows it), off, require [default: auto]
+    #[arg(long, value_name = "MODE")]
+    #[serde(with = "text::one", skip_serializing_if = "Option::is_none")]
+    pub probes: Option<ProbeMode>,
 }
 
 fn limiters() -> String {
@@ -148,6 +154,7 @@ impl Settings {
             at: list(self.at, base.at),
             repetitions: self.repetitions.or(base.repetitions),
             seed: self.seed.or(base.seed),
+            probes: self.probes.or(base.probes),
         }
     }
 
@@ -236,7 +243,7 @@ mod tests {
     fn what_is_written_is_read_back() {
         let settings = read(
             "ring = [4096]\nquota = ['500+none', 0.5]\nvm-quota = 600\nperiod = '500ms'\nguest = 'hot-cold:10/90+reader'\nvcpus = 2\n\
-             plugged = 1\nmemory = 1024\nduration = '1m'\nat = ['10s set 500 all']\nseed = 7\nrepetitions = 3",
+             plugged = 1\nmemory = 1024\nduration = '1m'\nat = ['10s set 500 all']\nseed = 7\nrepetitions = 3\nprobes = 'require'",
         );
         assert_eq!(read(&toml::to_string(&settings).expect("valid TOML")), settings);
     }

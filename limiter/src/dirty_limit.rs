@@ -54,6 +54,9 @@ impl DirtyLimit {
     /// Limits all vCPUs together to `quota`, beside the limits that each has.
     pub fn set_vm(&self, quota: Quota) -> Result<(), LimitError> {
         self.refuse_none()?;
+        if !self.kind.limits_whole_vm() {
+            return Err(LimitError::NoVmLimit { limiter: self.kind });
+        }
         let mut governor = self.governor();
         let in_service = self.shared.limits.set_vm(Some(quota));
         self.follow(&mut governor, in_service);
@@ -78,6 +81,11 @@ impl DirtyLimit {
     /// The vCPUs that have a limit, with the rate that was last read of each.
     pub fn query(&self) -> Vec<LimitInfo> {
         self.shared.limits.query()
+    }
+
+    /// The quota of the whole machine, if there is one.
+    pub fn vm_quota(&self) -> Option<Quota> {
+        self.shared.limits.vm_quota()
     }
 
     /// Which limiter it is.

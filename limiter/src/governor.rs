@@ -65,20 +65,24 @@ impl Governor {
             );
             threads.push(spawn("measure", move || {
                 let how = measuring(&lock(&steering));
+                let mut cpu = Duration::ZERO;
                 while let Some(readings) = measure(&shared, how, period, &stop) {
                     lock(&latest).clone_from(&readings);
                     if !split {
                         adjust(&shared, &mut lock(&steering), &readings);
                     }
+                    shared.add_helpers_cpu(&mut cpu);
                 }
             }));
         }
         if split {
             let (shared, stop, steering) = (Arc::clone(shared), Arc::clone(&stop), Arc::clone(steering));
             threads.push(spawn("adjust", move || {
+                let mut cpu = Duration::ZERO;
                 while !stop.wait(period) {
                     let readings = lock(&latest).clone();
                     adjust(&shared, &mut lock(&steering), &readings);
+                    shared.add_helpers_cpu(&mut cpu);
                 }
             }));
         }
@@ -183,13 +187,7 @@ fn adjust(shared: &Shared, steering: &mut Steering, readings: &[Reading]) {
             }
         }
         Steering::AutoConverge(law) => {
-            match shared.limits.vm_quota() {
-                Some(quota) => {
-                    let rate = readings.iter().map(|reading| reading.harvest.exact().0).sum();
-                    law.adjust_vm(quota.rate(), MibPerSec(rate));
-                }
-                None => law.adjust(readings),
-            }
+            law.adjust(readings, shared.limits.vm_quota());
             let micros = crate::units::Micros(law.pause().as_micros() as u64);
             for vcpu in 0..shared.vcpus.len() {
                 shared.limits.set_throttle(vcpu, micros);

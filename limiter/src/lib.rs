@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod control;
+pub mod costs;
 pub mod dirty_limit;
 pub mod enforce;
 mod governor;

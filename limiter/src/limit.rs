@@ -1,6 +1,9 @@
 //! The words in which a limit is set, cancelled and asked for.
 
-use crate::units::{MibPerSec, Quota};
+use crate::{
+    law::LimiterKind,
+    units::{MibPerSec, Quota},
+};
 
 /// Which vCPUs a command is meant for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,4 +42,18 @@ pub enum LimitError {
     /// The limiter `none` limits nothing.
     #[error("limiter `none` can't hold a limit: choose another one")]
     NoLimiter,
+    /// The limiter knows limits of single vCPUs only.
+    #[error(
+        "limiter `{limiter}` can't hold one quota for the whole VM: limit the vCPUs, or choose {}",
+        whole_vm()
+    )]
+    NoVmLimit {
+        /// The limiter.
+        limiter: LimiterKind,
+    },
+}
+
+fn whole_vm() -> String {
+    let able = LimiterKind::ALL.into_iter().filter(|kind| kind.limits_whole_vm());
+    able.map(LimiterKind::name).collect::<Vec<_>>().join(", ")
 }

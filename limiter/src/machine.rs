@@ -9,6 +9,7 @@ use std::{
 use crate::{
     clock::Clock,
     control::{Order, Phase},
+    costs::RingCosts,
     dirty_limit::DirtyLimit,
     enforce::{self, page_budget::PageCounter},
     kvm::{
@@ -191,6 +192,22 @@ impl Machine {
     /// Pages harvested from a vCPU's ring.
     pub fn harvested(&self, vcpu: usize) -> Pages {
         self.shared.rings.harvested(vcpu)
+    }
+
+    /// What harvests and resets have cost, all vCPUs together.
+    pub fn ring_costs(&self) -> RingCosts {
+        self.shared.rings.costs()
+    }
+
+    /// Pages harvested from a vCPU's ring whose entries are held back from reset. They can be written without being logged
+    /// again: count them as dirty.
+    pub fn held(&self, vcpu: usize) -> Pages {
+        self.shared.rings.held(vcpu)
+    }
+
+    /// CPU time that the threads beside the vCPUs have spent: reaper and governor.
+    pub fn helpers_cpu(&self) -> Duration {
+        self.shared.helpers_cpu()
     }
 
     /// The sleep that a vCPU takes now after a ring-full exit.

@@ -38,6 +38,7 @@ const ITERATION: Duration = Duration::from_millis(1);
 const LOOKS: [u64; 4] = [10, 20, 5, 150];
 
 const KVM: &[Need] = &[Need::Kvm];
+const BPF: &[Need] = &[Need::Kvm, Need::Bpf];
 
 fn main() {
     let limited = [
@@ -47,6 +48,7 @@ fn main() {
         LimiterKind::AutoConverge,
         LimiterKind::DirtyQuota,
         LimiterKind::Budget,
+        LimiterKind::BudgetEbpf,
         LimiterKind::Ballast,
     ];
     let mut trials = Vec::new();
@@ -60,7 +62,8 @@ fn main() {
     }
     for kind in limited {
         let name = format!("{kind}_ring_1024_vcpus_2");
-        trials.push(trial(&name, KVM, move || no_page_is_lost(kind, 1024, 2)));
+        let needs = if kind == LimiterKind::BudgetEbpf { BPF } else { KVM };
+        trials.push(trial(&name, needs, move || no_page_is_lost(kind, 1024, 2)));
     }
     run(trials);
 }

@@ -25,30 +25,51 @@ use dirtyrig_testkit::{Need, run, trial};
 use libtest_mimic::Failed;
 use support::{Small, block};
 
-/// What a user may wait for anything.
-const AT_ONCE: Duration = Duration::from_millis(50);
+/// What anything may take on a busy machine. The sleep that is to end lasts more than ten times as long.
+const AT_ONCE: Duration = Duration::from_millis(500);
 
 fn main() {
     const KVM: &[Need] = &[Need::Kvm];
-    run(vec![
+    const BPF: &[Need] = &[Need::Kvm, Need::Bpf];
+    let mut trials = vec![
         trial(
             "the_ring_tells_each_page_in_order",
             KVM,
             the_ring_tells_each_page_in_order,
         ),
-        trial(
-            "held_back_entries_make_ring_and_guest_agree",
-            KVM,
-            held_back_entries_make_ring_and_guest_agree,
-        ),
         trial("the_longest_sleep_ends_at_once", KVM, the_longest_sleep_ends_at_once),
         trial("limits_follow_their_vcpus", KVM, limits_follow_their_vcpus),
+        trial(
+            "auto_converge_slows_the_reader_as_much",
+            KVM,
+            auto_converge_slows_the_reader_as_much,
+        ),
         trial(
             "bad_indices_and_none_are_refused",
             KVM,
             bad_indices_and_none_are_refused,
         ),
-    ]);
+    ];
+    // The limiters that charge a vCPU by the page.
+    for (kind, needs) in [
+        (LimiterKind::Budget, KVM),
+        (LimiterKind::BudgetEbpf, BPF),
+        (LimiterKind::DirtyQuota, KVM),
+        (LimiterKind::Ballast, KVM),
+    ] {
+        trials.push(trial(&format!("{kind}_makes_ring_and_guest_agree"), needs, move || {
+            held_back_entries_make_ring_and_guest_agree(kind)
+        }));
+        trials.push(trial(&format!("{kind}_acts_at_once"), needs, move || {
+            a_set_acts_at_once(kind)
+        }));
+        if kind.limits_whole_vm() {
+            trials.push(trial(&format!("{kind}_shares_one_quota"), needs, move || {
+                one_quota_is_shared(kind)
+            }));
+        }
+    }
+    run(trials);
 }
 
 /// Waits until `done` holds; fails the test if it never does.
@@ -134,18 +155,62 @@ fn the_ring_tells_each_page_in_order() -> Result<(), Failed> {
     Ok(())
 }
 
-fn held_back_entries_make_ring_and_guest_agree() -> Result<(), Failed> {
-    let machine = Small::new(4096, LimiterKind::Budget).build(None);
-    machine.limit().set(Which::All, quota(20.0))?;
+fn held_back_entries_make_ring_and_guest_agree(kind: LimiterKind) -> Result<(), Failed> {
+    // From a page or two an exit to hundreds.
+    for mib_per_sec in [1.0, 20.0, 200.0] {
+        let machine = Small::new(4096, kind).build(None);
+        machine.limit().set(Which::All, quota(mib_per_sec))?;
+        machine.plug(0);
+        eventually("many pauses", || machine.stats(0).slept > Duration::from_millis(300));
+        machine.unplug(0);
+        machine.flush()?;
+        let (harvested, written) = (machine.harvested(0).0, written(&machine, 0));
+        assert!(
+            harvested.abs_diff(written) <= 1,
+            "{mib_per_sec} MiB/s: harvested {harvested}, written {written}"
+        );
+        machine.stop()?;
+    }
+    Ok(())
+}
+
+/// A vCPU has dirtied more, unlimited, than its quota allows in minutes: none of it is charged, whether the limit is the
+/// first one, comes again after a cancel, or is one of the whole machine.
+fn a_set_acts_at_once(kind: LimiterKind) -> Result<(), Failed> {
+    /// Pages that wait in the ring when the limit comes: four minutes' worth.
+    const UNHARVESTED: u64 = 60_000;
+    /// What may be dirtied between the command and the exit that it causes: ten milliseconds of a fast guest, in which
+    /// the kick and the first slice have long ended.
+    const OVERRUN: Duration = Duration::from_secs(4096 / 256);
+
+    let mut small = Small::new(65536, kind);
+    small.pages_each = 2 * 65536;
+    // The reaper stays out of it.
+    small.period = Duration::from_mins(1);
+    let machine = small.build(None);
     machine.plug(0);
-    eventually("many exits", || machine.stats(0).exits > 300);
-    machine.unplug(0);
-    machine.flush()?;
-    let (harvested, written) = (machine.harvested(0).0, written(&machine, 0));
-    assert!(
-        harvested.abs_diff(written) <= 1,
-        "harvested {harvested}, written {written}"
-    );
+    for round in 0..3 {
+        eventually("an almost full ring", || {
+            written(&machine, 0) - machine.harvested(0).0 >= UNHARVESTED
+        });
+        let of_machine = round == 1 && kind.limits_whole_vm();
+        let slept = machine.stats(0).slept;
+        if of_machine {
+            machine.limit().set_vm(quota(1.0))?;
+        } else {
+            machine.limit().set(Which::All, quota(1.0))?;
+        }
+        eventually("a throttled vCPU", || machine.stats(0).slept > slept);
+        let asked = machine.stats(0).last_asked;
+        assert!(asked < OVERRUN, "round {round}: asked to sleep {asked:?}");
+        let before = written(&machine, 0);
+        if of_machine {
+            machine.limit().cancel_vm();
+        } else {
+            machine.limit().cancel(Which::All)?;
+        }
+        eventually("a free vCPU", || written(&machine, 0) > before + 4096);
+    }
     machine.stop()?;
     Ok(())
 }
@@ -230,10 +295,106 @@ fn limits_follow_their_vcpus() -> Result<(), Failed> {
     Ok(())
 }
 
+/// Pages that each of two vCPUs writes while both together write `pages`, and the time that this takes.
+fn both(machine: &Machine, what: &str, pages: u64) -> ([u64; 2], Duration) {
+    let now = || [written(machine, 0), written(machine, 1)];
+    let (before, begin) = (now(), machine.now());
+    let mut after = before;
+    eventually(what, || {
+        after = now();
+        after.iter().sum::<u64>() >= before.iter().sum::<u64>() + pages
+    });
+    let span = machine.now().saturating_sub(begin);
+    ([after[0] - before[0], after[1] - before[1]], span)
+}
+
+/// Two writers under one quota: in no time do they write more than it allows, together, and they share it fairly; the
+/// share of one that is out of the guest goes to the other; limits of their own hold beside it.
+fn one_quota_is_shared(kind: LimiterKind) -> Result<(), Failed> {
+    /// MiB/s, and pages a second.
+    const QUOTA: f64 = 20.0;
+    const INCOME: f64 = QUOTA * 256.0;
+    /// Twice what comes in during the longest stall, and what may be dirtied before a deadline's exit: 10 ms of a fast
+    /// guest.
+    const BURST: f64 = INCOME * 0.010 + 4096.0;
+
+    let mut small = Small::new(4096, kind);
+    small.programs = vec![Program::Sequential; 2];
+    let machine = small.build(None);
+    machine.limit().set_vm(quota(QUOTA))?;
+    assert_eq!(machine.limit().vm_quota(), Some(quota(QUOTA)));
+    machine.plug(0);
+    machine.plug(1);
+    both(&machine, "a first round", 2048);
+
+    let within = |what: &str, pages: [u64; 2], span: Duration| {
+        let (sum, allowed) = (pages[0] + pages[1], INCOME * span.as_secs_f64() + BURST);
+        assert!(
+            (sum as f64) < allowed,
+            "{what}: {sum} pages of {allowed:.0} in {span:?}"
+        );
+    };
+    let (pages, span) = both(&machine, "both", 20_480);
+    within("both", pages, span);
+    assert!(pages[0].abs_diff(pages[1]) < 4096, "unfair: {pages:?}");
+
+    machine.unplug(1);
+    both(&machine, "a free share", 512);
+    let (pages, span) = both(&machine, "one alone", 20_480);
+    within("one alone", pages, span);
+    assert_eq!(pages[1], 0, "an unplugged vCPU runs");
+
+    // A quarter for vCPU 1, whatever the machine has left: three quarters for vCPU 0.
+    machine.plug(1);
+    machine.limit().set(Which::One(1), quota(QUOTA / 4.0))?;
+    both(&machine, "mixed limits", 2048);
+    let (pages, span) = both(&machine, "mixed", 20_480);
+    within("mixed", pages, span);
+    assert!(
+        pages[1] * 2 < pages[0],
+        "vCPU 1 has a quarter, by its own limit: {pages:?}"
+    );
+    machine.stop()?;
+    Ok(())
+}
+
+/// The flaw of throttling whoever is there: a vCPU that only reads sleeps as long as the one that writes.
+fn auto_converge_slows_the_reader_as_much() -> Result<(), Failed> {
+    let mut small = Small::new(4096, LimiterKind::AutoConverge);
+    small.programs = vec![Program::Sequential, "reader".parse()?];
+    small.period = Duration::from_millis(100);
+    let machine = small.build(None);
+    machine.limit().set(Which::One(0), quota(1.0))?;
+    machine.plug(0);
+    machine.plug(1);
+    // 80 % of the time: 40 ms after each 10.
+    eventually("a high share of sleep", || {
+        machine.throttle(0) >= Duration::from_millis(40)
+    });
+    let asked = || [machine.stats(0).asked, machine.stats(1).asked];
+    let before = asked();
+    eventually("three seconds of sleep", || {
+        asked()[0] > before[0] + Duration::from_secs(3)
+    });
+    let after = asked();
+    let [writer, reader] = [0, 1].map(|vcpu| after[vcpu].saturating_sub(before[vcpu]));
+    assert!(
+        reader > writer / 2 && writer > reader / 2,
+        "the writer slept {writer:?}, the reader {reader:?}"
+    );
+    machine.stop()?;
+    Ok(())
+}
+
 fn bad_indices_and_none_are_refused() -> Result<(), Failed> {
     let machine = Small::new(1024, LimiterKind::Qemu72).build(None);
     let refused = LimitError::BadIndex { vcpu: 1, max: 1 };
     assert_eq!(machine.limit().set(Which::One(1), quota(5.0)), Err(refused));
+    let limiter = LimiterKind::Qemu72;
+    assert_eq!(
+        machine.limit().set_vm(quota(5.0)),
+        Err(LimitError::NoVmLimit { limiter })
+    );
     machine.stop()?;
     let machine = Small::new(1024, LimiterKind::None).build(None);
     assert_eq!(machine.limit().set(Which::All, quota(5.0)), Err(LimitError::NoLimiter));

@@ -2,9 +2,11 @@
 pub mod analysis;
 pub mod cli;
 pub mod commands;
+pub mod compare;
 pub mod engine;
 pub mod machine;
 pub mod plot;
+pub mod qemu;
 pub mod qmp;
 pub mod recording;
 pub mod scenario;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    kvm::Error,
     law::{budget::Budget, dirty_quota::DirtyQuota, share::VmBudget},
     shared::Shared,
     units::{Pages, Quota},
@@ -46,8 +47,22 @@ impl Account {
         }
     }
 
-    /// Charges what was harvested since the last call, then follows changes of the limits.
-    pub(super) fn settle(&mut self, now: Duration) -> Pages {
+    /// Charges what was harvested since the last call, then follows changes of the limits. The vCPU is out of the guest.
+    ///
+    /// Where there was a change, `harvest` is called first, to bring in all that waits in the vCPU's ring: it was dirtied
+    /// under the old limits, and is charged to them alone. An unlimited vCPU may have filled its whole ring; taken for
+    /// a debt under a new quota, that would stop it for seconds.
+    pub(super) fn settle(
+        &mut self,
+        now: Duration,
+        harvest: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<Pages, Error> {
+        // Looked up before the harvest: a change that comes between the two finds the ring empty as well.
+        let generation = self.shared.limits.generation();
+        let is_new = self.generation.replace(generation) != Some(generation);
+        if is_new {
+            harvest()?;
+        }
         let harvested = self.shared.rings.harvested(self.vcpu);
         let pages = Pages(harvested.0 - self.charged.0);
         self.charged = harvested;
@@ -59,8 +74,10 @@ impl Account {
             Common::Vm(None) => {}
             Common::Pool(pool) => drop(pool.charge(now, self.vcpu, pages)),
         }
-        self.follow(now);
-        pages
+        if is_new {
+            self.follow(now);
+        }
+        Ok(pages)
     }
 
     /// The pause that is due: zero if the vCPU may run.
@@ -91,10 +108,6 @@ impl Account {
 
     fn follow(&mut self, now: Duration) {
         let limits = &self.shared.limits;
-        let generation = limits.generation();
-        if self.generation.replace(generation) == Some(generation) {
-            return;
-        }
         let quota = limits.quota(self.vcpu);
         let changed = self.quota != quota;
         self.quota = quota;

@@ -7,11 +7,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Enforcement, Pause, account::Account, alarm::Alarm, deadline};
+use super::{Enforcement, IN_FLIGHT, Pause, account::Account, alarm::Alarm, deadline};
 use crate::{
     kvm::{Error, vcpu::Exit},
     law::{pace::Pace, periodic::SleepEnd},
     shared::Shared,
+    units::Pages,
 };
 
 /// The kernel's reserve: 64 entries, and 512 more where Intel PML is in use.
@@ -47,11 +48,19 @@ impl Ballast {
             soft_limit,
         }
     }
+
+    fn settle(&mut self, now: Duration) -> Result<Pages, Error> {
+        let (rings, vcpu) = (&self.shared.rings, self.vcpu);
+        self.account.settle(now, || {
+            rings.harvest(vcpu);
+            Ok(())
+        })
+    }
 }
 
 impl Enforcement for Ballast {
     fn before_entry(&mut self, now: Duration) -> Result<Pause, Error> {
-        self.account.settle(now);
+        self.settle(now)?;
         let asked = self.account.pause(now);
         if !asked.is_zero() {
             self.alarm.clear()?;
@@ -62,11 +71,14 @@ impl Enforcement for Ballast {
         }
         self.entered = now;
         let Some(grant) = self.account.grant(now) else {
-            self.shared.rings.set_hold(self.vcpu, 0)?;
+            self.shared.rings.set_hold(self.vcpu, IN_FLIGHT)?;
             self.alarm.clear()?;
             return Ok(Pause::NONE);
         };
-        let wanted = self.soft_limit.saturating_sub(grant.0.max(SMALLEST_WINDOW));
+        let wanted = self
+            .soft_limit
+            .saturating_sub(grant.0.max(SMALLEST_WINDOW))
+            .max(IN_FLIGHT);
         let held = self.shared.rings.set_hold(self.vcpu, wanted)?;
         if held < wanted {
             self.alarm.set(
@@ -84,7 +96,7 @@ impl Enforcement for Ballast {
         if exit == Exit::RingFull {
             self.soft_limit = self.soft_limit.max(outstanding);
         }
-        let pages = self.account.settle(left);
+        let pages = self.settle(left)?;
         self.pace.observe(left, pages, left.saturating_sub(self.entered));
         Ok(())
     }

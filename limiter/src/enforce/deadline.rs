@@ -14,6 +14,7 @@ use crate::{
     law::{pace::Pace, periodic::SleepEnd},
     rings::Whose,
     shared::Shared,
+    units::Pages,
 };
 
 /// The shortest run between two deadlines: below it the vCPU does little but exit.
@@ -47,6 +48,11 @@ impl Deadline {
             is_holding: false,
         }
     }
+
+    fn settle(&mut self, now: Duration) -> Result<Pages, Error> {
+        let (rings, own) = (&self.shared.rings, Whose::One(self.vcpu));
+        self.account.settle(now, || rings.reap(own).map(drop))
+    }
 }
 
 impl Enforcement for Deadline {
@@ -54,7 +60,7 @@ impl Enforcement for Deadline {
         if !std::mem::replace(&mut self.is_holding, true) {
             self.shared.rings.set_hold(self.vcpu, IN_FLIGHT)?;
         }
-        self.account.settle(now);
+        self.settle(now)?;
         let asked = self.account.pause(now);
         if !asked.is_zero() {
             self.alarm.clear()?;
@@ -76,7 +82,7 @@ impl Enforcement for Deadline {
             return Ok(());
         }
         self.shared.rings.reap(Whose::One(self.vcpu))?;
-        let pages = self.account.settle(left);
+        let pages = self.settle(left)?;
         self.pace.observe(left, pages, left.saturating_sub(self.entered));
         Ok(())
     }

@@ -59,7 +59,8 @@ impl Enforcement for PageBudget {
             self.shared.rings.set_hold(self.vcpu, IN_FLIGHT)?;
             self.is_bound = true;
         }
-        self.account.settle(now);
+        let (rings, own) = (&self.shared.rings, Whose::One(self.vcpu));
+        self.account.settle(now, || rings.reap(own).map(drop))?;
         let asked = self.account.pause(now);
         if asked.is_zero() {
             self.counter.set_budget(self.account.grant(now));

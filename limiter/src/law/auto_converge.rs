@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::periodic::Reading;
-use crate::units::MibPerSec;
+use crate::units::Quota;
 
 /// How long a vCPU runs between two sleeps.
 pub const RUN_SLICE: Duration = Duration::from_millis(10);
@@ -34,22 +34,20 @@ impl AutoConverge {
         Self::default()
     }
 
-    /// Takes the readings of one period. The quota of the machine is the sum of its vCPUs' limits, and is compared
-    /// with what those that have one dirty together.
-    pub fn adjust(&mut self, readings: &[Reading]) {
-        let (mut quota, mut rate) = (0.0, 0.0);
+    /// Takes the readings of one period. Two quotas count: the sum of the vCPUs' limits, compared with what those that have
+    /// one dirty together, and `vm`, that of the whole machine, compared with what all dirty. The share of time rises if
+    /// either is exceeded.
+    pub fn adjust(&mut self, readings: &[Reading], vm: Option<Quota>) {
+        let (mut quota, mut limited, mut all) = (0.0, 0.0, 0.0);
         for reading in readings {
+            let rate = reading.harvest.exact().0;
+            all += rate;
             if let Some(limit) = reading.quota {
                 quota += limit.mib_per_sec();
-                rate += reading.harvest.exact().0;
+                limited += rate;
             }
         }
-        self.adjust_vm(MibPerSec(quota), MibPerSec(rate));
-    }
-
-    /// The same for a quota of the whole machine.
-    pub fn adjust_vm(&mut self, quota: MibPerSec, rate: MibPerSec) {
-        if rate > quota {
+        if limited > quota || vm.is_some_and(|vm| all > vm.mib_per_sec()) {
             self.pct = match self.pct {
                 0 => INITIAL_PCT,
                 pct => (pct + INCREMENT_PCT).min(MAX_PCT),
@@ -92,17 +90,17 @@ mod tests {
         }
     }
 
+    fn adjusted(law: &mut AutoConverge, quota: f64, mib: u64) -> u32 {
+        law.adjust(&[reading(0, Some(quota), mib)], None);
+        law.percent()
+    }
+
     #[test]
     fn rises_from_20_by_10_to_99_and_never_falls() {
         let mut law = AutoConverge::new();
-        let mut steps = Vec::new();
-        for _ in 0..11 {
-            law.adjust_vm(MibPerSec(25.0), MibPerSec(25.1));
-            steps.push(law.percent());
-        }
+        let steps = [(); 11].map(|()| adjusted(&mut law, 25.0, 26));
         assert_eq!(steps, [20, 30, 40, 50, 60, 70, 80, 90, 99, 99, 99]);
-        law.adjust_vm(MibPerSec(25.0), MibPerSec(1.0));
-        assert_eq!(law.percent(), 99);
+        assert_eq!(adjusted(&mut law, 25.0, 1), 99);
         law.ended();
         assert_eq!(law.percent(), 0);
     }
@@ -110,8 +108,7 @@ mod tests {
     #[test]
     fn a_rate_at_the_quota_is_held() {
         let mut law = AutoConverge::new();
-        law.adjust_vm(MibPerSec(25.0), MibPerSec(25.0));
-        assert_eq!((law.percent(), law.pause()), (0, Duration::ZERO));
+        assert_eq!((adjusted(&mut law, 25.0, 25), law.pause()), (0, Duration::ZERO));
     }
 
     #[test]
@@ -119,7 +116,7 @@ mod tests {
         for (steps, pause_us) in [(1, 2_500), (4, 10_000), (8, 90_000), (9, 990_000)] {
             let mut law = AutoConverge::new();
             for _ in 0..steps {
-                law.adjust_vm(MibPerSec(1.0), MibPerSec(2.0));
+                adjusted(&mut law, 1.0, 2);
             }
             assert_eq!(law.pause(), Duration::from_micros(pause_us));
         }
@@ -127,17 +124,31 @@ mod tests {
 
     #[test]
     fn the_limited_vcpus_are_taken_together() {
+        let readings = |second| {
+            [
+                reading(0, Some(100.0), 150),
+                reading(1, Some(100.0), second),
+                reading(2, None, 1000),
+            ]
+        };
         let mut law = AutoConverge::new();
-        law.adjust(&[
-            reading(0, Some(100.0), 150),
-            reading(1, Some(100.0), 40),
-            reading(2, None, 1000),
-        ]);
+        law.adjust(&readings(40), None);
         assert_eq!(law.percent(), 0, "190 of 200; the one without a limit does not count");
-        law.adjust(&[reading(0, Some(100.0), 150), reading(1, Some(100.0), 51)]);
+        law.adjust(&readings(51), None);
         assert_eq!(law.percent(), 20);
         let mut unlimited = AutoConverge::new();
-        unlimited.adjust(&[reading(0, None, 1000)]);
+        unlimited.adjust(&[reading(0, None, 1000)], None);
         assert_eq!(unlimited.percent(), 0);
+    }
+
+    #[test]
+    fn the_machines_quota_counts_every_vcpu() {
+        let vm = |quota| Some(Quota::new(quota).expect("a quota"));
+        let readings = [reading(0, Some(100.0), 90), reading(1, None, 20)];
+        let mut law = AutoConverge::new();
+        law.adjust(&readings, vm(110.0));
+        assert_eq!(law.percent(), 0, "110 of 110");
+        law.adjust(&readings, vm(109.0));
+        assert_eq!(law.percent(), 20);
     }
 }

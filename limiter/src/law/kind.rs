@@ -71,6 +71,14 @@ impl LimiterKind {
         }
     }
 
+    /// Whether it can hold all vCPUs together to one quota. QEMU's laws and the dirty quota know vCPUs only.
+    pub fn limits_whole_vm(self) -> bool {
+        match self {
+            Self::AutoConverge | Self::Budget | Self::BudgetEbpf | Self::Ballast => true,
+            Self::QemuV11 | Self::Qemu72 | Self::Qemu10 | Self::DirtyQuota | Self::None => false,
+        }
+    }
+
     /// The law that adjusts a sleep after ring-full exits, for rings of `ring_entries`; `None` for limiters of another
     /// kind.
     pub fn periodic_law(self, ring_entries: u32) -> Option<Box<dyn PeriodicLaw>> {

@@ -1,5 +1,7 @@
 //! A machine of the rig's guests, as small as a test needs it.
 
+mod page_counter;
+
 use std::time::Duration;
 
 use dirtyrig_guests::{
@@ -70,7 +72,10 @@ impl Small {
                 max_stall: Duration::from_millis(5),
             },
             sink,
-            page_counters: Vec::new(),
+            page_counters: match self.limiter {
+                LimiterKind::BudgetEbpf => page_counter::counters(self.programs.len()),
+                _ => Vec::new(),
+            },
         })
         .expect("KVM works here");
         machine

@@ -8,6 +8,7 @@ use dirtyrig_guests::{
     image::{LowMemory, REGION_BASE},
 };
 use dirtyrig_limiter::{
+    costs::RingCosts,
     kvm::{
         memory::{HugePages, Region},
         vcpu::Entry,
@@ -119,6 +120,8 @@ impl Target for OwnVm {
         if let Some(error) = self.machine.take_failure() {
             return Err(error.into());
         }
+        let plugged = self.plugged.iter().filter(|&&plugged| plugged).count().max(1) as u32;
+        let beside = self.machine.helpers_cpu() / plugged;
         (0..self.max_vcpus())
             .map(|vcpu| {
                 let block = self.block(vcpu)?;
@@ -136,6 +139,8 @@ impl Target for OwnVm {
                     asked: stats.asked,
                     slept: stats.slept,
                     throttle: if throttle.is_zero() { stats.last_asked } else { throttle },
+                    held_pages: self.machine.held(vcpu).0,
+                    cost: stats.outside_cpu + beside,
                 })
             })
             .collect()
@@ -154,12 +159,29 @@ impl Target for OwnVm {
         (0..self.max_vcpus()).flat_map(stalls).collect()
     }
 
+    fn ring_costs(&self) -> Option<RingCosts> {
+        Some(self.machine.ring_costs())
+    }
+
     fn set_limit(&mut self, which: Which, quota: Quota) -> anyhow::Result<()> {
         Ok(self.machine.limit().set(which, quota)?)
     }
 
     fn cancel_limit(&mut self, which: Which) -> anyhow::Result<()> {
         Ok(self.machine.limit().cancel(which)?)
+    }
+
+    fn set_vm_limit(&mut self, quota: Quota) -> anyhow::Result<()> {
+        Ok(self.machine.limit().set_vm(quota)?)
+    }
+
+    fn cancel_vm_limit(&mut self) -> anyhow::Result<()> {
+        self.machine.limit().cancel_vm();
+        Ok(())
+    }
+
+    fn vm_quota(&self) -> Option<Quota> {
+        self.machine.limit().vm_quota()
     }
 
     fn query(&mut self) -> anyhow::Result<Vec<LimitInfo>> {
@@ -178,6 +200,10 @@ impl Target for OwnVm {
         self.machine.unplug(vcpu);
         self.plugged[vcpu] = false;
         Ok(())
+    }
+
+    fn probed_pid(&self) -> Option<u32> {
+        Some(std::process::id())
     }
 
     fn stop(self: Box<Self>) -> anyhow::Result<()> {

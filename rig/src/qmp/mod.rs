@@ -1,4 +1,5 @@
-//! A monitor: the limiter under remote control, in QEMU's own words.
+//! QMP, the protocol of QEMU's monitor: JSON objects, one a line, over a stream socket. [`client`] is the side that asks
+//! a real QEMU; the rest is the side that answers, a monitor that puts the limiter under remote control in QEMU's words.
 //!
 //! ```text
 //!  socket ─▶ server ─▶ connection ─▶ framing ─▶ request ─▶ session ─▶ monitor ─▶ LimitedVm
@@ -11,6 +12,7 @@
 //! classes are those of QEMU 10.
 
 mod arguments;
+pub mod client;
 mod connection;
 mod dirty_rate;
 mod framing;

@@ -1,10 +1,14 @@
 //! Runs the cells of a plan that are not finished yet.
 
 use anyhow::Context;
+use dirtyrig_limiter::costs::RingCosts;
 
-use super::plan::{Plan, PlannedCell};
+use super::{
+    listen::{self, Listener},
+    plan::{Plan, PlannedCell},
+};
 use crate::{
-    analysis::summarize,
+    analysis::{add_probes, summarize},
     engine::{
         Interrupted,
         cell::{CellResult, Sink, Watch, run_cell},
@@ -24,6 +28,8 @@ pub type Build<'a> = &'a dyn Fn(&VmSpec) -> anyhow::Result<Box<dyn Target>>;
 pub trait SweepWatch: Watch {
     /// A cell begins.
     fn began(&mut self, cell: &PlannedCell, scenario: &Scenario);
+    /// A cell was disturbed, for the reason given; whether it will be run `again`, or is kept with a mark.
+    fn disturbed(&mut self, _cell: &PlannedCell, _reason: &str, _again: bool) {}
     /// A cell is finished, and its summary recorded.
     fn finished(&mut self, cell: &PlannedCell, summaries: &[Summary]);
 }
@@ -37,31 +43,52 @@ pub fn execute(
     watch: &mut dyn SweepWatch,
     clock: &dyn Clock,
 ) -> anyhow::Result<()> {
+    let mut machine = listen::Machine::of(&recorder.manifest().machine);
+    listened(plan, recorder, build, watch, clock, &mut machine)
+}
+
+/// The same, with somebody else to listen to the machine.
+fn listened(
+    plan: &Plan,
+    recorder: &mut Recorder,
+    build: Build<'_>,
+    watch: &mut dyn SweepWatch,
+    clock: &dyn Clock,
+    listener: &mut dyn Listener,
+) -> anyhow::Result<()> {
     for planned in &plan.cells {
         if recorder.is_finished(planned.cell) {
             continue;
         }
         let scenario = planned.scenario()?;
-        watch.began(planned, &scenario);
-        let outcome = build(&scenario.vm).context("can't start the guest").and_then(|target| {
-            run_on(
-                target,
-                (planned.cell, planned.repetition),
-                &scenario,
-                recorder,
-                watch,
-                clock,
-            )
-        });
-        match outcome {
-            Ok((_, summaries)) => {
-                recorder.append_summaries(planned.cell, &summaries)?;
-                watch.finished(planned, &summaries);
+        for tries_left in (0..=plan.repeat_disturbed).rev() {
+            watch.began(planned, &scenario);
+            listener.begin();
+            let outcome = build(&scenario.vm).context("can't start the guest").and_then(|target| {
+                let number = (planned.cell, planned.repetition);
+                run_on(target, number, &scenario, recorder, watch, clock)
+            });
+            let heard = listener.end();
+            let mut summaries = match outcome {
+                Ok((_, summaries)) => summaries,
+                Err(error) => {
+                    recorder.abandon_cell()?;
+                    let title = planned.title();
+                    return Err(error.context(format!("cell {} ({title}) was not finished", planned.cell)));
+                }
+            };
+            let (reason, again) = (heard.reason(), tries_left > 0);
+            if !reason.is_empty() {
+                watch.disturbed(planned, &reason, again);
+                if again {
+                    recorder.abandon_cell()?;
+                    continue;
+                }
             }
-            Err(error) => {
-                recorder.abandon_cell()?;
-                return Err(error.context(format!("cell {} ({}) was not finished", planned.cell, planned.title())));
-            }
+            heard.write(&mut summaries);
+            recorder.append_summaries(planned.cell, &summaries)?;
+            watch.finished(planned, &summaries);
+            break;
         }
     }
     Ok(())
@@ -86,7 +113,14 @@ pub fn run_on(
         (Err(error), Err(cause)) if !error.is::<Interrupted>() => return Err(cause.context(error)),
         (Err(error), _) => return Err(error),
     };
-    let summaries = summarize(&facts, &result.samples, &result.stalls);
+    let mut summaries = summarize(&facts, &result.samples, &result.stalls);
+    for row in &mut summaries {
+        row.harvest_ns_entry = result.ring_costs.and_then(RingCosts::harvest_ns_entry);
+        row.reset_ns_entry = result.ring_costs.and_then(RingCosts::reset_ns_entry);
+    }
+    if let Some(probed) = &result.probed {
+        add_probes(&mut summaries, &result.samples, probed);
+    }
     Ok((result, summaries))
 }
 

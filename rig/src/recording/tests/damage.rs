@@ -4,7 +4,7 @@ use std::{error::Error, fs};
 
 use serde_json::Value;
 
-use super::*;
+use super::{schema::Row, *};
 
 fn edit(dir: &Path, file: &str, change: impl FnOnce(String) -> String) {
     let path = dir.join(file);
@@ -156,7 +156,7 @@ fn a_value_that_is_no_number_is_named_by_line_and_column() {
     let dir = finished_recording();
     edit(dir.path(), SAMPLES, |text| text.replacen("0.3333", "0,3333", 1));
     let text = complaint(dir.path());
-    assert!(text.contains("samples.csv`, line 2, 17 values instead of 16"), "{text}");
+    assert!(text.contains("samples.csv`, line 2, 20 values instead of 19"), "{text}");
 
     let dir = finished_recording();
     edit(dir.path(), SAMPLES, |text| text.replacen("0.3333", "fast", 1));
@@ -188,4 +188,34 @@ fn a_line_of_the_log_that_is_damaged_is_named() {
         let text = complaint(dir.path());
         assert!(text.contains(expected), "{text}");
     }
+}
+
+#[test]
+fn a_recording_from_before_the_later_columns_reads_as_not_measured_and_can_be_continued() {
+    let dir = folder();
+    drop(record(dir.path(), 2, 1));
+    edit(dir.path(), SUMMARY, |text| {
+        let mut older = String::new();
+        for line in text.lines() {
+            // The later columns are the last ones, and empty here.
+            let columns = line.split(',').count() - Summary::LATER.len();
+            older.push_str(&line.split(',').take(columns).collect::<Vec<_>>().join(","));
+            older.push('\n');
+        }
+        older
+    });
+    let recording = Recording::open(dir.path()).expect("it reads");
+    assert!(!recording.summaries.is_empty());
+    assert!(
+        recording
+            .summaries
+            .iter()
+            .all(|row| row.harvest_ns_entry.is_none() && row.disturbed.is_empty())
+    );
+    Recorder::resume(dir.path())
+        .expect("it can be continued")
+        .finish()
+        .expect("it ends");
+    let again = Recording::open(dir.path()).expect("it reads");
+    assert_eq!(again.summaries, recording.summaries, "now with all columns");
 }

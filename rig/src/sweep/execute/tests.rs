@@ -3,6 +3,7 @@ use std::{cell::RefCell, time::Duration};
 use super::*;
 use crate::{
     engine::simulated::{SimulatedClock, SimulatedTarget},
+    machine::noise::disturbance::Disturbance,
     recording::{Manifest, Recording, State, schema::Sample, schema::Verdict},
     scenario::{script::Event, settings::Settings},
 };
@@ -136,4 +137,83 @@ fn a_guest_that_can_not_be_started_names_the_cell() {
         format!("{error:#}").ends_with("can't start the guest: no room"),
         "{error:#}"
     );
+}
+
+/// Hears a disturbance at its first `times` cells.
+struct Disturbed {
+    times: u32,
+    heard: u32,
+}
+
+impl Listener for Disturbed {
+    fn begin(&mut self) {}
+
+    fn end(&mut self) -> listen::Heard {
+        self.heard += 1;
+        listen::Heard {
+            timer_late_p99_us: Some(100.0),
+            disturbances: (self.heard <= self.times)
+                .then_some(Disturbance::Others {
+                    cpus: 1.0,
+                    baseline_cpus: 0.0,
+                })
+                .into_iter()
+                .collect(),
+            ..listen::Heard::default()
+        }
+    }
+}
+
+/// The rows of a sweep of six cells that is disturbed at first, and in which order its cells began.
+fn disturbed_sweep(times: u32, repeat_disturbed: u32) -> (Recording, Vec<u32>) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let plan = Plan {
+        repeat_disturbed,
+        ..plan()
+    };
+    let (mut recorder, clock) = (record(&plan, dir.path()), SimulatedClock::default());
+    let build = |spec: &VmSpec| -> anyhow::Result<Box<dyn Target>> {
+        Ok(Box::new(SimulatedTarget::new(&clock, spec.vcpus, 1000.0, 16.0)))
+    };
+    let mut seen = Seen::default();
+    let mut listener = Disturbed { times, heard: 0 };
+    listened(&plan, &mut recorder, &build, &mut seen, &clock, &mut listener).expect("it runs");
+    recorder.finish().expect("it ends");
+    (Recording::open(dir.path()).expect("a recording"), seen.began)
+}
+
+#[test]
+fn a_disturbed_cell_is_marked_and_run_again_only_where_that_was_asked_for() {
+    let (recording, began) = disturbed_sweep(1, 0);
+    assert_eq!(began.len(), 6);
+    let marked: Vec<u32> = recording
+        .summaries
+        .iter()
+        .filter(|row| row.disturbed == "other processes used 1.00 CPUs (baseline 0.00)")
+        .map(|row| row.cell)
+        .collect();
+    assert_eq!(marked, [began[0]; 2], "both vCPUs of the first cell");
+}
+
+#[test]
+fn a_disturbed_cell_that_is_run_again_leaves_nothing_of_its_first_run() {
+    let (recording, began) = disturbed_sweep(2, 3);
+    assert_eq!(began[..3], [began[0]; 3], "the first cell, until it was undisturbed");
+    assert_eq!(began.len(), 8);
+    assert!(recording.summaries.iter().all(|row| row.disturbed.is_empty()));
+    assert_eq!(recording.summaries.len(), 12);
+    let first: Vec<f64> = recording
+        .samples
+        .iter()
+        .filter(|row| row.cell == began[0] && row.vcpu == 0)
+        .map(|row| row.t_s)
+        .collect();
+    assert!(first.is_sorted(), "one run of it: {first:?}");
+}
+
+#[test]
+fn a_cell_that_stays_disturbed_is_kept_with_its_mark() {
+    let (recording, began) = disturbed_sweep(100, 1);
+    assert_eq!(began.len(), 12);
+    assert!(recording.summaries.iter().all(|row| !row.disturbed.is_empty()));
 }

@@ -1,0 +1,106 @@
+//! The memory of a guest in QEMU, shared with us: an anonymous file of ours that QEMU maps as the guest's RAM.
+//!
+//! QEMU opens it by its name under `/proc`, so that nothing of it is ever left in a folder; being in memory alone, it is
+//! never written back, which would protect its pages anew and disturb what is measured.
+
+use std::{fs::File, io, path::PathBuf, process, sync::atomic::Ordering};
+
+use dirtyrig_guests::{
+    VcpuBlock,
+    image::{LOW_MEMORY_BYTES, LowMemory},
+};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use vm_memory::{Bytes as _, FileOffset, GuestAddress, GuestMemoryMmap};
+
+use super::error::QemuError;
+
+/// The memory of one guest.
+#[derive(Debug)]
+pub struct SharedMemory {
+    path: PathBuf,
+    /// The low memory alone, where the blocks are.
+    low: GuestMemoryMmap<()>,
+}
+
+/// What a vCPU has done, by its own counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Truth {
+    /// Pages written.
+    pub written: u64,
+    /// Pages read.
+    pub read: u64,
+}
+
+impl SharedMemory {
+    /// A file of `bytes`.
+    pub fn new(bytes: u64) -> Result<Self, QemuError> {
+        Self::make(bytes).map_err(|source| QemuError::Io {
+            operation: "share memory",
+            source,
+        })
+    }
+
+    fn make(bytes: u64) -> io::Result<Self> {
+        let file = File::from(memfd_create("dirtyrig-guest", MFdFlags::MFD_CLOEXEC)?);
+        file.set_len(bytes)?;
+        let path = PathBuf::from(format!("/proc/{}/fd/{}", process::id(), raw(&file)));
+        let range = (
+            GuestAddress(0),
+            LOW_MEMORY_BYTES as usize,
+            // The mapping keeps the file, and so its name, for as long as it lives.
+            Some(FileOffset::new(file, 0)),
+        );
+        let low = GuestMemoryMmap::from_ranges_with_files([range]).map_err(io::Error::other)?;
+        Ok(Self { path, low })
+    }
+
+    /// The name by which QEMU opens it.
+    pub fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    /// What vCPU `vcpu` has done since it was started.
+    pub fn truth(&self, vcpu: usize) -> Truth {
+        let block = LowMemory::block_gpa(vcpu);
+        let count = |offset: usize| {
+            self.low
+                // Relaxed: the counts alone are looked at, not the pages behind them.
+                .load(GuestAddress(block + offset as u64), Ordering::Relaxed)
+                .expect("blocks lie in the low memory, on pages of their own")
+        };
+        Truth {
+            written: count(std::mem::offset_of!(VcpuBlock, pages_written)),
+            read: count(std::mem::offset_of!(VcpuBlock, pages_read)),
+        }
+    }
+}
+
+fn raw(file: &File) -> i32 {
+    use std::os::fd::AsRawFd as _;
+    file.as_raw_fd()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::OpenOptions, io::Write as _, os::unix::fs::FileExt as _};
+
+    use super::*;
+
+    #[test]
+    fn what_another_process_would_write_by_its_name_is_read_here() {
+        let memory = SharedMemory::new(8 << 20).expect("memory");
+        let mut file = OpenOptions::new()
+            .write(true)
+            .open(memory.path())
+            .expect("it opens by its name");
+        assert_eq!(file.metadata().expect("facts").len(), 8 << 20);
+        assert_eq!(memory.truth(1), Truth::default());
+        file.write_all_at(&7_u64.to_le_bytes(), LowMemory::block_gpa(1))
+            .expect("written");
+        file.write_all_at(&9_u64.to_le_bytes(), LowMemory::block_gpa(1) + 8)
+            .expect("written");
+        file.flush().expect("flushed");
+        assert_eq!(memory.truth(1), Truth { written: 7, read: 9 });
+        assert_eq!(memory.truth(0), Truth::default());
+    }
+}

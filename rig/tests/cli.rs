@@ -247,6 +247,7 @@ fn help_is_what_it_was() {
         ("help-run", &["run", "--help"]),
         ("help-sweep", &["sweep", "--help"]),
         ("help-floor", &["floor", "--help"]),
+        ("help-serve", &["serve", "--help"]),
     ] {
         let output = dirtyrig(dir.path(), arguments);
         assert_eq!(output.status.code(), Some(0));

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{compare, doctor, floor, merge, plot, run, sweep};
+use crate::commands::{compare, doctor, floor, merge, plot, run, serve, sweep};
 
 const ABOUT: &str = "Runs KVM guests under dirty-rate limiters and shows what the limiters did";
 
@@ -43,6 +43,7 @@ enum Command {
     Sweep(sweep::Args),
     Floor(floor::Args),
     Compare(compare::Args),
+    Serve(serve::Args),
     Plot(plot::Args),
     Merge(merge::Args),
 }
@@ -55,6 +56,7 @@ pub fn main() -> ExitCode {
         Command::Sweep(args) => sweep::run(&args),
         Command::Floor(args) => floor::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Serve(args) => serve::run(&args),
         Command::Plot(args) => plot::run(&args),
         Command::Merge(args) => merge::run(&args),
     })

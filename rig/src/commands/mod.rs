@@ -9,5 +9,6 @@ mod probes;
 mod progress;
 mod results;
 pub mod run;
+pub mod serve;
 pub mod sweep;
 mod table;

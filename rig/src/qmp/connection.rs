@@ -70,7 +70,7 @@ impl Connection<'_> {
                 let reply = session.answer(frame);
                 self.send(&reply)?;
                 if session.quits() {
-                    session.monitor().vm().quit();
+                    session.monitor().quit();
                     // Nothing more is done for this client: what ends the wait is the server's end or its own.
                     return self.wait(PollFlags::empty());
                 }

@@ -30,7 +30,7 @@ mod tests;
 
 pub use self::{
     monitor::Monitor,
-    server::Server,
+    server::{Listening, Server},
     socket::SocketError,
     vm::{LimitedVm, VcpuInfo},
 };

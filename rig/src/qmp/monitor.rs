@@ -36,6 +36,11 @@ impl Monitor {
         }
     }
 
+    /// Begins the end, as `quit` does.
+    pub fn quit(&self) {
+        self.vm.quit();
+    }
+
     pub(super) fn vm(&self) -> &dyn LimitedVm {
         &*self.vm
     }

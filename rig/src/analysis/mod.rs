@@ -11,10 +11,12 @@ pub mod stats;
 pub mod steady;
 pub mod summarize;
 pub mod trust;
+mod untold;
 pub mod verdict;
 pub mod windows;
 
 pub use settle::{Rules, Settling, State};
 pub use summarize::{CellFacts, LawFacts, summarize};
 pub use trust::trust;
+pub use untold::logged_rate;
 pub use verdict::{Evidence, Judgement, judge};

@@ -150,6 +150,12 @@ pub enum QemuError {
         /// Its process.
         pid: u32,
     },
+    /// Nothing sees what an attached guest dirties.
+    #[error("a guest that is attached to has no counter of ours, so the probes are needed: {why}; run it as root")]
+    NoEyes {
+        /// Why they can't be had.
+        why: String,
+    },
     /// The process behind a socket is not to be found.
     #[error(
         "the QMP socket {} does not lead to a process with vCPUs here: attach on the machine, and in the PID namespace, \

@@ -17,6 +17,7 @@ use crate::{
     scenario::{
         End, Scenario,
         per_vcpu::{MaybeQuota, PerVcpu},
+        probe_mode::ProbeMode,
         settings::Settings,
     },
     sweep::{
@@ -36,6 +37,7 @@ use crate::{
 #[command(
     mut_arg("quota", |arg| arg.hide(true)),
     mut_arg("at", |arg| arg.hide(true)),
+    mut_arg("probes", |arg| arg.hide(true)),
     mut_arg("repetitions", |arg| arg.help("How often the two quotas next to the floor are tried [default: 3]")),
     after_help = "\
 Examples:
@@ -128,6 +130,10 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         "`floor` looks for one steady rate: leave `--at` out"
     );
     let choice = Choice::of(&mut settings)?;
+    anyhow::ensure!(
+        settings.probes.is_none(),
+        "`floor` records nothing that probes could add to: leave `--probes` out"
+    );
     let seed = settings.seed.unwrap_or_else(results::seed);
     let combinations = choice.fitting(settings.combinations());
     for combination in &combinations {
@@ -155,6 +161,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
 fn limited(settings: &Settings, quota: Quota, seed: u64) -> anyhow::Result<Scenario> {
     let settings = Settings {
         quota: vec![PerVcpu::all(MaybeQuota(Some(quota)))],
+        probes: Some(ProbeMode::Off),
         ..settings.clone()
     };
     Ok(Scenario::new(&settings, seed, End::WhenMeasured)?)

@@ -1,8 +1,11 @@
 //! The subcommands, one a file.
 
+pub mod compare;
 pub mod doctor;
 pub mod floor;
+pub mod merge;
 pub mod plot;
+mod probes;
 mod progress;
 mod results;
 pub mod run;

@@ -67,6 +67,21 @@ impl Choice {
             .collect()
     }
 
+    /// An error if a QEMU lacks one of the limiters: for a command that runs every one of them.
+    pub fn has_all(&self, limiters: &[LimiterKind]) -> Result<(), QemuError> {
+        for (_, version) in &self.qemus {
+            let lacking = limiters.iter().find(|limiter| !has_limiter(*version, **limiter));
+            if let (Some(&asked), Some(own)) = (lacking, version.law()) {
+                return Err(QemuError::OtherLimiter {
+                    asked,
+                    own,
+                    name: format!("QEMU {version}"),
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// What the reader should know: which limiters a QEMU does without.
     pub fn remarks(&self, settings: &Settings) -> Vec<String> {
         let remark = |(vmm, version): &(Vmm, Version)| {

@@ -70,8 +70,8 @@ pub enum QemuError {
     },
     /// A limiter that this QEMU doesn't have.
     #[error(
-        "limiter `{asked}` is not that of {name}, whose own is `{own}`: give `--limiter {own}`, `budget-ebpf` (held from \
-         outside) or `none`, or another QEMU (`--vmm qemu:BINARY`)"
+        "limiter `{asked}` is not that of {name}, whose own is `{own}`: give `--limiter {own}` or `none`, or another QEMU \
+         (`--vmm qemu:BINARY`)"
     )]
     OtherLimiter {
         /// What was asked for.

@@ -209,6 +209,7 @@ impl Target for QemuTarget {
                 asked: Duration::ZERO,
                 slept: seen.stalled,
                 throttle: seen.last_stall,
+                ..VcpuSnapshot::default()
             }
         };
         Ok(seen.iter().enumerate().map(snapshot).collect())
@@ -239,6 +240,13 @@ impl Target for QemuTarget {
 
     fn unplug(&mut self, vcpu: usize) -> anyhow::Result<()> {
         Err(Self::unable("unplug", vcpu))
+    }
+
+    fn probed_pid(&self) -> Option<u32> {
+        Some(match &self.guest {
+            Guest::Ours(qemu) => qemu.pid(),
+            Guest::Theirs(pid) => *pid,
+        })
     }
 
     fn stop(self: Box<Self>) -> anyhow::Result<()> {

@@ -1,13 +1,19 @@
 //! A plain kvm-ioctls VM whose vCPU is limited: `cargo run --release -p dirtyrig-limiter --example limit_vm`.
-//!
 //! Steps 1 to 4 are all that a VMM adds.
-
 use std::{error::Error, sync::Arc, thread, time::Duration};
 
-use dirtyrig_guests::{Program, Region as Pattern, image::{LowMemory, REGION_BASE}};
+use dirtyrig_guests::{
+    Program, Region as Pattern,
+    image::{LowMemory, REGION_BASE},
+};
 use dirtyrig_limiter::{
     attach::{Ran, VmLimiter},
-    kvm::{caps::RingSize, memory::{GuestMemory, HugePages, Region}, vcpu::{Entry, start_in_long_mode}, vm::enable_ring},
+    kvm::{
+        caps::RingSize,
+        memory::{GuestMemory, HugePages, Region},
+        vcpu::{Entry, start_in_long_mode},
+        vm::enable_ring,
+    },
     law::LimiterKind,
     limit::Which,
     machine::LimiterSpec,
@@ -25,9 +31,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     enable_ring(&kvm, &vm, ring)?;
 
     // Memory, and a guest that writes one word a page of 512 MiB, round and round.
-    let data = Region { gpa: REGION_BASE, bytes: 512 << 20, logged: true };
+    let region = |gpa, bytes, logged| Region { gpa, bytes, logged };
+    let data = region(REGION_BASE, 512 << 20, true);
     let guest = LowMemory::build(&[Program::Sequential], data.gpa + data.bytes)?;
-    let low = Region { gpa: 0, bytes: guest.bytes.len() as u64, logged: false };
+    let low = region(0, guest.bytes.len() as u64, false);
     let memory = GuestMemory::populated(&[low, data], HugePages::Never)?;
     memory.write(0, &guest.bytes)?;
     for (slot, (region, host)) in memory.slots().enumerate() {
@@ -47,12 +54,21 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (rip, rdi, rsp, cr3) = (entries[0].rip, entries[0].rdi, entries[0].rsp, entries[0].cr3);
     start_in_long_mode(&fd, Entry { rip, rdi, rsp, cr3 })?;
     let tsc_hz = u64::from(fd.get_tsc_khz()?) * 1000;
-    let pattern = Pattern { gpa: data.gpa, pages: data.bytes / 4096 };
-    Program::Sequential.configure(memory.block(LowMemory::block_gpa(0))?, pattern, 1, tsc_hz);
+    let (gpa, pages) = (data.gpa, data.bytes / 4096);
+    Program::Sequential.configure(
+        memory.block(LowMemory::block_gpa(0))?,
+        Pattern { gpa, pages },
+        1,
+        tsc_hz,
+    );
 
     // 2. The limiter.
-    let (period, max_stall) = (Duration::from_secs(1), Duration::from_millis(5));
-    let spec = LimiterSpec { kind: LimiterKind::Budget, period, max_stall };
+    let (kind, period, max_stall) = (LimiterKind::Budget, Duration::from_secs(1), Duration::from_millis(5));
+    let spec = LimiterSpec {
+        kind,
+        period,
+        max_stall,
+    };
     let limiter = VmLimiter::new(Arc::clone(&vm), ring, 1, spec, None)?;
 
     thread::scope(|scope| {
@@ -74,13 +90,12 @@ fn main() -> Result<(), Box<dyn Error>> {
             thread::sleep(Duration::from_secs(1));
             println!("{what}: {:.1} MiB/s", limiter.harvested(0).to_mib() - before.to_mib());
         };
-        watch("unlimited");
         for quota in [25.0, 300.0, 1.0] {
             limiter.limit().set(Which::All, Quota::new(quota)?)?;
             watch(&format!("quota {quota} MiB/s"));
         }
         limiter.limit().cancel(Which::All)?;
-        watch("unlimited again");
+        watch("unlimited");
         limiter.stop();
         Ok(runner.join().expect("the vCPU's thread doesn't panic")?)
     })

@@ -31,11 +31,11 @@ impl Cell {
         own.map(|(_, phases)| phases).unwrap_or_default()
     }
 
-    /// The longest pause of a vCPU that began between two times, ms.
+    /// The longest pause of a vCPU that reached into the time between two instants, ms.
     pub(crate) fn longest_stall_ms(&self, vcpu: usize, from_s: f64, until_s: f64) -> f64 {
         let within = self.result.stalls.iter().filter(|stall| {
             let at_s = stall.at.as_secs_f64();
-            stall.vcpu == vcpu && at_s >= from_s && at_s + stall.length.as_secs_f64() <= until_s
+            stall.vcpu == vcpu && at_s <= until_s && at_s + stall.length.as_secs_f64() >= from_s
         });
         within.map(|stall| stall.length.as_secs_f64() * 1e3).fold(0.0, f64::max)
     }

@@ -10,10 +10,22 @@ use super::cells::Bench;
 type Line = (&'static str, &'static str, &'static str, Option<f64>, Option<f64>);
 
 const LINES: [Line; 20] = [
-    ("low 256", "error at 256 MiB/s, ring 65536", "%", None, None),
-    ("low 128", "error at 128 MiB/s, ring 65536", "%", None, None),
-    ("low 1", "error at 1 MiB/s, ring 65536", "%", Some(2.0), Some(2.0)),
-    ("low 0.25", "error at 0.25 MiB/s, ring 65536", "%", None, None),
+    ("low 256", "error at 256 MiB/s, ring 65536, worst 2 s", "%", None, None),
+    ("low 128", "error at 128 MiB/s, ring 65536, worst 2 s", "%", None, None),
+    (
+        "low 1",
+        "error at 1 MiB/s, ring 65536, worst 2 s",
+        "%",
+        Some(2.0),
+        Some(2.0),
+    ),
+    (
+        "low 0.25",
+        "error at 0.25 MiB/s, ring 65536, worst 2 s",
+        "%",
+        None,
+        None,
+    ),
     (
         "settle unlimited",
         "settle time, unlimited to 100 MiB/s",
@@ -118,12 +130,16 @@ pub(crate) fn markdown(bench: &Bench) -> String {
     let machine = machine.and_then(|facts| facts.as_object().map(machine_line));
     let repetitions = bench.values.values().map(Vec::len).max().unwrap_or(0);
     let mut text = format!(
-        "{}\n\nMedian (quartiles) of {repetitions} repetitions or fewer, by the guest's own counter.\n\n\
+        "{}. By the guest's own counter, sampled every 10 ms; medians (quartiles) of up to {repetitions} repetitions. A \
+         settle time of 0 is one below 10 ms. In bold: beyond its bound.\n\n\
          | | `qemu-10` | `budget` | bound | `budget-ebpf` | bound |\n|---|---|---|---|---|---|\n",
         machine.unwrap_or_default()
     );
     for line in LINES.iter().chain([&FLOW]) {
         let (row, what, unit, budget, ebpf) = *line;
+        if !bench.values.keys().any(|(known, _)| *known == row) {
+            continue;
+        }
         let cells = [
             value(bench, row, "qemu-10", None),
             value(bench, row, "budget", budget),
@@ -131,9 +147,7 @@ pub(crate) fn markdown(bench: &Bench) -> String {
             value(bench, row, "budget-ebpf", ebpf),
             bound(ebpf, unit),
         ];
-        if cells.iter().any(|cell| !cell.is_empty()) {
-            let _ = writeln!(text, "| {what}, {unit} | {} |", cells.join(" | "));
-        }
+        let _ = writeln!(text, "| {what}, {unit} | {} |", cells.join(" | "));
     }
     let slowed = |row| value(bench, row, "auto-converge", None);
     let (writer, reader) = (slowed("slowed writer"), slowed("slowed reader"));
@@ -160,7 +174,11 @@ fn value(bench: &Bench, row: &'static str, column: &'static str, bound: Option<f
     sorted.sort_by(f64::total_cmp);
     let at = |share: f64| sorted[((sorted.len() - 1) as f64 * share).round() as usize];
     let (low, median, high) = (at(0.25), at(0.5), at(0.75));
-    let text = format!("{} ({} to {})", number(median), number(low), number(high));
+    let text = if low.total_cmp(&high).is_eq() {
+        number(median)
+    } else {
+        format!("{} ({} to {})", number(median), number(low), number(high))
+    };
     if bound.is_some_and(|bound| median > bound) {
         format!("**{text}**")
     } else {

@@ -129,6 +129,7 @@ pub const FIGURES: &[Figure] = &[
     figures::stalls::FIGURE,
     figures::overview::FIGURE,
     figures::slept::FIGURE,
+    figures::compared::FIGURE,
 ];
 
 /// A picture format.

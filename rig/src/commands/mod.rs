@@ -5,6 +5,7 @@ pub mod floor;
 pub mod merge;
 pub mod plot;
 mod progress;
+pub mod report;
 mod results;
 pub mod run;
 pub mod sweep;

@@ -5,6 +5,7 @@
 //! [`Rings`](crate::rings::Rings), by itself or by others.
 
 use crate::{
+    clock::thread_cpu,
     enforce::Enforcement,
     kvm::{
         Error,
@@ -40,6 +41,7 @@ fn run_bound(
     let mut stall: Option<Stall> = None;
     let mut at_last_full: Option<Pages> = None;
     let mut left = clock.now();
+    let mut cpu_at_exit = thread_cpu();
     while control.attend() {
         let now = clock.now();
         let pause = enforcement.before_entry(now)?;
@@ -53,9 +55,11 @@ fn run_bound(
             continue;
         }
         let entered = clock.now();
-        books.enter(entered, stall.take().map(|stall| stall.until(entered)));
+        let outside_cpu = thread_cpu().saturating_sub(cpu_at_exit);
+        books.enter(entered, stall.take().map(|stall| stall.until(entered)), outside_cpu);
         let exit = vcpu.run()?;
         left = clock.now();
+        cpu_at_exit = thread_cpu();
         books.leave(left, exit);
         enforcement.after_exit(exit, left)?;
         if exit == Exit::RingFull {

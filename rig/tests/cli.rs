@@ -67,6 +67,8 @@ fn quotas_that_can_not_be_held() {
     refused(&["sweep", "--quota", "25,fast"], &["`fast` is no quota", "such as 25"]);
     refused(&["run", "--quota", "1+2"], &["values for 2 vCPUs", "`--vcpus 2`"]);
     refused(&["floor", "--quota", "25"], &["searches the quota itself"]);
+    refused(&["floor", "--probes", "auto"], &["leave `--probes` out"]);
+    refused(&["run", "--probes", "on"], &["`on` is no mode", "auto, off or require"]);
     refused(&["floor", "--lowest", "-1"], &["a quota of -1 MiB/s"]);
     refused(&["floor", "--within", "0"], &["a number above 0"]);
 }

@@ -6,6 +6,7 @@
 
 mod parts;
 mod pauses;
+pub mod probed;
 pub mod settle;
 pub mod stats;
 pub mod steady;
@@ -14,6 +15,7 @@ pub mod trust;
 pub mod verdict;
 pub mod windows;
 
+pub use probed::add_probes;
 pub use settle::{Rules, Settling, State};
 pub use summarize::{CellFacts, LawFacts, summarize};
 pub use trust::trust;

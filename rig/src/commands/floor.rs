@@ -16,6 +16,7 @@ use crate::{
     scenario::{
         End, Scenario,
         per_vcpu::{MaybeQuota, PerVcpu},
+        probe_mode::ProbeMode,
         settings::Settings,
     },
     sweep::{
@@ -35,6 +36,7 @@ use crate::{
 #[command(
     mut_arg("quota", |arg| arg.hide(true)),
     mut_arg("at", |arg| arg.hide(true)),
+    mut_arg("probes", |arg| arg.hide(true)),
     mut_arg("repetitions", |arg| arg.help("How often the two quotas next to the floor are tried [default: 3]")),
     after_help = "\
 Examples:
@@ -126,6 +128,10 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         settings.at.is_empty(),
         "`floor` looks for one steady rate: leave `--at` out"
     );
+    anyhow::ensure!(
+        settings.probes.is_none(),
+        "`floor` records nothing that probes could add to: leave `--probes` out"
+    );
     let seed = settings.seed.unwrap_or_else(results::seed);
     let combinations = settings.combinations();
     for combination in &combinations {
@@ -153,6 +159,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
 fn limited(settings: &Settings, quota: Quota, seed: u64) -> anyhow::Result<Scenario> {
     let settings = Settings {
         quota: vec![PerVcpu::all(MaybeQuota(Some(quota)))],
+        probes: Some(ProbeMode::Off),
         ..settings.clone()
     };
     Ok(Scenario::new(&settings, seed, End::WhenMeasured)?)

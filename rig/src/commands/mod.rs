@@ -4,6 +4,7 @@ pub mod doctor;
 pub mod floor;
 pub mod merge;
 pub mod plot;
+mod probes;
 mod progress;
 pub mod report;
 mod results;

@@ -61,9 +61,12 @@ impl Rates {
                 .collect();
             values.iter().sum::<f64>() / values.len() as f64
         };
-        let limit = newest
-            .quota_mib_s
-            .map_or_else(|| "no limit".to_owned(), |quota| format!("limit {quota}"));
+        let limit = match (newest.quota_mib_s, newest.vm_quota_mib_s) {
+            (None, None) => "no limit".to_owned(),
+            (Some(own), None) => format!("limit {own}"),
+            (None, Some(vm)) => format!("limit {vm} for all"),
+            (Some(own), Some(vm)) => format!("limit {own}, {vm} for all"),
+        };
         format!(
             "vCPU {vcpu}: {limit}, reads {:.1}, truth {:.1} MiB/s, throttle {}, in guest {:.0} %",
             newest.ring_mib_s,

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context;
 
-use super::{progress::SweepProgress, results, table};
+use super::{probes, progress::SweepProgress, results, table};
 use crate::{
     analysis::trust,
     cli::{
@@ -134,6 +134,8 @@ fn begin(args: &Args) -> anyhow::Result<(Plan, Recorder, Interrupt)> {
         _ => None,
     };
     require_kvm()?;
+    let asked = settings.probes.unwrap_or_default();
+    let probes = probes::resolve(asked)?;
     let interrupt = Interrupt::from_signals()?;
     let machine = results::machine();
     let mut plan = if let Some(matrix) = matrix {
@@ -142,7 +144,8 @@ fn begin(args: &Args) -> anyhow::Result<(Plan, Recorder, Interrupt)> {
         note("the main job; first, how fast does one vCPU dirty memory here?");
         let unlimited = calibration::unlimited_mib_s(&settings, &build_target, &interrupt)?;
         main_job::plan(unlimited, &settings, seed)?
-    };
+    }
+    .with_probes(asked);
     plan.repeat_disturbed = args.repeat_disturbed.unwrap_or_default();
     let cells = share.unwrap_or_else(|| plan.cells.iter().map(|cell| cell.cell).collect());
     let described = serde_json::to_value(&plan).context("can't describe the sweep")?;
@@ -150,7 +153,9 @@ fn begin(args: &Args) -> anyhow::Result<(Plan, Recorder, Interrupt)> {
         shard: args.shard,
         ..Manifest::new(seed, cells.iter().copied(), machine, described)
     };
-    Ok((plan.only(&cells), Recorder::create(dir, manifest)?, interrupt))
+    // The manifest keeps what was asked for: shares of one sweep may run where the probes work and where they don't.
+    let plan = plan.only(&cells).with_probes(probes);
+    Ok((plan, Recorder::create(dir, manifest)?, interrupt))
 }
 
 fn resume(dir: &Path) -> anyhow::Result<(Plan, Recorder, Interrupt)> {
@@ -168,7 +173,8 @@ fn resume(dir: &Path) -> anyhow::Result<(Plan, Recorder, Interrupt)> {
         )
     })?;
     require_kvm()?;
-    let plan = plan.only(&recorder.manifest().cells);
+    let probes = probes::resolve(plan.probes())?;
+    let plan = plan.only(&recorder.manifest().cells).with_probes(probes);
     Ok((plan, recorder, Interrupt::from_signals()?))
 }
 
@@ -210,6 +216,7 @@ fn announce(plan: &Plan, left: &VecDeque<Estimate>, dir: &Path) {
 fn conclude(dir: &Path, as_json: bool) -> anyhow::Result<()> {
     let recording = Recording::open(dir)?;
     results::plots(&recording);
+    probes::tell(&recording.summaries);
     for line in findings::sentences(&recording.summaries) {
         note(line);
     }

@@ -17,9 +17,10 @@ const SETTINGS: [Column; 4] = [
 
 const RESULTS: [Column; 10] = [
     ("guest", |row| row.guest.clone()),
-    ("quota", |row| {
-        row.quota_mib_s
-            .map_or_else(|| "none".to_owned(), |quota| quota.to_string())
+    ("quota", |row| match (row.quota_mib_s, row.vm_quota_mib_s) {
+        (Some(own), _) => own.to_string(),
+        (None, Some(vm)) => format!("VM {vm}"),
+        (None, None) => "none".to_owned(),
     }),
     ("reads", |row| rate(row.ring_median_mib_s)),
     ("truth", |row| rate(row.guest_mib_s)),

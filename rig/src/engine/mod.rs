@@ -6,6 +6,8 @@ pub mod interrupt;
 mod measured;
 pub mod own_vm;
 mod page_counter;
+pub mod probed;
+pub mod probing;
 mod sampler;
 #[cfg(test)]
 pub mod simulated;

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use dirtyrig_limiter::{
     limit::LimitInfo,
-    units::{PAGES_PER_MIB, Pages},
+    units::{PAGES_PER_MIB, Pages, Quota},
 };
 
 use super::target::VcpuSnapshot;
@@ -59,8 +59,15 @@ impl Sampler {
         self.zero = Some(at);
     }
 
-    /// The rows of a snapshot taken at `at`; `limits` are what the limiter says at the same time.
-    pub(super) fn rows(&mut self, at: Duration, shots: &[VcpuSnapshot], limits: &[LimitInfo]) -> Vec<Sample> {
+    /// The rows of a snapshot taken at `at`; `limits` are what the limiter says at the same time, and `vm` is the quota of
+    /// all vCPUs together.
+    pub(super) fn rows(
+        &mut self,
+        at: Duration,
+        shots: &[VcpuSnapshot],
+        limits: &[LimitInfo],
+        vm: Option<Quota>,
+    ) -> Vec<Sample> {
         let t_s = at.as_secs_f64() - self.zero.unwrap_or(self.expected_zero).as_secs_f64();
         let (cell, period) = (self.cell, self.period);
         let limit_of = |vcpu| limits.iter().find(|limit| limit.vcpu == vcpu);
@@ -68,7 +75,10 @@ impl Sampler {
             .iter_mut()
             .zip(shots)
             .enumerate()
-            .map(|(vcpu, (seen, shot))| seen.row(cell, vcpu, t_s, period, at, shot, limit_of(vcpu)))
+            .map(|(vcpu, (seen, shot))| Sample {
+                vm_quota_mib_s: vm.map(Quota::mib_per_sec),
+                ..seen.row(cell, vcpu, t_s, period, at, shot, limit_of(vcpu))
+            })
             .collect()
     }
 }
@@ -117,6 +127,9 @@ impl Seen {
             exits: shot.exits - self.base.exits,
             asked_us: micros(shot.asked.saturating_sub(self.base.asked)),
             slept_us: micros(shot.slept.saturating_sub(self.base.slept)),
+            vm_quota_mib_s: None,
+            held_pages: shot.held_pages,
+            cost_us: micros(shot.cost.saturating_sub(self.base.cost)),
         }
     }
 
@@ -148,7 +161,7 @@ fn micros(length: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use dirtyrig_limiter::units::{MibPerSec, Quota};
+    use dirtyrig_limiter::units::MibPerSec;
 
     use super::*;
 
@@ -170,16 +183,16 @@ mod tests {
     #[test]
     fn time_is_negative_until_the_cell_begins() {
         let mut sampler = sampler(&shot(0));
-        assert!((sampler.rows(2 * TENTH, &[shot(0)], &[])[0].t_s + 1.8).abs() < 1e-9);
+        assert!((sampler.rows(2 * TENTH, &[shot(0)], &[], None)[0].t_s + 1.8).abs() < 1e-9);
         sampler.begin(25 * TENTH);
-        assert!((sampler.rows(26 * TENTH, &[shot(0)], &[])[0].t_s - 0.1).abs() < 1e-9);
+        assert!((sampler.rows(26 * TENTH, &[shot(0)], &[], None)[0].t_s - 0.1).abs() < 1e-9);
     }
 
     #[test]
     fn truth_is_a_rate_over_one_sample_and_counts_start_at_the_first() {
         let mut sampler = sampler(&shot(1000));
-        sampler.rows(2 * TENTH, &[shot(1256)], &[]);
-        let row = sampler.rows(3 * TENTH, &[shot(1768)], &[]).remove(0);
+        sampler.rows(2 * TENTH, &[shot(1256)], &[], None);
+        let row = sampler.rows(3 * TENTH, &[shot(1768)], &[], None).remove(0);
         assert!(
             (row.guest_mib_s - 20.0).abs() < 1e-9,
             "512 pages, 2 MiB, in a tenth of a second"
@@ -193,7 +206,7 @@ mod tests {
         for tenth in 2..=30_u32 {
             // Harvested once a second, a sample alone would read 0 nine times and 2560 pages once.
             let pages = u64::from(tenth / 10) * 2560;
-            let row = sampler.rows(tenth * TENTH, &[shot(pages)], &[]).remove(0);
+            let row = sampler.rows(tenth * TENTH, &[shot(pages)], &[], None).remove(0);
             assert!(
                 tenth < 12 || (row.ring_mib_s - 10.0).abs() < 1e-6,
                 "{tenth}: {}",
@@ -211,9 +224,9 @@ mod tests {
             quota: Quota::new(25.0).expect("a quota"),
             current: MibPerSec(current),
         };
-        let early = sampler.rows(6 * TENTH, &[shot(1280)], &[limit(0.0)]).remove(0);
+        let early = sampler.rows(6 * TENTH, &[shot(1280)], &[limit(0.0)], None).remove(0);
         assert!((early.ring_mib_s - 10.0).abs() < 1e-9, "it has not read anything yet");
-        let later = sampler.rows(16 * TENTH, &[shot(1280)], &[limit(0.0)]).remove(0);
+        let later = sampler.rows(16 * TENTH, &[shot(1280)], &[limit(0.0)], None).remove(0);
         assert!(later.ring_mib_s.abs() < 1e-9, "it has read 0");
         assert_eq!(later.quota_mib_s, Some(25.0));
     }

@@ -85,6 +85,9 @@ pub struct RowCounts {
     pub summaries: u64,
     /// Intervals of `stalls.hlog`.
     pub stall_intervals: u64,
+    /// Rows of `exits.csv` without the header.
+    #[serde(default)]
+    pub exits: u64,
 }
 
 impl Manifest {

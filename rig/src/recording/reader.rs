@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    Manifest, RecordingError, SAMPLES, STALLS, SUMMARY, StallInterval, State,
-    schema::{Row, Sample, Summary},
+    EXITS, Manifest, RecordingError, SAMPLES, STALLS, SUMMARY, StallInterval, State,
+    schema::{ExitRow, Row, Sample, Summary},
     stalls,
     table::{self, Table},
     writer::finished_cells,
@@ -148,6 +148,20 @@ impl Recording {
         let finished = self.finished();
         intervals.retain(|interval| finished.contains(&interval.cell));
         Ok(intervals)
+    }
+
+    /// The exits by reason, those of unfinished cells left out; none where the probes did not watch. Read from disk at
+    /// each call.
+    pub fn exits(&self) -> Result<Vec<ExitRow>, RecordingError> {
+        let promised = self.manifest.rows.map(|rows| rows.exits);
+        if promised.unwrap_or(0) == 0 && !self.dir.join(EXITS).exists() {
+            // Recordings that were made before there was this file.
+            return Ok(Vec::new());
+        }
+        let mut rows = read::<ExitRow>(&self.dir, &self.manifest, promised)?.rows;
+        let finished = self.finished();
+        rows.retain(|row| finished.contains(&row.cell));
+        Ok(rows)
     }
 }
 

@@ -22,16 +22,15 @@ pub fn verdicts() -> Vec<Definition> {
     table("### Verdicts")
 }
 
-/// The first table under a heading, without its head.
+/// The rows of the tables under a heading.
 fn table(heading: &str) -> Vec<Definition> {
     let section = DOCUMENT
         .split_once(&format!("\n{heading}\n"))
         .map_or("", |(_, rest)| rest);
     section
         .lines()
-        .skip_while(|line| !line.starts_with('|'))
-        .take_while(|line| line.starts_with('|'))
-        .skip(2)
+        .take_while(|line| !line.starts_with('#'))
+        .filter(|line| line.starts_with("| `"))
         .filter_map(|line| {
             let (names, meaning) = line.trim_matches('|').split_once(" | ")?;
             Some(Definition {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     per_vcpu::{MaybeQuota, PerVcpu},
+    probe_mode::ProbeMode,
     script::Event,
     text,
     values::{Count, Period, Ring, Span},
@@ -34,6 +35,11 @@ pub struct Settings {
     #[arg(long, value_name = "MIB_S", value_delimiter = ',', allow_negative_numbers = true)]
     #[serde(with = "text::many", skip_serializing_if = "Vec::is_empty")]
     pub quota: Vec<PerVcpu<MaybeQuota>>,
+
+    /// Limit of all vCPUs together in MiB/s, beside those of each, or `none`; for limiters that can hold one [default: none]
+    #[arg(long, value_name = "MIB_S", allow_negative_numbers = true)]
+    #[serde(with = "text::one", skip_serializing_if = "Option::is_none")]
+    pub vm_quota: Option<MaybeQuota>,
 
     /// How often the limiter measures and adjusts, from 100ms to 60s [default: 1s]
     #[arg(long, value_name = "TIME", value_delimiter = ',', allow_negative_numbers = true)]
@@ -99,6 +105,11 @@ pub struct Settings {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+
+    /// Whether eBPF probes watch from inside the kernel: auto (where this machine allows it), off, require [default: auto]
+    #[arg(long, value_name = "MODE")]
+    #[serde(with = "text::one", skip_serializing_if = "Option::is_none")]
+    pub probes: Option<ProbeMode>,
 }
 
 fn limiters() -> String {
@@ -129,6 +140,7 @@ impl Settings {
         Self {
             ring: list(self.ring, base.ring),
             quota: list(self.quota, base.quota),
+            vm_quota: self.vm_quota.or(base.vm_quota),
             period: list(self.period, base.period),
             limiter: list(self.limiter, base.limiter),
             max_stall: self.max_stall.or(base.max_stall),
@@ -142,6 +154,7 @@ impl Settings {
             at: list(self.at, base.at),
             repetitions: self.repetitions.or(base.repetitions),
             seed: self.seed.or(base.seed),
+            probes: self.probes.or(base.probes),
         }
     }
 
@@ -229,8 +242,8 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         let settings = read(
-            "ring = [4096]\nquota = ['500+none', 0.5]\nperiod = '500ms'\nguest = 'hot-cold:10/90+reader'\nvcpus = 2\n\
-             plugged = 1\nmemory = 1024\nduration = '1m'\nat = ['10s set 500 all']\nseed = 7\nrepetitions = 3",
+            "ring = [4096]\nquota = ['500+none', 0.5]\nvm-quota = 600\nperiod = '500ms'\nguest = 'hot-cold:10/90+reader'\nvcpus = 2\n\
+             plugged = 1\nmemory = 1024\nduration = '1m'\nat = ['10s set 500 all']\nseed = 7\nrepetitions = 3\nprobes = 'require'",
         );
         assert_eq!(read(&toml::to_string(&settings).expect("valid TOML")), settings);
     }

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::plan::Plan;
 use crate::recording::{
     Manifest, Origin, Recorder, Recording, RecordingError, StallLines,
-    schema::{Sample, Summary},
+    schema::{ExitRow, Sample, Summary},
 };
 
 /// Why recordings can't be put together.
@@ -119,6 +119,10 @@ pub fn merge(parts: &[Recording], out: &Path) -> Result<Recording, MergeError> {
                 .expect("samples are those of finished cells");
             source.samples.push(rows);
         }
+        for row in part.exits()? {
+            let source = sources.get_mut(&row.cell).expect("exits are those of finished cells");
+            source.exits.push(row);
+        }
     }
 
     let mut recorder = Recorder::create(out, manifest)?;
@@ -126,6 +130,7 @@ pub fn merge(parts: &[Recording], out: &Path) -> Result<Recording, MergeError> {
         if let Some(source) = sources.get(&cell.cell) {
             let none = StallLines::default();
             recorder.copy_cell(&source.samples.concat(), source.stalls.unwrap_or(&none))?;
+            recorder.append_exits(&source.exits)?;
             recorder.append_summaries(cell.cell, &source.summaries)?;
         }
     }
@@ -138,6 +143,7 @@ pub fn merge(parts: &[Recording], out: &Path) -> Result<Recording, MergeError> {
 struct Source<'a> {
     samples: Vec<&'a [Sample]>,
     stalls: Option<&'a StallLines>,
+    exits: Vec<ExitRow>,
     summaries: Vec<Summary>,
 }
 

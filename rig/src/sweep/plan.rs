@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::scenario::{
     End, Scenario, ScenarioError,
     per_vcpu::{MaybeQuota, PerVcpu},
+    probe_mode::ProbeMode,
     settings::{Repetitions, Settings},
 };
 
@@ -137,6 +138,23 @@ impl Plan {
             repeat_disturbed: 0,
             cells,
         })
+    }
+
+    /// Whether the probes watch its cells: all of them or none, so that they compare.
+    pub fn probes(&self) -> ProbeMode {
+        self.cells
+            .iter()
+            .find_map(|cell| cell.settings.probes)
+            .unwrap_or_default()
+    }
+
+    /// The same plan with the probes in another mode.
+    #[must_use]
+    pub fn with_probes(mut self, mode: ProbeMode) -> Self {
+        for cell in &mut self.cells {
+            cell.settings.probes = Some(mode);
+        }
+        self
     }
 }
 

@@ -239,6 +239,7 @@ fn samples(out: &mut Vec<Sample>, held: &Held<'_>, row: &Summary, then: Option<f
             exits: exits as u64,
             asked_us: asked as u64,
             slept_us: slept as u64,
+            ..Sample::default()
         });
     }
 }

@@ -56,6 +56,7 @@ impl Part<'_> {
             recorder
                 .append_stalls(cell, &(second..2 * second), &stalls(cell))
                 .expect("written");
+            recorder.append_exits(&[exits(cell)]).expect("written");
             recorder.append_summaries(cell, &[summary(cell)]).expect("written");
         }
         recorder.finish().expect("written");
@@ -81,6 +82,15 @@ fn summary(cell: u32) -> Summary {
         limiter: "qemu-7.2".to_owned(),
         guest_mib_s: f64::from(cell) / 3.0,
         ..Summary::default()
+    }
+}
+
+fn exits(cell: u32) -> ExitRow {
+    ExitRow {
+        cell,
+        reason: "KVM_EXIT_DIRTY_RING_FULL".to_owned(),
+        count: Some(u64::from(cell)),
+        ..ExitRow::default()
     }
 }
 
@@ -128,6 +138,8 @@ fn shares_of_two_machines_become_the_sweep() {
     let merged = merge(&parts, &root.path().join("all")).expect("shares merge");
     assert_eq!(merged.manifest.state, State::Complete);
     assert_eq!(merged.gaps(), None);
+    let expected: Vec<ExitRow> = plan().cells.iter().map(|cell| exits(cell.cell)).collect();
+    assert_eq!(merged.exits().expect("readable"), expected);
     let order: Vec<u32> = merged.summaries.iter().map(|row| row.cell).collect();
     assert_eq!(order, plan().cells.iter().map(|cell| cell.cell).collect::<Vec<_>>());
     for row in &merged.summaries {

@@ -2,6 +2,7 @@
 pub mod analysis;
 pub mod cli;
 pub mod commands;
+pub mod compare;
 pub mod engine;
 pub mod machine;
 pub mod plot;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{doctor, floor, merge, plot, report, run, sweep};
+use crate::commands::{compare, doctor, floor, merge, plot, report, run, sweep};
 
 const ABOUT: &str = "Runs KVM guests under dirty-rate limiters and shows what the limiters did";
 
@@ -43,6 +43,7 @@ enum Command {
     Run(run::Args),
     Sweep(sweep::Args),
     Floor(floor::Args),
+    Compare(compare::Args),
     Plot(plot::Args),
     Report(report::Args),
     Merge(merge::Args),
@@ -55,6 +56,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Floor(args) => floor::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Plot(args) => plot::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Merge(args) => merge::run(&args),

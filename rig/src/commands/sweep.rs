@@ -179,14 +179,14 @@ fn resume(dir: &Path) -> anyhow::Result<(Plan, Recorder, Interrupt)> {
 }
 
 /// What the cells to come are expected to take, in the order in which they run.
-fn left(plan: &Plan, recorder: &Recorder) -> anyhow::Result<VecDeque<Estimate>> {
+pub(super) fn left(plan: &Plan, recorder: &Recorder) -> anyhow::Result<VecDeque<Estimate>> {
     let missing = plan.cells.iter().filter(|cell| !recorder.is_finished(cell.cell));
     missing
         .map(|cell: &PlannedCell| Ok(Estimate::of(&cell.scenario()?)))
         .collect()
 }
 
-fn announce(plan: &Plan, left: &VecDeque<Estimate>, dir: &Path) {
+pub(super) fn announce(plan: &Plan, left: &VecDeque<Estimate>, dir: &Path) {
     plan.remarks
         .iter()
         .for_each(|remark| note(format_args!("note: {remark}")));

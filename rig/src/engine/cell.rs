@@ -41,8 +41,6 @@ use crate::{
     },
 };
 
-/// Time between samples: ten of them see the shortest sensible period of a second, and cost nothing to take.
-pub const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 /// Time between lines of the stall log: each is a histogram of its own.
 const STALLS_EVERY: Duration = Duration::from_secs(1);
 
@@ -179,7 +177,7 @@ impl Run<'_> {
         let (mut from, mut last) = (first.clone(), first);
         let mut next = begun;
         while next < end {
-            next = (next + SAMPLE_EVERY).min(end);
+            next = (next + self.scenario.sample_every).min(end);
             self.wait_until(next)?;
             last = self.sample()?;
             if next <= measured_from {
@@ -228,7 +226,7 @@ impl Run<'_> {
         let scenario = self.scenario;
         let end = begun + scenario.duration;
         let mut script = scenario.script.iter().copied().peekable();
-        let mut next_sample = begun + SAMPLE_EVERY;
+        let mut next_sample = begun + scenario.sample_every;
         let mut stalls_from = Duration::ZERO;
         loop {
             let next_change = script.peek().map(|event| begun + event.at);
@@ -253,7 +251,7 @@ impl Run<'_> {
             }
             // A sample that came late, because the target was slow to answer, is not made up for.
             while next_sample <= self.clock.now() {
-                next_sample += SAMPLE_EVERY;
+                next_sample += scenario.sample_every;
             }
         }
     }

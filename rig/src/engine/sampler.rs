@@ -68,7 +68,9 @@ impl Sampler {
         limits: &[LimitInfo],
         vm: Option<Quota>,
     ) -> Vec<Sample> {
-        let t_s = at.as_secs_f64() - self.zero.unwrap_or(self.expected_zero).as_secs_f64();
+        let since = |zero: Duration| at.as_secs_f64() - zero.as_secs_f64();
+        // A warm-up that takes longer than expected is not over for that.
+        let t_s = self.zero.map_or_else(|| since(self.expected_zero).min(0.0), since);
         let (cell, period) = (self.cell, self.period);
         let limit_of = |vcpu| limits.iter().find(|limit| limit.vcpu == vcpu);
         self.seen

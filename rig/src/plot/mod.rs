@@ -134,6 +134,7 @@ pub const FIGURES: &[Figure] = &[
     figures::stalls_compared::FIGURE,
     figures::overview::FIGURE,
     figures::slept::FIGURE,
+    figures::compared::FIGURE,
 ];
 
 /// A picture format.

@@ -97,7 +97,9 @@ fn draws_every_figure_of_a_full_sweep_in_both_formats() {
     let out = kept.unwrap_or_else(|| scratch.path().to_owned());
     let made = made(&Recipe::default());
     let files = draw_all(&made.view(), &out, &[Format::Svg, Format::Png], &Choice::default()).expect("drawn");
-    for figure in FIGURES.iter().filter(|figure| figure.name != "stalls-compared") {
+    // A sweep is no comparison, and one recording isn't either.
+    let others = ["compared", "stalls-compared"];
+    for figure in FIGURES.iter().filter(|figure| !others.contains(&figure.name)) {
         for extension in ["svg", "png"] {
             let path = out.join(format!("{}.{extension}", figure.name));
             assert!(files.contains(&path), "{} was not written", path.display());
@@ -190,7 +192,15 @@ fn a_figure_that_would_be_empty_is_skipped() {
     });
     assert_eq!(
         skipped(&one_ring),
-        ["floor", "achieved", "utilisation", "error-map", "settle", "overview"]
+        [
+            "floor",
+            "achieved",
+            "utilisation",
+            "error-map",
+            "settle",
+            "overview",
+            "compared"
+        ]
     );
     check_all(&one_ring);
 
@@ -210,7 +220,8 @@ fn a_figure_that_would_be_empty_is_skipped() {
             "throttle",
             "error-map",
             "settle",
-            "slept"
+            "slept",
+            "compared"
         ]
     );
     check_all(&unlimited);
@@ -230,7 +241,7 @@ fn rates_of_zero_are_drawn() {
             row.utilisation_pct,
         ) = (0.0, 0.0, 0.0, 0.0);
     }
-    assert_eq!(skipped(&made), [""; 0]);
+    assert_eq!(skipped(&made), ["compared"]);
     check_all(&made);
 }
 
@@ -238,7 +249,31 @@ fn rates_of_zero_are_drawn() {
 fn one_sample_is_no_curve() {
     let mut made = made(&small());
     made.samples.truncate(1);
-    assert_eq!(skipped(&made), ["convergence", "throttle", "overview"]);
+    assert_eq!(skipped(&made), ["convergence", "throttle", "overview", "compared"]);
+}
+
+#[test]
+fn a_comparison_shows_every_limiter_with_its_repetitions() {
+    let mut made = made(&Recipe {
+        limiters: &["qemu-7.2", "qemu-10", "budget"],
+        rings: &[65536],
+        quotas: &[100.0],
+        repetitions: 2,
+        then: Some(25.0),
+        ..small()
+    });
+    for sample in &mut made.samples {
+        // As finely sampled as a comparison.
+        sample.t_s /= 20.0;
+    }
+    if let Some(out) = std::env::var_os("DIRTYRIG_FIGURES").map(std::path::PathBuf::from) {
+        draw_all(&made.view(), &out.join("compared"), &[Format::Png], &Choice::default()).expect("drawn");
+    }
+    let picture = svg_of(&made, "compared");
+    for name in ["qemu-7.2", "qemu-10", "budget"] {
+        assert!(picture.contains(name), "{name} has no panel");
+    }
+    check("compared", &picture);
 }
 
 #[test]

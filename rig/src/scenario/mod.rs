@@ -41,6 +41,8 @@ pub struct Scenario {
     pub vm_quota: Option<Quota>,
     /// Changes, in the order of their times.
     pub script: Vec<Event>,
+    /// Time between samples.
+    pub sample_every: Duration,
     /// How long the guest runs unlimited first.
     pub warm_up: Duration,
     /// How long it lasts after that.
@@ -57,6 +59,8 @@ const DEFAULT_RING: u32 = 4096;
 const MAX_STALL: Duration = Duration::from_millis(5);
 /// Half a second in which caches, page tables and the CPU's clock get warm, and a second that is measured.
 const WARM_UP: Duration = Duration::from_millis(1500);
+/// Ten samples see the shortest sensible period of a second, and cost nothing to take.
+pub const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 /// How long a run lasts when nothing is said: long enough to see every limiter settle at a period of a second.
 const RUN_DURATION: Duration = Duration::from_secs(20);
 /// How long a run goes on after the last change of its script.
@@ -185,6 +189,7 @@ impl Scenario {
                 .collect(),
             vm_quota: settings.vm_quota.and_then(|MaybeQuota(quota)| quota),
             script,
+            sample_every: SAMPLE_EVERY,
             warm_up: settings.warm_up.map_or(WARM_UP, |values::Span(span)| span),
             duration: Duration::ZERO,
             end,

@@ -1,6 +1,6 @@
 //! Which cells a sweep has, and in which order they run.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use dirtyrig_limiter::law::LimiterKind;
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
@@ -36,16 +36,27 @@ pub struct PlannedCell {
     pub repetition: u32,
     /// Its settings, a single value each.
     pub settings: Settings,
+    /// Whether it follows its script to the end, finely sampled, rather than end when it has been measured.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub to_the_end: bool,
 }
+
+/// Time between the samples of a cell that follows its script: a settle time of a tenth of a second is ten of them.
+const FINE: Duration = Duration::from_millis(10);
 
 impl PlannedCell {
     /// What it does.
     pub fn scenario(&self) -> Result<Scenario, ScenarioError> {
-        Scenario::new(
-            &self.settings,
-            self.settings.seed.unwrap_or_default(),
-            End::WhenMeasured,
-        )
+        let seed = self.settings.seed.unwrap_or_default();
+        if self.to_the_end {
+            let scenario = Scenario::new(&self.settings, seed, End::AtDuration)?;
+            Ok(Scenario {
+                sample_every: FINE,
+                ..scenario
+            })
+        } else {
+            Scenario::new(&self.settings, seed, End::WhenMeasured)
+        }
     }
 
     /// In words, for a line of progress.
@@ -127,6 +138,7 @@ impl Plan {
                     cell: number,
                     repetition,
                     settings,
+                    to_the_end: false,
                 });
                 number += 1;
             }

@@ -1,6 +1,7 @@
 //! The figures, one a file.
 
 pub(super) mod achieved;
+pub(super) mod compared;
 pub(super) mod convergence;
 pub(super) mod error_map;
 pub(super) mod floor;

@@ -9,5 +9,6 @@ pub mod plot;
 pub mod qemu;
 pub mod qmp;
 pub mod recording;
+pub mod report;
 pub mod scenario;
 pub mod sweep;

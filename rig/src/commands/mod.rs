@@ -7,6 +7,7 @@ pub mod merge;
 pub mod plot;
 mod probes;
 mod progress;
+pub mod report;
 mod results;
 pub mod run;
 pub mod sweep;

@@ -83,17 +83,7 @@ fn draw(columns: &[Column], rows: &[&Summary]) -> String {
 
 /// A verdict as people and summary.csv write it.
 pub(super) fn verdict(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Held => "held",
-        Verdict::FloorBound => "floor-bound",
-        Verdict::ToleranceBound => "tolerance-bound",
-        Verdict::CapBound => "cap-bound",
-        Verdict::Missed => "missed",
-        Verdict::Oscillating => "oscillating",
-        Verdict::NotSettled => "not-settled",
-        Verdict::GuestTooSlow => "guest-too-slow",
-        Verdict::Unlimited => "unlimited",
-    }
+    verdict.name()
 }
 
 /// Three significant digits where it matters, none after the point where it doesn't.

@@ -9,6 +9,7 @@ pub(super) mod overview;
 pub(super) mod settle;
 pub(super) mod slept;
 pub(super) mod stalls;
+pub(super) mod stalls_compared;
 pub(super) mod throttle;
 pub(super) mod utilisation;
 

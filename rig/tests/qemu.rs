@@ -385,12 +385,14 @@ fn a_sweep_survives_its_end(binary: &Binary) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The QEMU that is a child of `pid`.
+/// The QEMU with a guest that is a child of `pid`; not one that is only asked for its version.
 fn qemu_under(pid: u32) -> Option<u32> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
     let mut children = children.split_whitespace().filter_map(|child| child.parse().ok());
     children.find(|child: &u32| {
-        fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|name| name.starts_with("qemu-system"))
+        let line = fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap_or_default();
+        let program = line.split('\0').next().unwrap_or_default();
+        program.ends_with("qemu-system-x86_64") && line.contains("dirty-ring-size")
     })
 }
 

@@ -219,6 +219,9 @@ fn folders_that_can_not_be_merged() {
     assert!(!dir.path().join("all").exists());
 }
 
+/// What is done to a recording.
+type Change<'a> = &'a dyn Fn(&Path);
+
 /// A copy of the reference run, changed.
 fn damaged(change: impl Fn(&Path)) -> tempfile::TempDir {
     let dir = folder();
@@ -238,7 +241,6 @@ fn damaged_recordings_are_neither_reported_nor_merged() {
         assert!(text.contains(from));
         fs::write(path, text.replacen(from, to, 1)).expect("written");
     };
-    type Change<'a> = &'a dyn Fn(&Path);
     let cases: [(Change<'_>, &[&str]); 4] = [
         (
             &|dir| {
@@ -246,7 +248,7 @@ fn damaged_recordings_are_neither_reported_nor_merged() {
                     dir.join("manifest.json"),
                     "\"schema_version\": 1",
                     "\"schema_version\": 0",
-                )
+                );
             },
             &["schema version 0, older than 1", "use dirtyrig 0.1.0"],
         ),
@@ -262,7 +264,9 @@ fn damaged_recordings_are_neither_reported_nor_merged() {
             &["stalls.hlog` is missing from the recording"],
         ),
         (
-            &|dir| edit(dir.join("summary.csv"), "guest_mib_s", "guest_mb_s"),
+            &|dir| {
+                edit(dir.join("summary.csv"), "guest_mib_s", "guest_mb_s");
+            },
             &["`guest_mb_s` where `guest_mib_s` is expected", "units differ"],
         ),
     ];

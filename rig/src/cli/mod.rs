@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{doctor, floor, plot, run, sweep};
+use crate::commands::{check, doctor, floor, plot, run, sweep};
 
 const ABOUT: &str = "Runs KVM guests under dirty-rate limiters and shows what the limiters did";
 
@@ -25,6 +25,7 @@ Examples:
   dirtyrig run --ring 65536 --quota 25   one guest, limited to 25 MiB/s
   dirtyrig floor --ring 4096,65536       the lowest quota that is held, for each ring
   dirtyrig plot results/DIR               its figures again, or some of them
+  dirtyrig check results/NEW --baseline results/OLD   whether anything got worse
   dirtyrig run --vcpus 2 --quota 500+none --at '10s set 100 all' --at '20s cancel 0'
 
 Exit codes: 0 fine, 1 a check failed, 2 an error, 4 a requirement is missing, 130 interrupted.";
@@ -43,6 +44,7 @@ enum Command {
     Sweep(sweep::Args),
     Floor(floor::Args),
     Plot(plot::Args),
+    Check(check::Args),
 }
 
 /// Runs what the command line asks for. Usage errors, `--help` and `--version` end the process right here.
@@ -53,6 +55,7 @@ pub fn main() -> ExitCode {
         Command::Sweep(args) => sweep::run(&args),
         Command::Floor(args) => floor::run(&args),
         Command::Plot(args) => plot::run(&args),
+        Command::Check(args) => check::run(&args),
     })
 }
 

@@ -1,5 +1,6 @@
 //! The subcommands, one a file.
 
+pub mod check;
 pub mod doctor;
 pub mod floor;
 pub mod plot;

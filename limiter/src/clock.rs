@@ -2,6 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use nix::time::{ClockId, clock_gettime};
+
+/// CPU time that the calling thread has spent.
+pub(crate) fn thread_cpu() -> Duration {
+    // It fails for no thread that asks for its own.
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+}
+
 /// A monotonic clock with an epoch of its own.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {

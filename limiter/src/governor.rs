@@ -65,20 +65,24 @@ impl Governor {
             );
             threads.push(spawn("measure", move || {
                 let how = measuring(&lock(&steering));
+                let mut cpu = Duration::ZERO;
                 while let Some(readings) = measure(&shared, how, period, &stop) {
                     lock(&latest).clone_from(&readings);
                     if !split {
                         adjust(&shared, &mut lock(&steering), &readings);
                     }
+                    shared.add_helpers_cpu(&mut cpu);
                 }
             }));
         }
         if split {
             let (shared, stop, steering) = (Arc::clone(shared), Arc::clone(&stop), Arc::clone(steering));
             threads.push(spawn("adjust", move || {
+                let mut cpu = Duration::ZERO;
                 while !stop.wait(period) {
                     let readings = lock(&latest).clone();
                     adjust(&shared, &mut lock(&steering), &readings);
+                    shared.add_helpers_cpu(&mut cpu);
                 }
             }));
         }

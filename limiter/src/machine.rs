@@ -199,6 +199,17 @@ impl Machine {
         self.shared.rings.costs()
     }
 
+    /// Pages harvested from a vCPU's ring whose entries are held back from reset. They can be written without being logged
+    /// again: count them as dirty.
+    pub fn held(&self, vcpu: usize) -> Pages {
+        self.shared.rings.held(vcpu)
+    }
+
+    /// CPU time that the threads beside the vCPUs have spent: reaper and governor.
+    pub fn helpers_cpu(&self) -> Duration {
+        self.shared.helpers_cpu()
+    }
+
     /// The sleep that a vCPU takes now after a ring-full exit.
     pub fn throttle(&self, vcpu: usize) -> Duration {
         self.shared.limits.throttle(vcpu).into()

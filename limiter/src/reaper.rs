@@ -24,6 +24,7 @@ impl Reaper {
         let stop = Arc::new(Stop::default());
         let told = Arc::clone(&stop);
         let work = move || {
+            let mut cpu = Duration::ZERO;
             while !told.wait(interval) {
                 if shared.limits.in_service() && !beside {
                     continue;
@@ -32,6 +33,7 @@ impl Reaper {
                     shared.fail(error);
                     return;
                 }
+                shared.add_helpers_cpu(&mut cpu);
             }
         };
         let thread = thread::Builder::new()

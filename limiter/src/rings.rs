@@ -167,6 +167,11 @@ impl Rings {
         self.lock().costs
     }
 
+    /// Pages harvested from a vCPU's ring whose entries are held back from reset.
+    pub fn held(&self, vcpu: usize) -> Pages {
+        Pages(self.lock().slots[vcpu].as_ref().map_or(0, |slot| slot.ring.held()))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Locked> {
         // A thread that panicked while reaping leaves the counters of its ring consistent: the next reap goes on.
         self.locked.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,9 +1,15 @@
 //! What the threads of one machine share.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, thread_cpu},
     control::Control,
     enforce::{Common, common},
     kvm::Error,
@@ -28,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     /// What the vCPUs draw from together, under a law that has such a thing.
     pub(crate) common: Mutex<Common>,
+    /// Nanoseconds of CPU time that the threads beside the vCPUs have spent. A statistic: Relaxed.
+    helpers_cpu: AtomicU64,
     /// The first error that a thread ended with.
     failure: Mutex<Option<Error>>,
 }
@@ -41,8 +49,21 @@ impl Shared {
             vcpus,
             limits: Limits::new(max_vcpus),
             common: common(kind),
+            helpers_cpu: AtomicU64::new(0),
             failure: Mutex::new(None),
         }
+    }
+
+    /// Called by a thread beside the vCPUs now and then: adds what it has spent since it last did, which was `noted`.
+    pub(crate) fn add_helpers_cpu(&self, noted: &mut Duration) {
+        let spent = thread_cpu();
+        let more = spent.saturating_sub(std::mem::replace(noted, spent));
+        self.helpers_cpu.fetch_add(more.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// CPU time that the threads beside the vCPUs have spent.
+    pub(crate) fn helpers_cpu(&self) -> Duration {
+        Duration::from_nanos(self.helpers_cpu.load(Ordering::Relaxed))
     }
 
     /// Keeps the first error; those that follow are its consequences.

@@ -25,6 +25,8 @@ pub struct VcpuStats {
     pub slept: Duration,
     /// Length of the sleep that was asked for last.
     pub last_asked: Duration,
+    /// CPU time that its thread spent outside `KVM_RUN`: harvesting, resetting, limiting.
+    pub outside_cpu: Duration,
     /// Stalls that nobody took in time.
     pub lost_stalls: u64,
 }
@@ -113,9 +115,10 @@ impl Books {
         std::mem::take(&mut self.lock().stalls)
     }
 
-    /// The vCPU enters the guest, out of `stall` if it was in one.
-    pub(crate) fn enter(&self, now: Duration, stall: Option<Stall>) {
+    /// The vCPU enters the guest, out of `stall` if it was in one, after its thread spent `outside_cpu` of CPU time outside.
+    pub(crate) fn enter(&self, now: Duration, stall: Option<Stall>, outside_cpu: Duration) {
         let mut ledger = self.lock();
+        ledger.stats.outside_cpu += outside_cpu;
         ledger.turn(now, Activity::InGuest);
         if let Some(stall) = stall {
             if ledger.stalls.len() < MAX_STALLS {

@@ -40,6 +40,11 @@ fn main() {
         trial("the_longest_sleep_ends_at_once", KVM, the_longest_sleep_ends_at_once),
         trial("limits_follow_their_vcpus", KVM, limits_follow_their_vcpus),
         trial(
+            "auto_converge_slows_the_reader_as_much",
+            KVM,
+            auto_converge_slows_the_reader_as_much,
+        ),
+        trial(
             "bad_indices_and_none_are_refused",
             KVM,
             bad_indices_and_none_are_refused,
@@ -58,6 +63,11 @@ fn main() {
         trials.push(trial(&format!("{kind}_acts_at_once"), needs, move || {
             a_set_acts_at_once(kind)
         }));
+        if kind.limits_whole_vm() {
+            trials.push(trial(&format!("{kind}_shares_one_quota"), needs, move || {
+                one_quota_is_shared(kind)
+            }));
+        }
     }
     run(trials);
 }
@@ -281,6 +291,97 @@ fn limits_follow_their_vcpus() -> Result<(), Failed> {
     machine.limit().cancel(Which::One(1))?;
     let before = written(&machine, 1);
     eventually("a fast vCPU 1", || written(&machine, 1) > before + 8192);
+    machine.stop()?;
+    Ok(())
+}
+
+/// Pages that each of two vCPUs writes while both together write `pages`, and the time that this takes.
+fn both(machine: &Machine, what: &str, pages: u64) -> ([u64; 2], Duration) {
+    let now = || [written(machine, 0), written(machine, 1)];
+    let (before, begin) = (now(), machine.now());
+    let mut after = before;
+    eventually(what, || {
+        after = now();
+        after.iter().sum::<u64>() >= before.iter().sum::<u64>() + pages
+    });
+    let span = machine.now().saturating_sub(begin);
+    ([after[0] - before[0], after[1] - before[1]], span)
+}
+
+/// Two writers under one quota: in no time do they write more than it allows, together, and they share it fairly; the
+/// share of one that is out of the guest goes to the other; limits of their own hold beside it.
+fn one_quota_is_shared(kind: LimiterKind) -> Result<(), Failed> {
+    /// MiB/s, and pages a second.
+    const QUOTA: f64 = 20.0;
+    const INCOME: f64 = QUOTA * 256.0;
+    /// Twice what comes in during the longest stall, and what may be dirtied before a deadline's exit: 10 ms of a fast
+    /// guest.
+    const BURST: f64 = INCOME * 0.010 + 4096.0;
+
+    let mut small = Small::new(4096, kind);
+    small.programs = vec![Program::Sequential; 2];
+    let machine = small.build(None);
+    machine.limit().set_vm(quota(QUOTA))?;
+    assert_eq!(machine.limit().vm_quota(), Some(quota(QUOTA)));
+    machine.plug(0);
+    machine.plug(1);
+    both(&machine, "a first round", 2048);
+
+    let within = |what: &str, pages: [u64; 2], span: Duration| {
+        let (sum, allowed) = (pages[0] + pages[1], INCOME * span.as_secs_f64() + BURST);
+        assert!(
+            (sum as f64) < allowed,
+            "{what}: {sum} pages of {allowed:.0} in {span:?}"
+        );
+    };
+    let (pages, span) = both(&machine, "both", 20_480);
+    within("both", pages, span);
+    assert!(pages[0].abs_diff(pages[1]) < 4096, "unfair: {pages:?}");
+
+    machine.unplug(1);
+    both(&machine, "a free share", 512);
+    let (pages, span) = both(&machine, "one alone", 20_480);
+    within("one alone", pages, span);
+    assert_eq!(pages[1], 0, "an unplugged vCPU runs");
+
+    // A quarter for vCPU 1, whatever the machine has left: three quarters for vCPU 0.
+    machine.plug(1);
+    machine.limit().set(Which::One(1), quota(QUOTA / 4.0))?;
+    both(&machine, "mixed limits", 2048);
+    let (pages, span) = both(&machine, "mixed", 20_480);
+    within("mixed", pages, span);
+    assert!(
+        pages[1] * 2 < pages[0],
+        "vCPU 1 has a quarter, by its own limit: {pages:?}"
+    );
+    machine.stop()?;
+    Ok(())
+}
+
+/// The flaw of throttling whoever is there: a vCPU that only reads sleeps as long as the one that writes.
+fn auto_converge_slows_the_reader_as_much() -> Result<(), Failed> {
+    let mut small = Small::new(4096, LimiterKind::AutoConverge);
+    small.programs = vec![Program::Sequential, "reader".parse()?];
+    small.period = Duration::from_millis(100);
+    let machine = small.build(None);
+    machine.limit().set(Which::One(0), quota(1.0))?;
+    machine.plug(0);
+    machine.plug(1);
+    // 80 % of the time: 40 ms after each 10.
+    eventually("a high share of sleep", || {
+        machine.throttle(0) >= Duration::from_millis(40)
+    });
+    let asked = || [machine.stats(0).asked, machine.stats(1).asked];
+    let before = asked();
+    eventually("three seconds of sleep", || {
+        asked()[0] > before[0] + Duration::from_secs(3)
+    });
+    let after = asked();
+    let [writer, reader] = [0, 1].map(|vcpu| after[vcpu].saturating_sub(before[vcpu]));
+    assert!(
+        reader > writer / 2 && writer > reader / 2,
+        "the writer slept {writer:?}, the reader {reader:?}"
+    );
     machine.stop()?;
     Ok(())
 }

@@ -67,6 +67,8 @@ fn quotas_that_can_not_be_held() {
     refused(&["sweep", "--quota", "25,fast"], &["`fast` is no quota", "such as 25"]);
     refused(&["run", "--quota", "1+2"], &["values for 2 vCPUs", "`--vcpus 2`"]);
     refused(&["floor", "--quota", "25"], &["searches the quota itself"]);
+    refused(&["floor", "--probes", "auto"], &["leave `--probes` out"]);
+    refused(&["run", "--probes", "on"], &["`on` is no mode", "auto, off or require"]);
     refused(&["floor", "--lowest", "-1"], &["a quota of -1 MiB/s"]);
     refused(&["floor", "--within", "0"], &["a number above 0"]);
 }
@@ -181,6 +183,40 @@ fn what_is_no_sweep_can_not_be_continued() {
         &["sweep", "--resume", "nowhere"],
         &["nowhere", "is no recording"],
     );
+}
+
+#[test]
+fn shares_that_can_not_be_had() {
+    let matrix = ["sweep", "--ring", "1024,4096"];
+    let with = |more: &[&'static str]| [&matrix[..], more].concat();
+    refused(&with(&["--shard", "3"]), &["`3` is no share of a sweep", "such as 1/4"]);
+    refused(&with(&["--shard", "0/2"]), &["share 0 of 2 does not exist"]);
+    refused(&with(&["--shard", "1/2"]), &["needs `--seed N`", "the same plan"]);
+    refused(
+        &with(&["--shard", "3/3", "--seed", "1"]),
+        &["share 3/3 of 2 cells is empty", "at most 2"],
+    );
+    refused(
+        &["sweep", "--shard", "1/2", "--seed", "1"],
+        &["main job depend on the machine", "--ring"],
+    );
+    refused(
+        &["sweep", "--resume", "somewhere", "--shard", "1/2"],
+        &["--shard", "cannot be used with"],
+    );
+}
+
+#[test]
+fn folders_that_can_not_be_merged() {
+    refused(&["merge", "--out", "all"], &["<DIR>..."]);
+    refused(&["merge", "a", "b"], &["--out <DIR>"]);
+    let dir = folder();
+    refused_in(
+        dir.path(),
+        &["merge", "nowhere", "--out", "all"],
+        &["nowhere", "is no recording"],
+    );
+    assert!(!dir.path().join("all").exists());
 }
 
 #[test]

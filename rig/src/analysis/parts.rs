@@ -29,12 +29,13 @@ pub(super) struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    /// The samples after the last change of the quota, and after the warm-up.
+    /// The samples after the last change of the vCPU's quota or that of all together, and after the warm-up.
     pub(super) fn limited(samples: &'a [&'a Sample]) -> Self {
-        let quota = samples.last().and_then(|row| row.quota_mib_s);
+        let limits = |row: &Sample| (row.quota_mib_s, row.vm_quota_mib_s);
+        let last = samples.last().map(|row| limits(row));
         let before = samples
             .iter()
-            .rposition(|row| row.t_s <= 0.0 || row.quota_mib_s != quota)
+            .rposition(|row| row.t_s <= 0.0 || Some(limits(row)) != last)
             .map_or(0, |index| index + 1);
         let base = before.checked_sub(1).map(|index| samples[index]);
         Self {

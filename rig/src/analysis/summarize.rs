@@ -7,7 +7,7 @@
 //! A limiter's own reading is that of the last period that has ended, so it speaks of the measured part alone only from
 //! two periods after its start on. What it says before that is left out, if that leaves anything.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use dirtyrig_limiter::units::{MibPerSec, Pages};
 
@@ -16,6 +16,7 @@ use super::{
     pauses::Pauses,
     settle::{Rules, Settling, State},
     steady::{Steady, overshoot_pct},
+    untold::{by_log, is_untold, untell},
     verdict::{Evidence, judge},
     windows::Windows,
 };
@@ -80,7 +81,12 @@ pub fn summarize(facts: &CellFacts, samples: &[Sample], stalls: &[Stall]) -> Vec
         .filter_map(|(vcpu, guest)| {
             let own: Vec<&Sample> = samples.iter().filter(|sample| sample.vcpu == vcpu).collect();
             let stalls = stalls.iter().filter(|stall| stall.vcpu as u64 == u64::from(vcpu));
-            summarize_vcpu(facts, vcpu, guest, &own, stalls)
+            if is_untold(&own) {
+                let told = by_log(&own);
+                let told: Vec<&Sample> = told.iter().collect();
+                return summarize_vcpu(facts, vcpu, guest, &told, samples, stalls).map(untell);
+            }
+            summarize_vcpu(facts, vcpu, guest, &own, samples, stalls)
         })
         .collect()
 }
@@ -90,6 +96,7 @@ fn summarize_vcpu<'a>(
     vcpu: u32,
     guest: &str,
     samples: &[&Sample],
+    all: &[Sample],
     stalls: impl Iterator<Item = &'a Stall>,
 ) -> Option<Summary> {
     let last = *samples.last()?;
@@ -107,12 +114,7 @@ fn summarize_vcpu<'a>(
 
     let from_s = state.since_s().unwrap_or(f64::midpoint(limited.start_s, last.t_s));
     let measured = limited.from(facts.measure_from_s.unwrap_or(from_s));
-    let read = measured.later(
-        facts
-            .law
-            .period
-            .map_or(0.0, |period| READING_LAG * period.as_secs_f64()),
-    );
+    let read = measured.later(READING_LAG * facts.period.as_secs_f64());
     let binned = |part: &Part<'_>, value: fn(&Sample) -> f64| {
         let series = part.rows.iter().map(|row| (row.t_s, value(row)));
         Steady::of(&Windows::over(series, part.start_s, rules.window_s))
@@ -130,12 +132,19 @@ fn summarize_vcpu<'a>(
         .zip(unlimited)
         .map(|(share, unlimited)| share * unlimited);
     let floor = facts.floor().map(|floor| floor.0);
+    let vm_guest_mib_s = rate_of_all(all, measured.start_s, last.t_s);
+    // A vCPU that has no limit but the one of all together is judged by what all do.
+    let shared = last.vm_quota_mib_s.filter(|_| last.quota_mib_s.is_none());
     let judgement = judge(&Evidence {
-        quota: last.quota_mib_s,
-        unlimited,
-        guest: guest_mib_s,
+        quota: last.quota_mib_s.or(shared),
+        unlimited: if shared.is_some() { None } else { unlimited },
+        guest: if shared.is_some() { vm_guest_mib_s } else { guest_mib_s },
         // A reading stands until the next one, and QEMU 10 may take many periods to that: its mean keeps the first.
-        ring: reading.median,
+        ring: if shared.is_some() {
+            vm_guest_mib_s
+        } else {
+            reading.median
+        },
         oscillation_pct: truth.oscillation_pct(),
         state,
         ring_full_a_period: measured.gain_per_s(|row| row.ring_full_exits) * facts.period.as_secs_f64(),
@@ -186,9 +195,28 @@ fn summarize_vcpu<'a>(
         predicted_floor_mib_s: floor.unwrap_or(0.0),
         cap_floor_mib_s: cap_floor.unwrap_or(0.0),
         verdict: judgement.verdict,
-        reason: judgement.reason,
+        reason: if shared.is_some() {
+            format!("all vCPUs together: {}", judgement.reason)
+        } else {
+            judgement.reason
+        },
+        vm_quota_mib_s: last.vm_quota_mib_s,
+        vm_guest_mib_s: Some(vm_guest_mib_s),
+        cost_pct: Some(measured.gain_per_s(|row| row.cost_us) / 1e6 * 100.0),
         ..settings(facts)
     })
+}
+
+/// The rate of all vCPUs together from `from_s` to `to_s`; the samples are in the order of their times.
+fn rate_of_all(samples: &[Sample], from_s: f64, to_s: f64) -> f64 {
+    let written = |at_s: f64| -> u64 {
+        let until = samples.iter().filter(|row| row.t_s <= at_s + 1e-6);
+        let last_of_each: BTreeMap<u32, u64> = until.map(|row| (row.vcpu, row.written_pages)).collect();
+        last_of_each.values().sum()
+    };
+    let span = Duration::try_from_secs_f64(to_s - from_s).unwrap_or_default();
+    let pages = Pages(written(to_s).saturating_sub(written(from_s)));
+    pages.per(span).unwrap_or_default().0
 }
 
 /// The columns that say what was run.

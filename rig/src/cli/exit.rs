@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use super::output::{StdoutClosed, note};
-use crate::{engine::Interrupted, machine::MissingRequirement};
+use crate::{
+    engine::{Interrupted, probing::NoProbes},
+    machine::MissingRequirement,
+};
 
 /// Everything went well.
 pub const OK: u8 = 0;
@@ -35,7 +38,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
         OK
     } else if error.is::<Interrupted>() {
         INTERRUPTED
-    } else if error.is::<MissingRequirement>() {
+    } else if error.is::<MissingRequirement>() || error.is::<NoProbes>() {
         MISSING
     } else {
         ERROR

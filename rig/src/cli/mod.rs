@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{check, doctor, floor, plot, run, sweep};
+use crate::commands::{check, compare, doctor, floor, merge, plot, report, run, sweep};
 
 const ABOUT: &str = "Runs KVM guests under dirty-rate limiters and shows what the limiters did";
 
@@ -26,6 +26,7 @@ Examples:
   dirtyrig floor --ring 4096,65536       the lowest quota that is held, for each ring
   dirtyrig plot results/DIR               its figures again, or some of them
   dirtyrig check results/NEW --baseline results/OLD   whether anything got worse
+  dirtyrig report results/DIR             findings, figures and tables as one page
   dirtyrig run --vcpus 2 --quota 500+none --at '10s set 100 all' --at '20s cancel 0'
 
 Exit codes: 0 fine, 1 a check failed, 2 an error, 4 a requirement is missing, 130 interrupted.";
@@ -43,8 +44,11 @@ enum Command {
     Run(run::Args),
     Sweep(sweep::Args),
     Floor(floor::Args),
+    Compare(compare::Args),
     Plot(plot::Args),
     Check(check::Args),
+    Report(report::Args),
+    Merge(merge::Args),
 }
 
 /// Runs what the command line asks for. Usage errors, `--help` and `--version` end the process right here.
@@ -54,8 +58,11 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Floor(args) => floor::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Plot(args) => plot::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Report(args) => report::run(&args),
+        Command::Merge(args) => merge::run(&args),
     })
 }
 

@@ -12,10 +12,12 @@ use crate::{
     },
     engine::{build_target, interrupt::Interrupt, sink::Discard},
     machine::require_kvm,
+    qemu::choice::Choice,
     recording::schema::{Summary, Verdict},
     scenario::{
         End, Scenario,
         per_vcpu::{MaybeQuota, PerVcpu},
+        probe_mode::ProbeMode,
         settings::Settings,
     },
     sweep::{
@@ -35,6 +37,7 @@ use crate::{
 #[command(
     mut_arg("quota", |arg| arg.hide(true)),
     mut_arg("at", |arg| arg.hide(true)),
+    mut_arg("probes", |arg| arg.hide(true)),
     mut_arg("repetitions", |arg| arg.help("How often the two quotas next to the floor are tried [default: 3]")),
     after_help = "\
 Examples:
@@ -117,7 +120,7 @@ struct FloorRow {
 
 /// Runs the searches, one for each combination of the settings.
 pub fn run(args: &Args) -> anyhow::Result<u8> {
-    let settings = &args.settings;
+    let mut settings = args.settings.clone();
     anyhow::ensure!(
         settings.quota.is_empty(),
         "`floor` searches the quota itself: leave `--quota` out"
@@ -126,8 +129,13 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         settings.at.is_empty(),
         "`floor` looks for one steady rate: leave `--at` out"
     );
+    let choice = Choice::of(&mut settings)?;
+    anyhow::ensure!(
+        settings.probes.is_none(),
+        "`floor` records nothing that probes could add to: leave `--probes` out"
+    );
     let seed = settings.seed.unwrap_or_else(results::seed);
-    let combinations = settings.combinations();
+    let combinations = choice.fitting(settings.combinations());
     for combination in &combinations {
         limited(combination, args.lowest, seed)?;
     }
@@ -153,6 +161,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
 fn limited(settings: &Settings, quota: Quota, seed: u64) -> anyhow::Result<Scenario> {
     let settings = Settings {
         quota: vec![PerVcpu::all(MaybeQuota(Some(quota)))],
+        probes: Some(ProbeMode::Off),
         ..settings.clone()
     };
     Ok(Scenario::new(&settings, seed, End::WhenMeasured)?)

@@ -1,10 +1,14 @@
 //! The subcommands, one a file.
 
 pub mod check;
+pub mod compare;
 pub mod doctor;
 pub mod floor;
+pub mod merge;
 pub mod plot;
+mod probes;
 mod progress;
+pub mod report;
 mod results;
 pub mod run;
 pub mod sweep;

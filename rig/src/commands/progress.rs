@@ -11,9 +11,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::table::verdict;
 use crate::{
     cli::output::note,
-    engine::cell::{SAMPLE_EVERY, Watch},
+    engine::cell::Watch,
     recording::schema::{Sample, Summary},
-    scenario::{Scenario, script::Event},
+    scenario::{SAMPLE_EVERY, Scenario, script::Event},
     sweep::{
         estimate::Estimate,
         execute::SweepWatch,
@@ -21,8 +21,8 @@ use crate::{
     },
 };
 
-/// Samples that a rate on the screen is the mean of: a second's.
-const SHOWN_SAMPLES: usize = (1000 / SAMPLE_EVERY.as_millis()) as usize;
+/// A rate on the screen is the mean of the samples of so many seconds.
+const SHOWN_S: f64 = 1.0;
 
 /// Rates of the last second, as one line.
 #[derive(Debug, Default)]
@@ -33,7 +33,14 @@ struct Rates {
 impl Rates {
     fn push(&mut self, rows: &[Sample]) {
         self.recent.push_back(rows.to_vec());
-        if self.recent.len() > SHOWN_SAMPLES {
+        let time = |rows: &Vec<Sample>| rows.first().map_or(0.0, |row| row.t_s);
+        let newest = self.recent.back().map_or(0.0, time);
+        // A little less, so that a sample that came early doesn't stay one longer.
+        while self
+            .recent
+            .front()
+            .is_some_and(|oldest| newest - time(oldest) > 0.95 * SHOWN_S)
+        {
             self.recent.pop_front();
         }
     }
@@ -61,9 +68,12 @@ impl Rates {
                 .collect();
             values.iter().sum::<f64>() / values.len() as f64
         };
-        let limit = newest
-            .quota_mib_s
-            .map_or_else(|| "no limit".to_owned(), |quota| format!("limit {quota}"));
+        let limit = match (newest.quota_mib_s, newest.vm_quota_mib_s) {
+            (None, None) => "no limit".to_owned(),
+            (Some(own), None) => format!("limit {own}"),
+            (None, Some(vm)) => format!("limit {vm} for all"),
+            (Some(own), Some(vm)) => format!("limit {own}, {vm} for all"),
+        };
         format!(
             "vCPU {vcpu}: {limit}, reads {:.1}, truth {:.1} MiB/s, throttle {}, in guest {:.0} %",
             newest.ring_mib_s,

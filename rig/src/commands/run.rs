@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
-use super::{progress::Live, results, table};
+use super::{probes, progress::Live, results, table};
 use crate::{
     cli::{
         exit,
@@ -13,6 +13,7 @@ use crate::{
     },
     engine::{Interrupted, build_target, interrupt::Interrupt},
     machine::require_kvm,
+    qemu::choice::Choice,
     recording::{Manifest, Recorder, Recording},
     scenario::{End, Scenario, file, settings::Settings},
     sweep::execute::run_on,
@@ -30,6 +31,7 @@ Examples:
   dirtyrig run --ring 65536 --quota 25
   dirtyrig run --limiter qemu-10 --ring 16384 --quota 64 --period 500ms --duration 30s
   dirtyrig run --vcpus 2 --guest sequential+reader --quota 100+none --json
+  dirtyrig run --vcpus 2 --vm-quota 100 --quota 25+none --limiter budget --at '10s set-vm 50'
   dirtyrig run --vcpus 2 --at '10s set 500 all' --at '30s cancel 0' --at '40s unplug 1'
   dirtyrig run scenario.toml --quota 50
 
@@ -53,12 +55,13 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<u8> {
-    let settings = match &args.file {
+    let mut settings = match &args.file {
         Some(path) => args.settings.clone().or(file::read(path)?),
         None => args.settings.clone(),
     };
     let seed = settings.seed.unwrap_or_else(rand::random);
-    let scenario = Scenario::new(&settings, seed, End::AtDuration)?;
+    Choice::of(&mut settings)?;
+    let mut scenario = Scenario::new(&settings, seed, End::AtDuration)?;
     let dir = results::folder(args.output.out.as_deref(), &format!("run-{}", scenario.vm.limiter.kind))?;
     scenario
         .notes()
@@ -66,10 +69,11 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         .for_each(|line| note(format_args!("note: {line}")));
 
     require_kvm()?;
+    let described = serde_json::to_value(scenario.settings()).context("can't describe the scenario")?;
+    scenario.probes = probes::resolve(scenario.probes)?;
     let interrupt = Interrupt::from_signals()?;
     let machine = results::machine();
     let target = build_target(&scenario.vm).context("can't start the guest")?;
-    let described = serde_json::to_value(scenario.settings()).context("can't describe the scenario")?;
     let mut recorder = Recorder::create(dir.clone(), Manifest::new(seed, [0], machine, described))?;
 
     let mut live = Live::new(&scenario);
@@ -88,6 +92,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     recorder.append_summaries(0, &summaries)?;
     recorder.finish()?;
     results::plots(&Recording::open(&dir)?);
+    probes::tell(&summaries);
     note(format_args!("results: {}", dir.display()));
     if args.output.json {
         json(&summaries)?;

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context;
 
-use super::{progress::SweepProgress, results, table};
+use super::{probes, progress::SweepProgress, results, table};
 use crate::{
     analysis::trust,
     cli::{
@@ -17,6 +17,7 @@ use crate::{
     },
     engine::{build_target, interrupt::Interrupt},
     machine::require_kvm,
+    qemu::choice::Choice,
     recording::{Manifest, Recorder, Recording},
     scenario::{file, settings::Settings},
     sweep::{
@@ -25,6 +26,7 @@ use crate::{
         execute::execute,
         findings, main_job,
         plan::{Plan, PlannedCell},
+        shard::Shard,
     },
 };
 
@@ -42,6 +44,7 @@ Examples:
   dirtyrig sweep --ring 4096,65536 --quota 25,500 --limiter qemu-7.2,qemu-10 --repetitions 3
   dirtyrig sweep sweep.toml --out results/night
   dirtyrig sweep --resume results/night
+  dirtyrig sweep sweep.toml --seed 7 --shard 1/4 --out results/night-1
 
 A sweep file has the flags' names as keys:
   ring = [4096, 65536]
@@ -57,6 +60,11 @@ pub struct Args {
     /// Continue an interrupted sweep: run the cells that it lacks
     #[arg(long, value_name = "DIR", conflicts_with_all = ["Settings", "out"])]
     resume: Option<PathBuf>,
+
+    /// Run only share K of N of the cells, from 1/N to N/N, chosen so that all shares take about as long. Every share
+    /// needs the same settings and the same `--seed`; `dirtyrig merge` puts the recordings together
+    #[arg(long, value_name = "K/N", conflicts_with = "resume", allow_negative_numbers = true)]
+    shard: Option<Shard>,
 
     /// Run a cell that the machine disturbed again, up to N times [default: keep it with a mark]
     #[arg(long, value_name = "N", conflicts_with = "resume")]
@@ -98,17 +106,41 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
 
 /// Everything that can be wrong with what was asked for is found before the first guest runs.
 fn begin(args: &Args) -> anyhow::Result<(Plan, Recorder, Interrupt)> {
-    let settings = match &args.file {
+    let mut settings = match &args.file {
         Some(path) => args.settings.clone().or(file::read(path)?),
         None => args.settings.clone(),
     };
-    let dir = results::folder(args.output.out.as_deref(), "sweep")?;
+    let name = args
+        .shard
+        .map_or_else(|| "sweep".to_owned(), |shard| format!("sweep-{}", shard.file_name()));
+    let dir = results::folder(args.output.out.as_deref(), &name)?;
+    if let Some(shard) = args.shard {
+        anyhow::ensure!(
+            settings.has_dimensions(),
+            "`--shard {shard}` needs to know the cells, and those of the main job depend on the machine: give at least \
+             one of `--ring`, `--quota`, `--period`, `--limiter`, `--guest` and `--vcpus`"
+        );
+        anyhow::ensure!(
+            settings.seed.is_some(),
+            "`--shard {shard}` needs `--seed N`, the same for every share: all of them must make the same plan"
+        );
+    }
     let seed = settings.seed.unwrap_or_else(results::seed);
+    let choice = Choice::of(&mut settings)?;
     let matrix = settings
         .has_dimensions()
-        .then(|| Plan::matrix(&settings, seed))
+        .then(|| {
+            let cells = choice.fitting(settings.combinations());
+            Plan::of(cells, settings.repetitions, seed, choice.remarks(&settings))
+        })
         .transpose()?;
+    let share = match (&matrix, args.shard) {
+        (Some(plan), Some(shard)) => Some(shard.cells(plan)?),
+        _ => None,
+    };
     require_kvm()?;
+    let asked = settings.probes.unwrap_or_default();
+    let probes = probes::resolve(asked)?;
     let interrupt = Interrupt::from_signals()?;
     let machine = results::machine();
     let mut plan = if let Some(matrix) = matrix {
@@ -117,35 +149,49 @@ fn begin(args: &Args) -> anyhow::Result<(Plan, Recorder, Interrupt)> {
         note("the main job; first, how fast does one vCPU dirty memory here?");
         let unlimited = calibration::unlimited_mib_s(&settings, &build_target, &interrupt)?;
         main_job::plan(unlimited, &settings, seed)?
-    };
+    }
+    .with_probes(asked);
     plan.repeat_disturbed = args.repeat_disturbed.unwrap_or_default();
-    let cells = plan.cells.iter().map(|cell| cell.cell);
+    let cells = share.unwrap_or_else(|| plan.cells.iter().map(|cell| cell.cell).collect());
     let described = serde_json::to_value(&plan).context("can't describe the sweep")?;
-    let recorder = Recorder::create(dir, Manifest::new(seed, cells, machine, described))?;
-    Ok((plan, recorder, interrupt))
+    let manifest = Manifest {
+        shard: args.shard,
+        ..Manifest::new(seed, cells.iter().copied(), machine, described)
+    };
+    // The manifest keeps what was asked for: shares of one sweep may run where the probes work and where they don't.
+    let plan = plan.only(&cells).with_probes(probes);
+    Ok((plan, Recorder::create(dir, manifest)?, interrupt))
 }
 
 fn resume(dir: &Path) -> anyhow::Result<(Plan, Recorder, Interrupt)> {
+    anyhow::ensure!(
+        Manifest::read(dir)?.merged_from.is_empty(),
+        "{} was put together from other recordings, so its machine is not known to be this one: continue the one that \
+         lacks cells where it ran, and merge again",
+        dir.display()
+    );
     let recorder = Recorder::resume(dir)?;
-    let plan = serde_json::from_value(recorder.manifest().scenario.clone()).with_context(|| {
+    let plan: Plan = serde_json::from_value(recorder.manifest().scenario.clone()).with_context(|| {
         format!(
             "{} is no sweep that could be continued: give the folder of a sweep",
             dir.display()
         )
     })?;
     require_kvm()?;
+    let probes = probes::resolve(plan.probes())?;
+    let plan = plan.only(&recorder.manifest().cells).with_probes(probes);
     Ok((plan, recorder, Interrupt::from_signals()?))
 }
 
 /// What the cells to come are expected to take, in the order in which they run.
-fn left(plan: &Plan, recorder: &Recorder) -> anyhow::Result<VecDeque<Estimate>> {
+pub(super) fn left(plan: &Plan, recorder: &Recorder) -> anyhow::Result<VecDeque<Estimate>> {
     let missing = plan.cells.iter().filter(|cell| !recorder.is_finished(cell.cell));
     missing
         .map(|cell: &PlannedCell| Ok(Estimate::of(&cell.scenario()?)))
         .collect()
 }
 
-fn announce(plan: &Plan, left: &VecDeque<Estimate>, dir: &Path) {
+pub(super) fn announce(plan: &Plan, left: &VecDeque<Estimate>, dir: &Path) {
     plan.remarks
         .iter()
         .for_each(|remark| note(format_args!("note: {remark}")));
@@ -175,6 +221,7 @@ fn announce(plan: &Plan, left: &VecDeque<Estimate>, dir: &Path) {
 fn conclude(dir: &Path, as_json: bool) -> anyhow::Result<()> {
     let recording = Recording::open(dir)?;
     results::plots(&recording);
+    probes::tell(&recording.summaries);
     for line in findings::sentences(&recording.summaries) {
         note(line);
     }

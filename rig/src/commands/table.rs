@@ -17,9 +17,10 @@ const SETTINGS: [Column; 4] = [
 
 const RESULTS: [Column; 10] = [
     ("guest", |row| row.guest.clone()),
-    ("quota", |row| {
-        row.quota_mib_s
-            .map_or_else(|| "none".to_owned(), |quota| quota.to_string())
+    ("quota", |row| match (row.quota_mib_s, row.vm_quota_mib_s) {
+        (Some(own), _) => own.to_string(),
+        (None, Some(vm)) => format!("VM {vm}"),
+        (None, None) => "none".to_owned(),
     }),
     ("reads", |row| rate(row.ring_median_mib_s)),
     ("truth", |row| rate(row.guest_mib_s)),
@@ -82,17 +83,7 @@ fn draw(columns: &[Column], rows: &[&Summary]) -> String {
 
 /// A verdict as people and summary.csv write it.
 pub(super) fn verdict(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Held => "held",
-        Verdict::FloorBound => "floor-bound",
-        Verdict::ToleranceBound => "tolerance-bound",
-        Verdict::CapBound => "cap-bound",
-        Verdict::Missed => "missed",
-        Verdict::Oscillating => "oscillating",
-        Verdict::NotSettled => "not-settled",
-        Verdict::GuestTooSlow => "guest-too-slow",
-        Verdict::Unlimited => "unlimited",
-    }
+    verdict.name()
 }
 
 /// Three significant digits where it matters, none after the point where it doesn't.

@@ -27,20 +27,20 @@ use super::{
     Interrupted,
     interrupt::{Clock, Waited},
     measured::Measured,
+    probed::{KernelStall, Probed},
+    probing::Probing,
     sampler::Sampler,
     target::{Stall, Target, VcpuSnapshot},
 };
 use crate::{
     analysis::CellFacts,
-    recording::schema::Sample,
+    recording::schema::{ExitRow, Sample},
     scenario::{
         End, Scenario,
         script::{Action, Event},
     },
 };
 
-/// Time between samples: ten of them see the shortest sensible period of a second, and cost nothing to take.
-pub const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 /// Time between lines of the stall log: each is a histogram of its own.
 const STALLS_EVERY: Duration = Duration::from_secs(1);
 
@@ -50,6 +50,10 @@ pub trait Sink {
     fn samples(&mut self, rows: &[Sample]) -> anyhow::Result<()>;
     /// Takes the stalls of an interval on the cell's clock.
     fn stalls(&mut self, cell: u32, interval: &Range<Duration>, stalls: &[Stall]) -> anyhow::Result<()>;
+    /// Takes the pauses that the probes saw in the same interval.
+    fn kernel_stalls(&mut self, cell: u32, interval: &Range<Duration>, stalls: &[KernelStall]) -> anyhow::Result<()>;
+    /// Takes the exits of the whole cell, by reason.
+    fn exits(&mut self, rows: &[ExitRow]) -> anyhow::Result<()>;
 }
 
 /// Who is told how a cell is going.
@@ -71,6 +75,8 @@ pub struct CellResult {
     pub stalls: Vec<Stall>,
     /// What emptying the rings has cost since then, where the VMM tells.
     pub ring_costs: Option<RingCosts>,
+    /// What the probes saw; `None` where they were not asked.
+    pub probed: Option<Probed>,
 }
 
 /// Runs one cell on `target`; `facts` are its facts and `scenario` says what happens. The target goes on running:
@@ -83,6 +89,7 @@ pub fn run_cell(
     watch: &mut dyn Watch,
     clock: &dyn Clock,
 ) -> anyhow::Result<CellResult> {
+    let probing = Probing::of(target, scenario.probes)?;
     let at = target.now();
     let first = target.snapshot()?;
     let sampler = Sampler::new(
@@ -92,6 +99,11 @@ pub fn run_cell(
         at,
         &first,
     );
+    let sampler = if target.has_truth() {
+        sampler
+    } else {
+        sampler.without_truth()
+    };
     let run = Run {
         number: facts.cell,
         scenario,
@@ -103,6 +115,8 @@ pub fn run_cell(
         measured: Measured::new(facts),
         samples: Vec::new(),
         stalls: Vec::new(),
+        probing,
+        kernel_stalls: Vec::new(),
     };
     run.run((at, first))
 }
@@ -118,6 +132,8 @@ struct Run<'a> {
     measured: Measured<'a>,
     samples: Vec<Sample>,
     stalls: Vec<Stall>,
+    probing: Option<Probing>,
+    kernel_stalls: Vec<KernelStall>,
 }
 
 /// When a snapshot was taken, by the target's clock, and what it says.
@@ -132,8 +148,10 @@ impl Run<'_> {
         let begun = self.clock.now();
         let costs_before = self.target.ring_costs();
         self.sampler.begin(zero);
+        self.probing.as_mut().map_or(Ok(()), |probing| probing.begin(zero))?;
         self.set_first_limits()?;
         self.measure(zero, begun)?;
+        let probed = self.finish_probing()?;
         Ok(CellResult {
             unlimited_mib_s,
             samples: self.samples,
@@ -143,7 +161,17 @@ impl Run<'_> {
                 .ring_costs()
                 .zip(costs_before)
                 .map(|(after, before)| after.since(before)),
+            probed,
         })
+    }
+
+    fn finish_probing(&mut self) -> anyhow::Result<Option<Probed>> {
+        let Some(probing) = self.probing.take() else {
+            return Ok(None);
+        };
+        let probed = probing.finish(self.number, std::mem::take(&mut self.kernel_stalls))?;
+        self.sink.exits(&probed.exits)?;
+        Ok(Some(probed))
     }
 
     /// Lets the guest run unlimited and returns the rate of each vCPU over the last two thirds of that.
@@ -154,7 +182,7 @@ impl Run<'_> {
         let (mut from, mut last) = (first.clone(), first);
         let mut next = begun;
         while next < end {
-            next = (next + SAMPLE_EVERY).min(end);
+            next = (next + self.scenario.sample_every).min(end);
             self.wait_until(next)?;
             last = self.sample()?;
             if next <= measured_from {
@@ -173,6 +201,11 @@ impl Run<'_> {
 
     /// Sets the limits of the start: one command where all are the same, as a user would.
     fn set_first_limits(&mut self) -> anyhow::Result<()> {
+        if let Some(quota) = self.scenario.vm_quota {
+            self.target
+                .set_vm_limit(quota)
+                .with_context(|| format!("can't set a limit of {} for the whole VM", quota.rate()))?;
+        }
         let quotas = &self.scenario.quotas;
         if let Some(&Some(quota)) = quotas.first()
             && quotas.iter().all(|&other| other == Some(quota))
@@ -198,7 +231,7 @@ impl Run<'_> {
         let scenario = self.scenario;
         let end = begun + scenario.duration;
         let mut script = scenario.script.iter().copied().peekable();
-        let mut next_sample = begun + SAMPLE_EVERY;
+        let mut next_sample = begun + scenario.sample_every;
         let mut stalls_from = Duration::ZERO;
         loop {
             let next_change = script.peek().map(|event| begun + event.at);
@@ -223,7 +256,7 @@ impl Run<'_> {
             }
             // A sample that came late, because the target was slow to answer, is not made up for.
             while next_sample <= self.clock.now() {
-                next_sample += SAMPLE_EVERY;
+                next_sample += scenario.sample_every;
             }
         }
     }
@@ -233,6 +266,8 @@ impl Run<'_> {
         match event.action {
             Action::Set(quota, which) => target.set_limit(which, quota),
             Action::Cancel(which) => target.cancel_limit(which),
+            Action::SetVm(quota) => target.set_vm_limit(quota),
+            Action::CancelVm => target.cancel_vm_limit(),
             Action::Plug(vcpu) => target.plug(vcpu),
             Action::Unplug(vcpu) => target.unplug(vcpu),
         }
@@ -244,8 +279,9 @@ impl Run<'_> {
     fn sample(&mut self) -> anyhow::Result<Shot> {
         let at = self.target.now();
         let shots = self.target.snapshot()?;
+        self.probing.as_mut().map_or(Ok(()), |probing| probing.sample(at))?;
         let limits = self.target.query()?;
-        let rows = self.sampler.rows(at, &shots, &limits);
+        let rows = self.sampler.rows(at, &shots, &limits, self.target.vm_quota());
         self.sink.samples(&rows)?;
         for (row, shot) in rows.iter().zip(&shots) {
             self.measured.push(row, shot.plugged);
@@ -256,11 +292,17 @@ impl Run<'_> {
     }
 
     fn keep_stalls(&mut self, zero: Duration, interval: Range<Duration>) -> anyhow::Result<()> {
+        self.probing.as_mut().map_or(Ok(()), Probing::drain)?;
         let mut stalls = self.target.take_stalls();
         for stall in &mut stalls {
             stall.at = stall.at.saturating_sub(zero);
         }
         self.sink.stalls(self.number, &interval, &stalls)?;
+        if let Some(probing) = &mut self.probing {
+            let mut seen = probing.stalls(&stalls);
+            self.sink.kernel_stalls(self.number, &interval, &seen)?;
+            self.kernel_stalls.append(&mut seen);
+        }
         self.stalls.append(&mut stalls);
         Ok(())
     }

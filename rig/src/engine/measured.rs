@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::facts::SWINGING;
 use crate::{
-    analysis::{CellFacts, Rules, Settling, State},
+    analysis::{CellFacts, Rules, Settling, State, logged_rate},
     recording::schema::Sample,
 };
 
@@ -15,11 +15,14 @@ pub(super) struct Measured<'a> {
 }
 
 struct Follower {
-    quota_mib_s: Option<f64>,
+    /// Its own quota, and that of all together.
+    limits: (Option<f64>, Option<f64>),
     settling: Settling,
     /// Length of a swinging part that is enough.
     enough_s: f64,
     last_s: f64,
+    /// When the last row was taken, and the pages logged by then.
+    logged: Option<(f64, u64)>,
     /// Whether it can be expected to do anything: unplugged vCPUs never settle.
     awake: bool,
 }
@@ -38,40 +41,52 @@ impl<'a> Measured<'a> {
             return;
         }
         let facts = self.facts;
+        let limits = (row.quota_mib_s, row.vm_quota_mib_s);
         let follower = self
             .vcpus
             .entry(row.vcpu)
-            .or_insert_with(|| Follower::new(facts, row.quota_mib_s, 0.0));
-        if follower.quota_mib_s != row.quota_mib_s {
-            *follower = Follower::new(facts, row.quota_mib_s, follower.last_s);
+            .or_insert_with(|| Follower::new(facts, limits, 0.0));
+        if follower.limits != limits {
+            *follower = Follower::new(facts, limits, follower.last_s);
         }
-        follower.settling.push(row.t_s, row.guest_mib_s);
+        let rate = if row.guest_mib_s.is_nan() {
+            logged_rate(follower.logged, row)
+        } else {
+            row.guest_mib_s
+        };
+        follower.logged = Some((row.t_s, row.harvested_pages));
+        follower.settling.push(row.t_s, rate);
         follower.last_s = row.t_s;
         follower.awake = plugged;
     }
 
     /// Whether every vCPU that counts has been steady for long enough.
     pub(super) fn is_done(&self) -> bool {
-        let any_limited = self.vcpus.values().any(|follower| follower.quota_mib_s.is_some());
+        let any_limited = self.vcpus.values().any(Follower::is_limited);
         let mut counting = self
             .vcpus
             .values()
-            .filter(|follower| follower.awake && (follower.quota_mib_s.is_some() || !any_limited))
+            .filter(|follower| follower.awake && (follower.is_limited() || !any_limited))
             .peekable();
         counting.peek().is_some() && counting.all(Follower::is_done)
     }
 }
 
 impl Follower {
-    fn new(facts: &CellFacts, quota_mib_s: Option<f64>, start_s: f64) -> Self {
+    fn new(facts: &CellFacts, limits: (Option<f64>, Option<f64>), start_s: f64) -> Self {
         let rules = Rules::new(facts.law.period);
         Self {
-            quota_mib_s,
+            limits,
             enough_s: SWINGING * rules.window_s * rules.min_values as f64,
             settling: Settling::new(rules, start_s),
             last_s: start_s,
+            logged: None,
             awake: true,
         }
+    }
+
+    fn is_limited(&self) -> bool {
+        self.limits.0.or(self.limits.1).is_some()
     }
 
     fn is_done(&self) -> bool {

@@ -120,6 +120,8 @@ impl Target for OwnVm {
         if let Some(error) = self.machine.take_failure() {
             return Err(error.into());
         }
+        let plugged = self.plugged.iter().filter(|&&plugged| plugged).count().max(1) as u32;
+        let beside = self.machine.helpers_cpu() / plugged;
         (0..self.max_vcpus())
             .map(|vcpu| {
                 let block = self.block(vcpu)?;
@@ -137,6 +139,8 @@ impl Target for OwnVm {
                     asked: stats.asked,
                     slept: stats.slept,
                     throttle: if throttle.is_zero() { stats.last_asked } else { throttle },
+                    held_pages: self.machine.held(vcpu).0,
+                    cost: stats.outside_cpu + beside,
                 })
             })
             .collect()
@@ -167,6 +171,19 @@ impl Target for OwnVm {
         Ok(self.machine.limit().cancel(which)?)
     }
 
+    fn set_vm_limit(&mut self, quota: Quota) -> anyhow::Result<()> {
+        Ok(self.machine.limit().set_vm(quota)?)
+    }
+
+    fn cancel_vm_limit(&mut self) -> anyhow::Result<()> {
+        self.machine.limit().cancel_vm();
+        Ok(())
+    }
+
+    fn vm_quota(&self) -> Option<Quota> {
+        self.machine.limit().vm_quota()
+    }
+
     fn query(&mut self) -> anyhow::Result<Vec<LimitInfo>> {
         Ok(self.machine.limit().query())
     }
@@ -183,6 +200,10 @@ impl Target for OwnVm {
         self.machine.unplug(vcpu);
         self.plugged[vcpu] = false;
         Ok(())
+    }
+
+    fn probed_pid(&self) -> Option<u32> {
+        Some(std::process::id())
     }
 
     fn stop(self: Box<Self>) -> anyhow::Result<()> {

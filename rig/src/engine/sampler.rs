@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use dirtyrig_limiter::{
     limit::LimitInfo,
-    units::{PAGES_PER_MIB, Pages},
+    units::{PAGES_PER_MIB, Pages, Quota},
 };
 
 use super::target::VcpuSnapshot;
@@ -26,6 +26,8 @@ pub(super) struct Sampler {
     zero: Option<Duration>,
     /// When warming up will be over, by the target's clock.
     expected_zero: Duration,
+    /// Whether the guest keeps a counter of ours.
+    has_truth: bool,
     seen: Vec<Seen>,
 }
 
@@ -50,7 +52,16 @@ impl Sampler {
             period,
             zero: None,
             expected_zero,
+            has_truth: true,
             seen,
+        }
+    }
+
+    /// For a guest that keeps no counter of ours: its true rates are not known.
+    pub(super) fn without_truth(self) -> Self {
+        Self {
+            has_truth: false,
+            ..self
         }
     }
 
@@ -59,16 +70,32 @@ impl Sampler {
         self.zero = Some(at);
     }
 
-    /// The rows of a snapshot taken at `at`; `limits` are what the limiter says at the same time.
-    pub(super) fn rows(&mut self, at: Duration, shots: &[VcpuSnapshot], limits: &[LimitInfo]) -> Vec<Sample> {
-        let t_s = at.as_secs_f64() - self.zero.unwrap_or(self.expected_zero).as_secs_f64();
-        let (cell, period) = (self.cell, self.period);
+    /// The rows of a snapshot taken at `at`; `limits` are what the limiter says at the same time, and `vm` is the quota of
+    /// all vCPUs together.
+    pub(super) fn rows(
+        &mut self,
+        at: Duration,
+        shots: &[VcpuSnapshot],
+        limits: &[LimitInfo],
+        vm: Option<Quota>,
+    ) -> Vec<Sample> {
+        let since = |zero: Duration| at.as_secs_f64() - zero.as_secs_f64();
+        // A warm-up that takes longer than expected is not over for that.
+        let t_s = self.zero.map_or_else(|| since(self.expected_zero).min(0.0), since);
+        let (cell, period, has_truth) = (self.cell, self.period, self.has_truth);
         let limit_of = |vcpu| limits.iter().find(|limit| limit.vcpu == vcpu);
         self.seen
             .iter_mut()
             .zip(shots)
             .enumerate()
-            .map(|(vcpu, (seen, shot))| seen.row(cell, vcpu, t_s, period, at, shot, limit_of(vcpu)))
+            .map(|(vcpu, (seen, shot))| {
+                let mut row = seen.row(cell, vcpu, t_s, period, at, shot, limit_of(vcpu));
+                row.vm_quota_mib_s = vm.map(Quota::mib_per_sec);
+                if !has_truth {
+                    (row.guest_mib_s, row.guest_read_mib_s) = (f64::NAN, f64::NAN);
+                }
+                row
+            })
             .collect()
     }
 }
@@ -117,6 +144,9 @@ impl Seen {
             exits: shot.exits - self.base.exits,
             asked_us: micros(shot.asked.saturating_sub(self.base.asked)),
             slept_us: micros(shot.slept.saturating_sub(self.base.slept)),
+            vm_quota_mib_s: None,
+            held_pages: shot.held_pages,
+            cost_us: micros(shot.cost.saturating_sub(self.base.cost)),
         }
     }
 
@@ -148,7 +178,7 @@ fn micros(length: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use dirtyrig_limiter::units::{MibPerSec, Quota};
+    use dirtyrig_limiter::units::MibPerSec;
 
     use super::*;
 
@@ -170,16 +200,16 @@ mod tests {
     #[test]
     fn time_is_negative_until_the_cell_begins() {
         let mut sampler = sampler(&shot(0));
-        assert!((sampler.rows(2 * TENTH, &[shot(0)], &[])[0].t_s + 1.8).abs() < 1e-9);
+        assert!((sampler.rows(2 * TENTH, &[shot(0)], &[], None)[0].t_s + 1.8).abs() < 1e-9);
         sampler.begin(25 * TENTH);
-        assert!((sampler.rows(26 * TENTH, &[shot(0)], &[])[0].t_s - 0.1).abs() < 1e-9);
+        assert!((sampler.rows(26 * TENTH, &[shot(0)], &[], None)[0].t_s - 0.1).abs() < 1e-9);
     }
 
     #[test]
     fn truth_is_a_rate_over_one_sample_and_counts_start_at_the_first() {
         let mut sampler = sampler(&shot(1000));
-        sampler.rows(2 * TENTH, &[shot(1256)], &[]);
-        let row = sampler.rows(3 * TENTH, &[shot(1768)], &[]).remove(0);
+        sampler.rows(2 * TENTH, &[shot(1256)], &[], None);
+        let row = sampler.rows(3 * TENTH, &[shot(1768)], &[], None).remove(0);
         assert!(
             (row.guest_mib_s - 20.0).abs() < 1e-9,
             "512 pages, 2 MiB, in a tenth of a second"
@@ -193,7 +223,7 @@ mod tests {
         for tenth in 2..=30_u32 {
             // Harvested once a second, a sample alone would read 0 nine times and 2560 pages once.
             let pages = u64::from(tenth / 10) * 2560;
-            let row = sampler.rows(tenth * TENTH, &[shot(pages)], &[]).remove(0);
+            let row = sampler.rows(tenth * TENTH, &[shot(pages)], &[], None).remove(0);
             assert!(
                 tenth < 12 || (row.ring_mib_s - 10.0).abs() < 1e-6,
                 "{tenth}: {}",
@@ -211,9 +241,9 @@ mod tests {
             quota: Quota::new(25.0).expect("a quota"),
             current: MibPerSec(current),
         };
-        let early = sampler.rows(6 * TENTH, &[shot(1280)], &[limit(0.0)]).remove(0);
+        let early = sampler.rows(6 * TENTH, &[shot(1280)], &[limit(0.0)], None).remove(0);
         assert!((early.ring_mib_s - 10.0).abs() < 1e-9, "it has not read anything yet");
-        let later = sampler.rows(16 * TENTH, &[shot(1280)], &[limit(0.0)]).remove(0);
+        let later = sampler.rows(16 * TENTH, &[shot(1280)], &[limit(0.0)], None).remove(0);
         assert!(later.ring_mib_s.abs() < 1e-9, "it has read 0");
         assert_eq!(later.quota_mib_s, Some(25.0));
     }

@@ -2,8 +2,11 @@
 
 use std::{ops::Range, time::Duration};
 
-use super::{cell::Sink, target::Stall};
-use crate::recording::{Recorder, schema::Sample};
+use super::{cell::Sink, probed::KernelStall, target::Stall};
+use crate::recording::{
+    Recorder,
+    schema::{ExitRow, Sample},
+};
 
 impl Sink for Recorder {
     fn samples(&mut self, rows: &[Sample]) -> anyhow::Result<()> {
@@ -12,6 +15,14 @@ impl Sink for Recorder {
 
     fn stalls(&mut self, cell: u32, interval: &Range<Duration>, stalls: &[Stall]) -> anyhow::Result<()> {
         Ok(self.append_stalls(cell, interval, stalls)?)
+    }
+
+    fn kernel_stalls(&mut self, cell: u32, interval: &Range<Duration>, stalls: &[KernelStall]) -> anyhow::Result<()> {
+        Ok(self.append_kernel_stalls(cell, interval, stalls)?)
+    }
+
+    fn exits(&mut self, rows: &[ExitRow]) -> anyhow::Result<()> {
+        Ok(self.append_exits(rows)?)
     }
 }
 
@@ -25,6 +36,14 @@ impl Sink for Discard {
     }
 
     fn stalls(&mut self, _: u32, _: &Range<Duration>, _: &[Stall]) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn kernel_stalls(&mut self, _: u32, _: &Range<Duration>, _: &[KernelStall]) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn exits(&mut self, _: &[ExitRow]) -> anyhow::Result<()> {
         Ok(())
     }
 }

@@ -31,6 +31,10 @@ pub struct VcpuSnapshot {
     pub slept: Duration,
     /// The throttle in force.
     pub throttle: Duration,
+    /// Harvested pages whose entries are held back from reset: they are dirty and can be written unlogged.
+    pub held_pages: u64,
+    /// CPU time that limiting and harvesting took: of its thread outside the guest, and its part of the threads beside it.
+    pub cost: Duration,
 }
 
 /// One pause of a vCPU: from an exit that throttled it to its next entry.
@@ -56,6 +60,10 @@ pub trait Target {
     fn now(&self) -> Duration;
     /// How many vCPUs it can have.
     fn max_vcpus(&self) -> usize;
+    /// Whether the guest keeps a counter of ours; without one, `written_pages` and `read_pages` mean nothing.
+    fn has_truth(&self) -> bool {
+        true
+    }
     /// One snapshot a vCPU.
     fn snapshot(&mut self) -> anyhow::Result<Vec<VcpuSnapshot>>;
     /// The stalls since the last call.
@@ -64,6 +72,18 @@ pub trait Target {
     fn set_limit(&mut self, which: Which, quota: Quota) -> anyhow::Result<()>;
     /// Lets vCPUs run unlimited again.
     fn cancel_limit(&mut self, which: Which) -> anyhow::Result<()>;
+    /// Limits all vCPUs together, beside the limits that each has.
+    fn set_vm_limit(&mut self, _quota: Quota) -> anyhow::Result<()> {
+        anyhow::bail!("{} can't hold one quota for the whole VM: limit its vCPUs", self.vmm())
+    }
+    /// Takes the limit of all together away.
+    fn cancel_vm_limit(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
+    /// The limit of all together.
+    fn vm_quota(&self) -> Option<Quota> {
+        None
+    }
     /// The limited vCPUs, with what the limiter last read of them.
     fn query(&mut self) -> anyhow::Result<Vec<LimitInfo>>;
     /// What emptying the rings has cost so far, all vCPUs together; `None` of a VMM that does not tell.
@@ -74,6 +94,10 @@ pub trait Target {
     fn plug(&mut self, vcpu: usize) -> anyhow::Result<()>;
     /// Stops a vCPU; a limit on it survives.
     fn unplug(&mut self, vcpu: usize) -> anyhow::Result<()>;
+    /// The process whose vCPUs the probes can watch; none where there is nothing that the kernel could show.
+    fn probed_pid(&self) -> Option<u32> {
+        None
+    }
     /// Ends the guest and every thread; an error that a vCPU died of comes out here.
     fn stop(self: Box<Self>) -> anyhow::Result<()>;
 }

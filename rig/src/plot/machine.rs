@@ -16,7 +16,11 @@ pub fn machine_line(facts: &Map<String, Value>) -> String {
         text("kvm", "module").map(str::to_owned),
         text("cpu", "hypervisor").map(|hypervisor| format!("guest of {hypervisor}")),
     ];
-    let known: Vec<String> = parts.into_iter().flatten().collect();
+    let mut known: Vec<String> = parts.into_iter().flatten().collect();
+    if let Some(machines) = facts.get("machines").and_then(Value::as_u64) {
+        // Put together from several: the facts are those that all of them share.
+        known.insert(0, format!("{machines} machines"));
+    }
     if known.is_empty() {
         "machine not recorded".to_owned()
     } else {
@@ -51,6 +55,12 @@ mod tests {
             "kvm": { "module": "kvm_pvm" },
         });
         assert_eq!(line(&facts), "Intel Xeon, 2 CPUs, Linux 6.18.5, kvm_pvm, guest of KVM");
+    }
+
+    #[test]
+    fn several_machines_are_named_by_what_they_share() {
+        let facts = json!({ "machines": 3, "cpu": { "online": 4 }, "kernel": {} });
+        assert_eq!(line(&facts), "3 machines, 4 CPUs");
     }
 
     #[test]

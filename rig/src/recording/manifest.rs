@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{MANIFEST, RecordingError, journal, schema::SCHEMA_VERSION};
+use crate::sweep::shard::Shard;
 
 /// Everything needed to judge the figures of a recording and to run it again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +37,31 @@ pub struct Manifest {
     pub machine: Map<String, Value>,
     /// The scenario or sweep in full, defaults included.
     pub scenario: Value,
+    /// Which share of the sweep this is, of how many: `1/4`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<Shard>,
+    /// The recordings that were put together to make this one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub merged_from: Vec<Origin>,
+}
+
+/// A recording that another was made of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Name of its folder.
+    pub folder: String,
+    /// Which share of the sweep it was.
+    pub shard: Option<Shard>,
+    /// The finished cells that it gave.
+    pub cells: BTreeSet<u32>,
+    /// The command and its arguments.
+    pub command_line: Vec<String>,
+    /// When it was begun.
+    pub started_utc: String,
+    /// When it was continued, each time.
+    pub resumed_utc: Vec<String>,
+    /// The machine it ran on.
+    pub machine: Map<String, Value>,
 }
 
 /// How far a recording got.
@@ -59,6 +85,9 @@ pub struct RowCounts {
     pub summaries: u64,
     /// Intervals of `stalls.hlog`.
     pub stall_intervals: u64,
+    /// Rows of `exits.csv` without the header.
+    #[serde(default)]
+    pub exits: u64,
 }
 
 impl Manifest {
@@ -78,6 +107,8 @@ impl Manifest {
             rows: None,
             machine,
             scenario,
+            shard: None,
+            merged_from: Vec::new(),
         }
     }
 

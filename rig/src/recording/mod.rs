@@ -4,6 +4,7 @@
 //! DIR/manifest.json   what ran, where, and which cells were planned
 //! DIR/samples.csv     rates over time; rows of a cell come before its summary
 //! DIR/stalls.hlog     histograms of the pauses, in HdrHistogram's log format
+//! DIR/exits.csv       exits by reason, where the probes watched
 //! DIR/summary.csv     the commit point: a cell is finished when one row for each of its vCPUs is here
 //! ```
 //!
@@ -21,9 +22,10 @@ mod table;
 mod writer;
 
 pub use error::RecordingError;
-pub use manifest::{Manifest, RowCounts, State};
-pub use reader::{Recording, Torn};
+pub use manifest::{Manifest, Origin, RowCounts, State};
+pub use reader::{Recording, StallLines, Torn, ranges};
 pub use stalls::{StallInterval, StallKind};
+pub use table::summary_columns;
 pub use writer::Recorder;
 
 /// Describes the run; the first file to be written.
@@ -32,6 +34,8 @@ pub const MANIFEST: &str = "manifest.json";
 pub const SAMPLES: &str = "samples.csv";
 /// One row a vCPU and finished cell.
 pub const SUMMARY: &str = "summary.csv";
+/// One row a vCPU and reason of a cell that the probes watched.
+pub const EXITS: &str = "exits.csv";
 /// One line a vCPU, kind and interval.
 pub const STALLS: &str = "stalls.hlog";
 

@@ -1,14 +1,14 @@
 //! Reads a recording back, finished or not.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
 
 use super::{
-    Manifest, RecordingError, SAMPLES, STALLS, SUMMARY, StallInterval, State,
-    schema::{Row, Sample, Summary},
+    EXITS, Manifest, RecordingError, SAMPLES, STALLS, SUMMARY, StallInterval, State,
+    schema::{ExitRow, Row, Sample, Summary},
     stalls,
     table::{self, Table},
     writer::finished_cells,
@@ -29,6 +29,13 @@ pub struct Recording {
     pub unfinished: Vec<Sample>,
     /// Last rows that were being written when the run was killed, and were skipped.
     pub torn: Vec<Torn>,
+}
+
+/// Lines of the log of pauses.
+#[derive(Clone, Debug, Default)]
+pub struct StallLines {
+    pub(super) text: Vec<u8>,
+    pub(super) count: u64,
 }
 
 /// A last row without its line end.
@@ -68,6 +75,13 @@ impl Recording {
         })
     }
 
+    /// The folder's name, for a heading.
+    pub fn name(&self) -> String {
+        let dir = self.dir.canonicalize().unwrap_or_else(|_| self.dir.clone());
+        dir.file_name()
+            .map_or_else(|| "recording".to_owned(), |name| name.to_string_lossy().into_owned())
+    }
+
     /// The cells whose summary is there.
     pub fn finished(&self) -> BTreeSet<u32> {
         self.summaries.iter().map(|row| row.cell).collect()
@@ -96,6 +110,24 @@ impl Recording {
         })
     }
 
+    /// The lines of the log of pauses of each finished cell, as they stand in the file: to be copied. The log is checked
+    /// as [`Self::stalls`] does.
+    pub fn stall_lines(&self) -> Result<BTreeMap<u32, StallLines>, RecordingError> {
+        self.stalls()?;
+        let path = self.dir.join(STALLS);
+        let bytes = fs::read(&path).map_err(|source| RecordingError::read(&path, source))?;
+        let finished = self.finished();
+        let mut cells: BTreeMap<u32, StallLines> = BTreeMap::new();
+        for line in bytes[..table::whole_lines(&bytes)].split_inclusive(|&byte| byte == b'\n') {
+            if let Some(cell) = stalls::cell_of(line).filter(|cell| finished.contains(cell)) {
+                let lines = cells.entry(cell).or_default();
+                lines.text.extend_from_slice(line);
+                lines.count += 1;
+            }
+        }
+        Ok(cells)
+    }
+
     /// The histograms of the pauses, those of unfinished cells left out. Read from disk at each call: they are
     /// larger than all the rest.
     pub fn stalls(&self) -> Result<Vec<StallInterval>, RecordingError> {
@@ -116,6 +148,20 @@ impl Recording {
         let finished = self.finished();
         intervals.retain(|interval| finished.contains(&interval.cell));
         Ok(intervals)
+    }
+
+    /// The exits by reason, those of unfinished cells left out; none where the probes did not watch. Read from disk at
+    /// each call.
+    pub fn exits(&self) -> Result<Vec<ExitRow>, RecordingError> {
+        let promised = self.manifest.rows.map(|rows| rows.exits);
+        if promised.unwrap_or(0) == 0 && !self.dir.join(EXITS).exists() {
+            // Recordings that were made before there was this file.
+            return Ok(Vec::new());
+        }
+        let mut rows = read::<ExitRow>(&self.dir, &self.manifest, promised)?.rows;
+        let finished = self.finished();
+        rows.retain(|row| finished.contains(&row.cell));
+        Ok(rows)
     }
 }
 
@@ -156,7 +202,7 @@ fn check_whole(
 }
 
 /// Numbers with runs drawn together: `1, 4-6`.
-fn ranges(numbers: &BTreeSet<u32>) -> String {
+pub fn ranges(numbers: &BTreeSet<u32>) -> String {
     let mut runs: Vec<(u32, u32)> = Vec::new();
     for &number in numbers {
         match runs.last_mut() {

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{SAMPLES, SUMMARY};
+use super::{EXITS, SAMPLES, SUMMARY};
 
 /// Version of the recording's format; raised when a column changes its meaning or goes.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -22,7 +22,7 @@ pub trait Row: Default + Serialize + DeserializeOwned {
 
 impl Row for Sample {
     const FILE: &'static str = SAMPLES;
-    const LATER: &'static [&'static str] = &[];
+    const LATER: &'static [&'static str] = &["vm_quota_mib_s", "held_pages", "cost_us"];
 
     fn cell(&self) -> u32 {
         self.cell
@@ -37,7 +37,33 @@ impl Row for Summary {
         "timer_late_p99_us",
         "steal_pct",
         "disturbed",
+        "vm_quota_mib_s",
+        "vm_guest_mib_s",
+        "cost_pct",
+        "probe_pushed_pages",
+        "probe_reset_pages",
+        "probe_ring_full_exits",
+        "probe_userspace_exits",
+        "probe_hardware_exits",
+        "probe_pauses",
+        "probe_stall_p50_us",
+        "probe_stall_p99_us",
+        "probe_stall_p999_us",
+        "probe_stall_max_us",
+        "probe_overhead_p50_us",
+        "probe_overhead_p99_us",
+        "probe_lost",
+        "probe_notes",
     ];
+
+    fn cell(&self) -> u32 {
+        self.cell
+    }
+}
+
+impl Row for ExitRow {
+    const FILE: &'static str = EXITS;
+    const LATER: &'static [&'static str] = &[];
 
     fn cell(&self) -> u32 {
         self.cell
@@ -81,10 +107,20 @@ pub struct Sample {
     pub asked_us: u64,
     /// Sleep had.
     pub slept_us: u64,
+    /// The limit of all vCPUs together, empty for none.
+    #[serde(default)]
+    pub vm_quota_mib_s: Option<f64>,
+    /// Harvested pages whose entries are held back from reset: they are dirty, and can be written unlogged.
+    #[serde(default)]
+    pub held_pages: u64,
+    /// CPU time that limiting and harvesting took: of the vCPU's thread outside `KVM_RUN`, and its part of the threads
+    /// beside it.
+    #[serde(default)]
+    pub cost_us: u64,
 }
 
 /// Why a cell ended where it did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// Steady, and at the quota.
@@ -106,6 +142,23 @@ pub enum Verdict {
     GuestTooSlow,
     /// No limit was set.
     Unlimited,
+}
+
+impl Verdict {
+    /// As people and `summary.csv` write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::FloorBound => "floor-bound",
+            Self::ToleranceBound => "tolerance-bound",
+            Self::CapBound => "cap-bound",
+            Self::Missed => "missed",
+            Self::Oscillating => "oscillating",
+            Self::NotSettled => "not-settled",
+            Self::GuestTooSlow => "guest-too-slow",
+            Self::Unlimited => "unlimited",
+        }
+    }
 }
 
 /// One vCPU of one cell, measured over its settled part: a row of `summary.csv`.
@@ -216,6 +269,84 @@ pub struct Summary {
     /// What disturbed the cell, in words; empty where nothing did, or nobody looked.
     #[serde(default)]
     pub disturbed: String,
+    /// The limit of all vCPUs together at the end, empty for none.
+    #[serde(default)]
+    pub vm_quota_mib_s: Option<f64>,
+    /// The true rate of all vCPUs together over this one's measured part.
+    #[serde(default)]
+    pub vm_guest_mib_s: Option<f64>,
+    /// CPU time that limiting and harvesting took, as a share of the measured part.
+    #[serde(default)]
+    pub cost_pct: Option<f64>,
+    /// Pages pushed to the ring in the measured part, by the kernel. This and all that follows is empty where the probes
+    /// did not watch.
+    #[serde(default)]
+    pub probe_pushed_pages: Option<u64>,
+    /// Entries of the ring that were reset.
+    #[serde(default)]
+    pub probe_reset_pages: Option<u64>,
+    /// Returns of `KVM_RUN` because the ring was full.
+    #[serde(default)]
+    pub probe_ring_full_exits: Option<u64>,
+    /// All returns of `KVM_RUN`.
+    #[serde(default)]
+    pub probe_userspace_exits: Option<u64>,
+    /// Exits from guest mode; empty where the kernel does not report them.
+    #[serde(default)]
+    pub probe_hardware_exits: Option<u64>,
+    /// Pauses that the kernel saw begin in the measured part; where 0, the next six are empty.
+    #[serde(default)]
+    pub probe_pauses: Option<u64>,
+    /// Median length of such a pause, from the return of `KVM_RUN` to the next entry.
+    #[serde(default)]
+    pub probe_stall_p50_us: Option<f64>,
+    /// The same, 99th percentile.
+    #[serde(default)]
+    pub probe_stall_p99_us: Option<f64>,
+    /// The same, 99.9th percentile.
+    #[serde(default)]
+    pub probe_stall_p999_us: Option<f64>,
+    /// The longest one.
+    #[serde(default)]
+    pub probe_stall_max_us: Option<f64>,
+    /// What of a pause nobody asked for: median.
+    #[serde(default)]
+    pub probe_overhead_p50_us: Option<f64>,
+    /// The same, 99th percentile.
+    #[serde(default)]
+    pub probe_overhead_p99_us: Option<f64>,
+    /// Records and counts that the probes lost in this cell.
+    #[serde(default)]
+    pub probe_lost: Option<u64>,
+    /// What the probes could not see, and why.
+    #[serde(default)]
+    pub probe_notes: String,
+}
+
+/// What was counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExitSource {
+    /// `KVM_RUN` returned to the VMM.
+    #[default]
+    Userspace,
+    /// The guest left guest mode.
+    Hardware,
+}
+
+/// Exits of one vCPU for one reason, from the cell's 0 to its end: a row of `exits.csv`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitRow {
+    /// Which cell of the recording.
+    pub cell: u32,
+    /// Index of the vCPU.
+    pub vcpu: u32,
+    /// What was counted.
+    pub source: ExitSource,
+    /// Why, by name: `KVM_EXIT_*`, an error of `KVM_RUN`, or what this kernel calls a hardware exit.
+    pub reason: String,
+    /// How many; empty where it is not known, and `reason` says why.
+    pub count: Option<u64>,
 }
 
 #[cfg(test)]
@@ -228,7 +359,8 @@ mod tests {
         assert_eq!(
             table::columns::<Sample>().join(","),
             "cell,vcpu,t_s,quota_mib_s,ring_mib_s,guest_mib_s,guest_read_mib_s,throttle_us,utilisation_pct,\
-             written_pages,read_pages,harvested_pages,ring_full_exits,exits,asked_us,slept_us"
+             written_pages,read_pages,harvested_pages,ring_full_exits,exits,asked_us,slept_us,\
+             vm_quota_mib_s,held_pages,cost_us"
         );
         assert_eq!(
             table::columns::<Summary>().join(","),
@@ -238,7 +370,11 @@ mod tests {
              window_s,guest_read_mib_s,utilisation_pct,settle_s,overshoot_pct,error_mib_s,error_pct,oscillation_pct,\
              ring_full_per_s,pauses,stall_p50_us,stall_p99_us,stall_p999_us,stall_max_us,lateness_p50_us,\
              lateness_p99_us,asked_us,slept_us,predicted_floor_mib_s,cap_floor_mib_s,verdict,reason,\
-             harvest_ns_entry,reset_ns_entry,timer_late_p99_us,steal_pct,disturbed"
+             harvest_ns_entry,reset_ns_entry,timer_late_p99_us,steal_pct,disturbed,vm_quota_mib_s,vm_guest_mib_s,cost_pct,\
+             probe_pushed_pages,probe_reset_pages,probe_ring_full_exits,probe_userspace_exits,probe_hardware_exits,\
+             probe_pauses,probe_stall_p50_us,probe_stall_p99_us,probe_stall_p999_us,probe_stall_max_us,\
+             probe_overhead_p50_us,probe_overhead_p99_us,probe_lost,probe_notes"
         );
+        assert_eq!(table::columns::<ExitRow>().join(","), "cell,vcpu,source,reason,count");
     }
 }

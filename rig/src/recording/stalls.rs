@@ -5,7 +5,7 @@
 //! tag is `cell3/vcpu0/stall`; interval starts are on the cell's own clock (`t_s` of the samples), so that the lines of
 //! a tag are in order while those of different cells start anew.
 
-use std::{fmt, ops::Range, path::Path, time::Duration};
+use std::{collections::BTreeMap, fmt, ops::Range, path::Path, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hdrhistogram::{
@@ -19,7 +19,7 @@ use hdrhistogram::{
 };
 
 use super::{RecordingError, table};
-use crate::engine::target::Stall;
+use crate::engine::{probed::KernelStall, target::Stall};
 
 /// Says what the file is, in the words that `HdrHistogram`'s own writers use, and the unit.
 pub(super) const HEADER: &str = "#[Histogram log format version 1.3]\n\
@@ -41,28 +41,59 @@ pub enum StallKind {
     Lateness,
     /// Asked minus slept, of the pauses whose sleep was cut short.
     CutShort,
+    /// Every pause that the kernel saw: return of `KVM_RUN` to next entry.
+    KernelStall,
+    /// The part of such a pause that nobody asked for.
+    Overhead,
 }
 
+/// One value of the log: of which vCPU, of which kind.
+pub(super) type Value = (usize, StallKind, Duration);
+
 impl StallKind {
-    const ALL: [Self; 3] = [Self::Stall, Self::Lateness, Self::CutShort];
+    const ALL: [Self; 5] = [
+        Self::Stall,
+        Self::Lateness,
+        Self::CutShort,
+        Self::KernelStall,
+        Self::Overhead,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Stall => "stall",
             Self::Lateness => "lateness",
             Self::CutShort => "cut-short",
+            Self::KernelStall => "kernel-stall",
+            Self::Overhead => "overhead",
         }
     }
+}
 
-    /// What this kind keeps of a pause. A pause that was not asked for has no lateness.
-    fn of(self, stall: &Stall) -> Option<Duration> {
-        match self {
-            Self::Stall => Some(stall.length),
-            Self::Lateness if stall.asked.is_zero() => None,
-            Self::Lateness => stall.slept.checked_sub(stall.asked),
-            Self::CutShort => stall.asked.checked_sub(stall.slept).filter(|cut| !cut.is_zero()),
-        }
-    }
+/// What the log keeps of the limiter's pauses. One that was not asked for has no lateness.
+pub(super) fn of_limiter(stalls: &[Stall]) -> Vec<Value> {
+    let values = stalls.iter().flat_map(|stall| {
+        let late = stall.slept.checked_sub(stall.asked).filter(|_| !stall.asked.is_zero());
+        let cut = stall.asked.checked_sub(stall.slept).filter(|cut| !cut.is_zero());
+        [
+            Some((stall.vcpu, StallKind::Stall, stall.length)),
+            late.map(|late| (stall.vcpu, StallKind::Lateness, late)),
+            cut.map(|cut| (stall.vcpu, StallKind::CutShort, cut)),
+        ]
+    });
+    values.flatten().collect()
+}
+
+/// What the log keeps of the pauses that the kernel saw.
+pub(super) fn of_kernel(stalls: &[KernelStall]) -> Vec<Value> {
+    let values = stalls.iter().flat_map(|stall| {
+        let overhead = stall.overhead();
+        [
+            Some((stall.vcpu, StallKind::KernelStall, stall.length)),
+            overhead.map(|overhead| (stall.vcpu, StallKind::Overhead, overhead)),
+        ]
+    });
+    values.flatten().collect()
 }
 
 impl fmt::Display for StallKind {
@@ -86,40 +117,27 @@ pub struct StallInterval {
     pub histogram: Histogram<u64>,
 }
 
-/// The lines for the pauses of one interval of a cell: one for each vCPU and kind that has any. Also how many.
-pub(super) fn encode(cell: u32, interval: &Range<Duration>, stalls: &[Stall]) -> (Vec<u8>, u64) {
-    let mut vcpus: Vec<usize> = stalls.iter().map(|stall| stall.vcpu).collect();
-    vcpus.sort_unstable();
-    vcpus.dedup();
+/// The lines for the values of one interval of a cell: one for each vCPU and kind that has any. Also how many.
+pub(super) fn encode(cell: u32, interval: &Range<Duration>, values: &[Value]) -> (Vec<u8>, u64) {
+    let mut histograms = BTreeMap::new();
+    for &(vcpu, kind, value) in values {
+        let histogram = histograms.entry((vcpu, kind)).or_insert_with(empty);
+        histogram.saturating_record(value.as_nanos().try_into().unwrap_or(u64::MAX));
+    }
 
     let mut lines = Vec::new();
-    let mut count = 0;
     let mut serializer = V2DeflateSerializer::new();
     let mut log = IntervalLogWriterBuilder::new()
         .begin_log_with(&mut lines, &mut serializer)
         .expect("memory takes every write");
-    for vcpu in vcpus {
-        for kind in StallKind::ALL {
-            let mut histogram = empty();
-            for value in stalls
-                .iter()
-                .filter(|stall| stall.vcpu == vcpu)
-                .filter_map(|stall| kind.of(stall))
-            {
-                histogram.saturating_record(value.as_nanos().try_into().unwrap_or(u64::MAX));
-            }
-            if histogram.is_empty() {
-                continue;
-            }
-            let tag = format!("cell{cell}/vcpu{vcpu}/{kind}");
-            let tag = Tag::new(&tag).expect("the tag has neither comma nor space");
-            let length = interval.end.saturating_sub(interval.start);
-            log.write_histogram(&histogram, interval.start, length, Some(tag))
-                .expect("a histogram within its own bounds serialises to memory");
-            count += 1;
-        }
+    for ((vcpu, kind), histogram) in &histograms {
+        let tag = format!("cell{cell}/vcpu{vcpu}/{kind}");
+        let tag = Tag::new(&tag).expect("the tag has neither comma nor space");
+        let length = interval.end.saturating_sub(interval.start);
+        log.write_histogram(histogram, interval.start, length, Some(tag))
+            .expect("a histogram within its own bounds serialises to memory");
     }
-    (lines, count)
+    (lines, histograms.len() as u64)
 }
 
 fn empty() -> Histogram<u64> {

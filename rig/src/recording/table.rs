@@ -43,6 +43,11 @@ pub(super) fn columns<R: Row>() -> Vec<String> {
     header.split(',').map(str::to_owned).collect()
 }
 
+/// The names of the columns of `summary.csv`, in their order.
+pub fn summary_columns() -> Vec<String> {
+    columns::<super::schema::Summary>()
+}
+
 /// The header line.
 pub(super) fn header<R: Row>() -> Vec<u8> {
     (columns::<R>().join(",") + "\n").into_bytes()

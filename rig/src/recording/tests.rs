@@ -10,10 +10,10 @@ use proptest::prelude::*;
 use serde_json::{Map, json};
 
 use super::{
-    schema::{Sample, Summary, Verdict},
+    schema::{ExitRow, ExitSource, Row, Sample, Summary, Verdict},
     *,
 };
-use crate::engine::target::Stall;
+use crate::engine::{probed::KernelStall, target::Stall};
 
 /// vCPUs of every cell here.
 const VCPUS: u32 = 2;
@@ -77,6 +77,30 @@ fn stalls() -> Vec<Stall> {
     ]
 }
 
+fn kernel_stalls() -> Vec<KernelStall> {
+    let stall = |vcpu, length, asked: Option<u64>| KernelStall {
+        vcpu,
+        at: Duration::ZERO,
+        length: Duration::from_micros(length),
+        asked: asked.map(Duration::from_micros),
+    };
+    vec![stall(0, 905, Some(800)), stall(1, 33, None)]
+}
+
+fn exits(cell: u32) -> Vec<ExitRow> {
+    let row = |source, reason: &str, count| ExitRow {
+        cell,
+        vcpu: 0,
+        source,
+        reason: reason.to_owned(),
+        count,
+    };
+    vec![
+        row(ExitSource::Userspace, "KVM_EXIT_DIRTY_RING_FULL", Some(7)),
+        row(ExitSource::Hardware, "not known: kvm_exit did not fire", None),
+    ]
+}
+
 /// The first part of a cell: all but its commit.
 fn begin_cell(recorder: &mut Recorder, cell: u32) {
     recorder.append_samples(&samples(cell)).expect("samples are appended");
@@ -84,6 +108,10 @@ fn begin_cell(recorder: &mut Recorder, cell: u32) {
     recorder
         .append_stalls(cell, &(second..2 * second), &stalls())
         .expect("stalls are appended");
+    recorder
+        .append_kernel_stalls(cell, &(second..2 * second), &kernel_stalls())
+        .expect("the kernel's stalls are appended");
+    recorder.append_exits(&exits(cell)).expect("exits are appended");
 }
 
 fn run_cell(recorder: &mut Recorder, cell: u32) {
@@ -121,7 +149,14 @@ fn what_was_written_is_read_back() {
     assert_eq!((recording.unfinished.len(), recording.torn.len()), (0, 0));
     assert_eq!(recording.gaps(), None);
     let rows = recording.manifest.rows.expect("an ended recording counts its rows");
-    assert_eq!((rows.samples, rows.summaries, rows.stall_intervals), (12, 4, 8));
+    assert_eq!(
+        (rows.samples, rows.summaries, rows.stall_intervals, rows.exits),
+        (12, 4, 14, 4)
+    );
+    assert_eq!(
+        recording.exits().expect("the exits open"),
+        [exits(0), exits(1)].concat()
+    );
     assert_eq!(recording.manifest.seed, 42);
     assert!(!recording.manifest.git_revision.is_empty() && recording.manifest.rustc_version.starts_with("rustc"));
 }
@@ -155,6 +190,9 @@ fn every_pause_is_in_the_log_of_stalls() {
             (0, StallKind::Lateness, 1, 50),
             (0, StallKind::CutShort, 1, 4_999_610),
             (1, StallKind::Stall, 1, 30),
+            (0, StallKind::KernelStall, 1, 905),
+            (0, StallKind::Overhead, 1, 105),
+            (1, StallKind::KernelStall, 1, 33),
         ]
     );
     assert!(
@@ -250,7 +288,11 @@ fn an_abandoned_cell_leaves_nothing() {
     recorder.finish().expect("the recording ends");
     let recording = Recording::open(dir.path()).expect("the recording opens");
     assert_eq!(recording.samples, [samples(0), samples(1)].concat());
-    assert_eq!(recording.stalls().expect("the log opens").len(), 8);
+    assert_eq!(recording.stalls().expect("the log opens").len(), 14);
+    assert_eq!(
+        recording.exits().expect("the exits open"),
+        [exits(0), exits(1)].concat()
+    );
 }
 
 #[test]
@@ -285,6 +327,43 @@ fn a_half_finished_sweep_opens_and_says_what_is_missing() {
             .ends_with("(the run was interrupted)")
     );
     assert_eq!(ended.unfinished, samples(7));
+}
+
+/// Takes from a table the columns that came after the first recordings were made.
+fn strip_later_columns<R: Row>(dir: &Path) {
+    let path = dir.join(R::FILE);
+    let mut reader = csv::Reader::from_path(&path).expect("the table is there");
+    let header = reader.headers().expect("it has a header").clone();
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for record in std::iter::once(header.clone()).chain(reader.records().map(|record| record.expect("it is CSV"))) {
+        let first = header
+            .iter()
+            .zip(&record)
+            .filter(|(column, _)| !R::LATER.contains(column));
+        writer
+            .write_record(first.map(|(_, value)| value))
+            .expect("memory takes every write");
+    }
+    std::fs::write(&path, writer.into_inner().expect("memory takes every write")).expect("the table is written");
+}
+
+#[test]
+fn a_recording_from_before_there_were_probes_opens_and_goes_on() {
+    let dir = folder();
+    drop(record(dir.path(), 2, 1));
+    strip_later_columns::<Sample>(dir.path());
+    strip_later_columns::<Summary>(dir.path());
+    std::fs::remove_file(dir.path().join(EXITS)).expect("the file was there");
+    let old = Recording::open(dir.path()).expect("an old recording opens");
+    assert_eq!(old.exits().expect("there are none"), []);
+    assert_eq!(old.summaries, summaries(0));
+
+    let mut recorder = Recorder::resume(dir.path()).expect("it can be continued");
+    run_cell(&mut recorder, 1);
+    recorder.finish().expect("the recording ends");
+    let recording = Recording::open(dir.path()).expect("the recording opens");
+    assert_eq!(recording.summaries, [summaries(0), summaries(1)].concat());
+    assert_eq!(recording.exits().expect("the exits open"), exits(1));
 }
 
 proptest! {

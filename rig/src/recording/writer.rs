@@ -13,13 +13,14 @@ use std::{
 };
 
 use super::{
-    Manifest, Recording, RecordingError, RowCounts, SAMPLES, STALLS, SUMMARY, State,
+    EXITS, Manifest, Recording, RecordingError, RowCounts, SAMPLES, STALLS, SUMMARY, State,
     journal::{self, Journal},
     manifest::now_utc,
-    schema::{Row, Sample, Summary},
+    reader::StallLines,
+    schema::{ExitRow, Row, Sample, Summary},
     stalls, table,
 };
-use crate::engine::target::Stall;
+use crate::engine::{probed::KernelStall, target::Stall};
 
 /// Writes one recording; only one at a time may have a folder.
 #[derive(Debug)]
@@ -29,6 +30,7 @@ pub struct Recorder {
     finished: BTreeSet<u32>,
     samples: Journal,
     stalls: Journal,
+    exits: Journal,
     summaries: Journal,
     /// Rows of finished cells.
     rows: RowCounts,
@@ -59,7 +61,9 @@ impl Recorder {
         let lock = lock(&dir)?;
         if manifest.state != State::Running {
             // It ended in good order, so nothing may be torn or gone: what is, is damage, and no reason to drop rows.
-            Recording::open(&dir)?.stalls()?;
+            let recording = Recording::open(&dir)?;
+            recording.stalls()?;
+            recording.exits()?;
         }
         let summary = dir.join(SUMMARY);
         let finished = match table::read::<Summary>(&summary) {
@@ -70,6 +74,11 @@ impl Recorder {
         };
         let summaries = keep_finished::<Summary>(&summary, &finished)?;
         let samples = keep_finished::<Sample>(&dir.join(SAMPLES), &finished)?;
+        let exits = match keep_finished::<ExitRow>(&dir.join(EXITS), &finished) {
+            // Begun before there was this file.
+            Err(RecordingError::MissingFile { .. }) => 0,
+            rows => rows?,
+        };
         let stall_intervals = keep_finished_stalls(&dir.join(STALLS), &finished)?;
         manifest.resumed_utc.push(now_utc());
         manifest.state = State::Running;
@@ -78,6 +87,7 @@ impl Recorder {
             samples,
             summaries,
             stall_intervals,
+            exits,
         };
         Self::open(dir, manifest, finished, rows, lock)
     }
@@ -92,6 +102,7 @@ impl Recorder {
         manifest.write(&dir)?;
         let samples = Journal::open(dir.join(SAMPLES), &table::header::<Sample>())?;
         let stalls = Journal::open(dir.join(STALLS), stalls::HEADER.as_bytes())?;
+        let exits = Journal::open(dir.join(EXITS), &table::header::<ExitRow>())?;
         let summaries = Journal::open(dir.join(SUMMARY), &table::header::<Summary>())?;
         journal::sync_folder(&dir)?;
         Ok(Self {
@@ -100,6 +111,7 @@ impl Recorder {
             finished,
             samples,
             stalls,
+            exits,
             summaries,
             rows,
             pending: RowCounts::default(),
@@ -142,9 +154,44 @@ impl Recorder {
         interval: &Range<Duration>,
         stalls: &[Stall],
     ) -> Result<(), RecordingError> {
-        let (lines, count) = stalls::encode(cell, interval, stalls);
+        self.append_values(cell, interval, &stalls::of_limiter(stalls))
+    }
+
+    /// Appends the pauses that the kernel saw in the same interval.
+    pub fn append_kernel_stalls(
+        &mut self,
+        cell: u32,
+        interval: &Range<Duration>,
+        stalls: &[KernelStall],
+    ) -> Result<(), RecordingError> {
+        self.append_values(cell, interval, &stalls::of_kernel(stalls))
+    }
+
+    fn append_values(
+        &mut self,
+        cell: u32,
+        interval: &Range<Duration>,
+        values: &[stalls::Value],
+    ) -> Result<(), RecordingError> {
+        let (lines, count) = stalls::encode(cell, interval, values);
         self.stalls.append(&lines)?;
         self.pending.stall_intervals += count;
+        Ok(())
+    }
+
+    /// Appends the exits of the cell that is being run.
+    pub fn append_exits(&mut self, exits: &[ExitRow]) -> Result<(), RecordingError> {
+        self.exits.append(&table::encode(exits, &self.dir.join(EXITS))?)?;
+        self.pending.exits += exits.len() as u64;
+        Ok(())
+    }
+
+    /// Takes over a cell that another recording has: its samples and its lines of the log of pauses. Its summaries are to
+    /// follow, as for any other cell.
+    pub fn copy_cell(&mut self, samples: &[Sample], stalls: &StallLines) -> Result<(), RecordingError> {
+        self.append_samples(samples)?;
+        self.stalls.append(&stalls.text)?;
+        self.pending.stall_intervals += stalls.count;
         Ok(())
     }
 
@@ -155,12 +202,14 @@ impl Recorder {
         let rows = table::encode(summaries, &self.dir.join(SUMMARY))?;
         self.samples.commit()?;
         self.stalls.commit()?;
+        self.exits.commit()?;
         self.summaries.append(&rows)?;
         self.summaries.commit()?;
         self.finished.insert(cell);
         self.rows.summaries += summaries.len() as u64;
         self.rows.samples += self.pending.samples;
         self.rows.stall_intervals += self.pending.stall_intervals;
+        self.rows.exits += self.pending.exits;
         self.pending = RowCounts::default();
         Ok(())
     }
@@ -185,6 +234,7 @@ impl Recorder {
     pub fn abandon_cell(&mut self) -> Result<(), RecordingError> {
         self.samples.roll_back()?;
         self.stalls.roll_back()?;
+        self.exits.roll_back()?;
         self.summaries.roll_back()?;
         self.pending = RowCounts::default();
         Ok(())
@@ -199,11 +249,13 @@ impl Recorder {
         };
         self.samples.commit()?;
         self.stalls.commit()?;
+        self.exits.commit()?;
         self.manifest.state = state;
         self.manifest.rows = Some(RowCounts {
             samples: self.rows.samples + self.pending.samples,
             summaries: self.rows.summaries,
             stall_intervals: self.rows.stall_intervals + self.pending.stall_intervals,
+            exits: self.rows.exits + self.pending.exits,
         });
         self.manifest.write(&self.dir)?;
         Ok(state)

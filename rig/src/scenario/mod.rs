@@ -2,18 +2,21 @@
 
 pub mod file;
 pub mod per_vcpu;
+pub mod probe_mode;
 pub mod script;
 pub mod settings;
 mod text;
 pub mod values;
+pub mod vmm;
 
 use std::time::Duration;
 
 use dirtyrig_guests::Program;
-use dirtyrig_limiter::{law::LimiterKind, machine::LimiterSpec, units::Quota};
+use dirtyrig_limiter::{law::LimiterKind, limit::LimitError, machine::LimiterSpec, units::Quota};
 
 use self::{
     per_vcpu::{MaybeQuota, PerVcpu},
+    probe_mode::ProbeMode,
     script::{Action, Event},
     settings::Settings,
 };
@@ -35,14 +38,20 @@ pub struct Scenario {
     pub vm: VmSpec,
     /// The limit of each vCPU from the start; as many as there are vCPUs.
     pub quotas: Vec<Option<Quota>>,
+    /// The limit of all of them together.
+    pub vm_quota: Option<Quota>,
     /// Changes, in the order of their times.
     pub script: Vec<Event>,
+    /// Time between samples.
+    pub sample_every: Duration,
     /// How long the guest runs unlimited first.
     pub warm_up: Duration,
     /// How long it lasts after that.
     pub duration: Duration,
     /// Whether it may end earlier.
     pub end: End,
+    /// Whether the probes watch it.
+    pub probes: ProbeMode,
 }
 
 /// QEMU's own choice in its examples, and the smaller of the two published sizes.
@@ -51,6 +60,8 @@ const DEFAULT_RING: u32 = 4096;
 const MAX_STALL: Duration = Duration::from_millis(5);
 /// Half a second in which caches, page tables and the CPU's clock get warm, and a second that is measured.
 const WARM_UP: Duration = Duration::from_millis(1500);
+/// Ten samples see the shortest sensible period of a second, and cost nothing to take.
+pub const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 /// How long a run lasts when nothing is said: long enough to see every limiter settle at a period of a second.
 const RUN_DURATION: Duration = Duration::from_secs(20);
 /// How long a run goes on after the last change of its script.
@@ -121,6 +132,9 @@ pub enum ScenarioError {
         "limiter `none` can't hold a quota: leave `--quota` and `set` out, or choose another limiter, such as qemu-7.2"
     )]
     NoLimiter,
+    /// A quota for the whole VM, and a limiter that knows vCPUs only.
+    #[error(transparent)]
+    NoVmLimit(LimitError),
     /// A replay, and nothing to replay.
     #[error("guest `replay` needs a recorded table of pages, which can't be given here: choose another guest")]
     NothingToReplay,
@@ -168,16 +182,20 @@ impl Scenario {
                     max_stall,
                 },
                 seed,
+                vmm: single("--vmm", &settings.vmm)?.unwrap_or_default(),
             },
             quotas: quotas
                 .spread(vcpus)
                 .into_iter()
                 .map(|MaybeQuota(quota)| quota)
                 .collect(),
+            vm_quota: settings.vm_quota.and_then(|MaybeQuota(quota)| quota),
             script,
+            sample_every: SAMPLE_EVERY,
             warm_up: settings.warm_up.map_or(WARM_UP, |values::Span(span)| span),
             duration: Duration::ZERO,
             end,
+            probes: settings.probes.unwrap_or_default(),
         };
         scenario.duration = settings
             .duration
@@ -199,10 +217,16 @@ impl Scenario {
                 });
             }
         }
-        let limits = self.quotas.iter().any(Option::is_some)
-            || self.script.iter().any(|event| matches!(event.action, Action::Set(..)));
-        if limits && self.vm.limiter.kind == LimiterKind::None {
+        let limiter = self.vm.limiter.kind;
+        let changes = |which: fn(&Action) -> bool| self.script.iter().any(|event| which(&event.action));
+        let whole_vm = self.vm_quota.is_some() || changes(|action| matches!(action, Action::SetVm(_)));
+        let limits =
+            whole_vm || self.quotas.iter().any(Option::is_some) || changes(|action| matches!(action, Action::Set(..)));
+        if limits && limiter == LimiterKind::None {
             return Err(ScenarioError::NoLimiter);
+        }
+        if whole_vm && !limiter.limits_whole_vm() {
+            return Err(ScenarioError::NoVmLimit(LimitError::NoVmLimit { limiter }));
         }
         Ok(())
     }
@@ -226,6 +250,7 @@ impl Scenario {
         Settings {
             ring: vec![values::Ring(vm.ring)],
             quota: vec![PerVcpu::each(self.quotas.iter().copied().map(MaybeQuota).collect())],
+            vm_quota: self.vm_quota.map(|quota| MaybeQuota(Some(quota))),
             period: vec![values::Period::new(vm.limiter.period).expect(count)],
             limiter: vec![vm.limiter.kind],
             max_stall: Some(values::Span(vm.limiter.max_stall)),
@@ -239,12 +264,14 @@ impl Scenario {
             at: self.script.clone(),
             repetitions: None,
             seed: Some(vm.seed),
+            vmm: vec![vm.vmm.clone()],
+            probes: Some(self.probes),
         }
     }
 
     /// Whether anything is limited from the start.
     pub fn is_limited(&self) -> bool {
-        self.quotas.iter().any(Option::is_some)
+        self.vm_quota.is_some() || self.quotas.iter().any(Option::is_some)
     }
 
     /// What the user should know before it runs, though it can run.
@@ -300,7 +327,11 @@ mod tests {
 
     #[test]
     fn spelt_out_it_is_the_same_scenario() {
-        let scenario = scenario("vcpus = 3\nquota = '500+none'\nat = ['1s unplug 2']\nperiod = '2s'").expect("valid");
+        let scenario = scenario(
+            "vcpus = 3\nquota = '500+none'\nvm-quota = 600\nlimiter = 'budget'\nat = ['1s unplug 2', '2s cancel-vm']\n\
+             period = '2s'",
+        )
+        .expect("valid");
         let again = Scenario::new(&scenario.settings(), scenario.vm.seed, scenario.end).expect("valid");
         assert_eq!(again, scenario);
     }
@@ -326,6 +357,10 @@ mod tests {
         assert!(error("duration = '5s'\nat = ['5s cancel all']").contains("raise `--duration`"));
         assert!(error("limiter = 'none'\nquota = 25").contains("can't hold a quota"));
         assert!(error("limiter = 'none'\nat = ['1s set 25 all']").contains("can't hold a quota"));
+        let vm = error("vm-quota = 100");
+        assert!(vm.contains("`qemu-7.2` can't hold one quota for the whole VM"), "{vm}");
+        assert!(error("limiter = 'dirty-quota'\nat = ['1s set-vm 25']").contains("choose auto-converge, budget"));
+        assert!(error("limiter = 'none'\nvm-quota = 25").contains("can't hold a quota"));
         assert!(error("guest = 'replay'").contains("choose another guest"));
     }
 

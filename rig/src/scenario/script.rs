@@ -15,6 +15,10 @@ pub enum Action {
     Set(Quota, Which),
     /// Takes the limit away.
     Cancel(Which),
+    /// Limits the dirty rate of all vCPUs together.
+    SetVm(Quota),
+    /// Takes that limit away.
+    CancelVm,
     /// Plugs a vCPU.
     Plug(usize),
     /// Unplugs a vCPU.
@@ -38,14 +42,14 @@ impl Action {
             Self::Set(_, Which::One(vcpu)) | Self::Cancel(Which::One(vcpu)) | Self::Plug(vcpu) | Self::Unplug(vcpu) => {
                 Some(vcpu)
             }
-            Self::Set(_, Which::All) | Self::Cancel(Which::All) => None,
+            Self::Set(_, Which::All) | Self::Cancel(Which::All) | Self::SetVm(_) | Self::CancelVm => None,
         }
     }
 }
 
 /// What every error of this file points to.
-const FORM: &str = "`TIME set MIB_S VCPU`, `TIME cancel VCPU`, `TIME plug N` or `TIME unplug N`, where VCPU is an index or \
-                    `all`; such as `10s set 500 all`";
+const FORM: &str = "`TIME set MIB_S VCPU`, `TIME cancel VCPU`, `TIME set-vm MIB_S`, `TIME cancel-vm`, `TIME plug N` or \
+                    `TIME unplug N`, where VCPU is an index or `all`; such as `10s set 500 all`";
 
 /// Why a text is no event.
 #[derive(Debug, thiserror::Error)]
@@ -101,16 +105,18 @@ impl FromStr for Event {
                 one(vcpu).map(Which::One)
             }
         };
+        let rate = |quota: &str| {
+            quota.parse().map_err(|source| EventError::Quota {
+                text: text.to_owned(),
+                source,
+            })
+        };
         let action = match words[..] {
             // In QEMU's commands a rate of 0 cancels.
             [_, "cancel", vcpu] | [_, "set", "0", vcpu] => Action::Cancel(which(vcpu)?),
-            [_, "set", quota, vcpu] => Action::Set(
-                quota.parse().map_err(|source| EventError::Quota {
-                    text: text.to_owned(),
-                    source,
-                })?,
-                which(vcpu)?,
-            ),
+            [_, "set", quota, vcpu] => Action::Set(rate(quota)?, which(vcpu)?),
+            [_, "cancel-vm"] | [_, "set-vm", "0"] => Action::CancelVm,
+            [_, "set-vm", quota] => Action::SetVm(rate(quota)?),
             [_, "plug", vcpu] => Action::Plug(one(vcpu)?),
             [_, "unplug", vcpu] => Action::Unplug(one(vcpu)?),
             _ => return Err(EventError::Form { text: text.to_owned() }),
@@ -155,6 +161,8 @@ impl fmt::Display for Action {
         match *self {
             Self::Set(quota, which) => write!(f, "set {} {}", quota.mib_per_sec(), name(which)),
             Self::Cancel(which) => write!(f, "cancel {}", name(which)),
+            Self::SetVm(quota) => write!(f, "set-vm {}", quota.mib_per_sec()),
+            Self::CancelVm => f.write_str("cancel-vm"),
             Self::Plug(vcpu) => write!(f, "plug {vcpu}"),
             Self::Unplug(vcpu) => write!(f, "unplug {vcpu}"),
         }
@@ -176,6 +184,8 @@ mod tests {
             ("1m30s set 0.25 1", Action::Set(quota(0.25), Which::One(1))),
             ("30s cancel 0", Action::Cancel(Which::One(0))),
             ("500ms cancel all", Action::Cancel(Which::All)),
+            ("10s set-vm 50", Action::SetVm(quota(50.0))),
+            ("20s cancel-vm", Action::CancelVm),
             ("40s unplug 1", Action::Unplug(1)),
             ("50s plug 1", Action::Plug(1)),
         ];
@@ -190,6 +200,8 @@ mod tests {
     fn a_rate_of_zero_cancels_as_in_qemu() {
         let event: Event = "1s set 0 all".parse().expect("a known form");
         assert_eq!(event.action, Action::Cancel(Which::All));
+        let event: Event = "1s set-vm 0".parse().expect("a known form");
+        assert_eq!(event.action, Action::CancelVm);
     }
 
     #[test]

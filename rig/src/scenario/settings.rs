@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     per_vcpu::{MaybeQuota, PerVcpu},
+    probe_mode::ProbeMode,
     script::Event,
     text,
     values::{Count, Period, Ring, Span},
+    vmm::Vmm,
 };
 
 /// How many vCPUs a guest may have.
@@ -34,6 +36,11 @@ pub struct Settings {
     #[arg(long, value_name = "MIB_S", value_delimiter = ',', allow_negative_numbers = true)]
     #[serde(with = "text::many", skip_serializing_if = "Vec::is_empty")]
     pub quota: Vec<PerVcpu<MaybeQuota>>,
+
+    /// Limit of all vCPUs together in MiB/s, beside those of each, or `none`; for limiters that can hold one [default: none]
+    #[arg(long, value_name = "MIB_S", allow_negative_numbers = true)]
+    #[serde(with = "text::one", skip_serializing_if = "Option::is_none")]
+    pub vm_quota: Option<MaybeQuota>,
 
     /// How often the limiter measures and adjusts, from 100ms to 60s [default: 1s]
     #[arg(long, value_name = "TIME", value_delimiter = ',', allow_negative_numbers = true)]
@@ -99,6 +106,32 @@ pub struct Settings {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+
+    /// Which VMM runs the guest: rig, qemu[:BINARY], or attach:QMP-SOCKET for a QEMU that runs already [default: rig]
+    #[arg(long, value_name = "VMM", value_delimiter = ',', long_help = vmms())]
+    #[serde(with = "text::many", skip_serializing_if = "Vec::is_empty")]
+    pub vmm: Vec<Vmm>,
+
+    /// Whether eBPF probes watch from inside the kernel: auto (where this machine allows it), off, require [default: auto]
+    #[arg(long, value_name = "MODE")]
+    #[serde(with = "text::one", skip_serializing_if = "Option::is_none")]
+    pub probes: Option<ProbeMode>,
+}
+
+fn vmms() -> String {
+    const VMMS: [(&str, &str); 4] = [
+        ("rig", "the rig's own VM, which every limiter works with"),
+        (
+            "qemu",
+            "the qemu-system-x86_64 along PATH, started with the same guest, limited by its own law",
+        ),
+        ("qemu:BINARY", "another QEMU, by its path"),
+        (
+            "attach:QMP-SOCKET",
+            "a QEMU that runs already, whatever its guest; limits set are cancelled at the end",
+        ),
+    ];
+    format!("Which VMM runs the guest [default: rig]:\n{}", listed(&VMMS))
 }
 
 fn limiters() -> String {
@@ -129,6 +162,7 @@ impl Settings {
         Self {
             ring: list(self.ring, base.ring),
             quota: list(self.quota, base.quota),
+            vm_quota: self.vm_quota.or(base.vm_quota),
             period: list(self.period, base.period),
             limiter: list(self.limiter, base.limiter),
             max_stall: self.max_stall.or(base.max_stall),
@@ -142,6 +176,8 @@ impl Settings {
             at: list(self.at, base.at),
             repetitions: self.repetitions.or(base.repetitions),
             seed: self.seed.or(base.seed),
+            vmm: list(self.vmm, base.vmm),
+            probes: self.probes.or(base.probes),
         }
     }
 
@@ -154,6 +190,7 @@ impl Settings {
             limiter,
             guest,
             vcpus,
+            vmm,
             ..
         } = self;
         !(ring.is_empty()
@@ -161,7 +198,8 @@ impl Settings {
             && period.is_empty()
             && limiter.is_empty()
             && guest.is_empty()
-            && vcpus.is_empty())
+            && vcpus.is_empty()
+            && vmm.is_empty())
     }
 
     /// One setting for each combination of the dimensions, in the order of the lists, the ring varying slowest. A
@@ -191,7 +229,8 @@ impl Settings {
         let all = each(all, &self.period, |settings, value| settings.period = value);
         let all = each(all, &self.limiter, |settings, value| settings.limiter = value);
         let all = each(all, &self.guest, |settings, value| settings.guest = value);
-        each(all, &self.vcpus, |settings, value| settings.vcpus = value)
+        let all = each(all, &self.vcpus, |settings, value| settings.vcpus = value);
+        each(all, &self.vmm, |settings, value| settings.vmm = value)
     }
 }
 
@@ -229,8 +268,8 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         let settings = read(
-            "ring = [4096]\nquota = ['500+none', 0.5]\nperiod = '500ms'\nguest = 'hot-cold:10/90+reader'\nvcpus = 2\n\
-             plugged = 1\nmemory = 1024\nduration = '1m'\nat = ['10s set 500 all']\nseed = 7\nrepetitions = 3",
+            "ring = [4096]\nquota = ['500+none', 0.5]\nvm-quota = 600\nperiod = '500ms'\nguest = 'hot-cold:10/90+reader'\nvcpus = 2\n\
+             plugged = 1\nmemory = 1024\nduration = '1m'\nat = ['10s set 500 all']\nseed = 7\nrepetitions = 3\nprobes = 'require'",
         );
         assert_eq!(read(&toml::to_string(&settings).expect("valid TOML")), settings);
     }

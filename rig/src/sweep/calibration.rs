@@ -12,6 +12,7 @@ use crate::{
     scenario::{
         End, Scenario,
         per_vcpu::{MaybeQuota, PerVcpu},
+        probe_mode::ProbeMode,
         script::Event,
         settings::Settings,
         values::Span,
@@ -39,6 +40,7 @@ pub fn unlimited_mib_s(settings: &Settings, build: Build<'_>, clock: &dyn Clock)
         at: Vec::new(),
         warm_up: Some(Span(LENGTH)),
         duration: Some(Span(AFTER)),
+        probes: Some(ProbeMode::Off),
         ..settings.clone()
     };
     let scenario = Scenario::new(&settings, settings.seed.unwrap_or_default(), End::AtDuration)?;

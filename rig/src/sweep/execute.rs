@@ -8,7 +8,7 @@ use super::{
     plan::{Plan, PlannedCell},
 };
 use crate::{
-    analysis::summarize,
+    analysis::{add_probes, summarize},
     engine::{
         Interrupted,
         cell::{CellResult, Sink, Watch, run_cell},
@@ -117,6 +117,9 @@ pub fn run_on(
     for row in &mut summaries {
         row.harvest_ns_entry = result.ring_costs.and_then(RingCosts::harvest_ns_entry);
         row.reset_ns_entry = result.ring_costs.and_then(RingCosts::reset_ns_entry);
+    }
+    if let Some(probed) = &result.probed {
+        add_probes(&mut summaries, &result.samples, probed);
     }
     Ok((result, summaries))
 }

@@ -18,6 +18,8 @@ pub struct Floor {
     pub quota_mib_s: f64,
     /// Ring bytes / period.
     pub predicted_mib_s: f64,
+    /// Median over cells of what the cap of the throttle lets through; 0 where the limiter has no cap.
+    pub cap_mib_s: f64,
     /// Median over cells of the limiter's median reading: its mean takes in the reading of the period before the limit,
     /// which stands until the next one.
     pub ring_mib_s: f64,
@@ -34,6 +36,7 @@ impl Floor {
             ring_entries,
             quota_mib_s,
             predicted_mib_s,
+            cap_mib_s,
             ring_mib_s,
             guest_mib_s,
             ..
@@ -45,11 +48,23 @@ impl Floor {
                 "{head} the ring is never full within a period, so that nothing is limited ({guest_mib_s:.0})"
             );
         }
+        let cap = if self.tells_ring_from_cap() {
+            String::new()
+        } else {
+            format!("; the cap alone lets {cap_mib_s:.0} through, too near to tell the two apart")
+        };
         format!(
-            "{head} reads {ring_mib_s:.0} ({}), truly {guest_mib_s:.0} ({}), predicted {predicted_mib_s:.0}",
+            "{head} reads {ring_mib_s:.0} ({}), truly {guest_mib_s:.0} ({}), predicted {predicted_mib_s:.0}{cap}",
             signed_pct(*ring_mib_s, *predicted_mib_s),
             signed_pct(*guest_mib_s, *predicted_mib_s)
         )
+    }
+
+    /// Whether the rate is bounded by the ring and not by the cap as well. At twice the cap's rate the longest sleep lasts
+    /// two periods, and every one of them is cut short by the kick; below it some are not, and more than a ring gets
+    /// through in a period.
+    fn tells_ring_from_cap(&self) -> bool {
+        self.predicted_mib_s >= 2.0 * self.cap_mib_s
     }
 }
 
@@ -78,6 +93,7 @@ pub fn floors(summaries: &[Summary]) -> Vec<Floor> {
                 period_ms: first.period_ms,
                 quota_mib_s: first.quota_mib_s.unwrap_or_default(),
                 predicted_mib_s: first.predicted_floor_mib_s,
+                cap_mib_s: median(|row| row.cap_floor_mib_s),
                 ring_mib_s: median(|row| row.ring_median_mib_s),
                 guest_mib_s: median(|row| row.guest_mib_s),
                 too_slow: rows.iter().any(|row| is_too_slow(row)),
@@ -95,12 +111,21 @@ fn is_too_slow(row: &Summary) -> bool {
 /// The findings in words, a line each; none where no quota was below its floor.
 pub fn sentences(summaries: &[Summary]) -> Vec<String> {
     let floors = floors(summaries);
-    let mut lines: Vec<String> = floors.iter().map(Floor::sentence).collect();
-    let shown: Vec<&Floor> = floors.iter().filter(|floor| !floor.too_slow).collect();
-    for of_limiter in shown.chunk_by(|a, b| a.limiter == b.limiter) {
-        lines.push(conclusion(of_limiter));
-    }
-    lines
+    let lines = floors.iter().map(Floor::sentence);
+    lines.chain(concluded(&floors)).collect()
+}
+
+/// Only what follows from them all: for each limiter, whether it follows ring bytes / period.
+pub fn conclusions(summaries: &[Summary]) -> Vec<String> {
+    concluded(&floors(summaries))
+}
+
+fn concluded(floors: &[Floor]) -> Vec<String> {
+    let shown: Vec<&Floor> = floors
+        .iter()
+        .filter(|floor| !floor.too_slow && floor.tells_ring_from_cap())
+        .collect();
+    shown.chunk_by(|a, b| a.limiter == b.limiter).map(conclusion).collect()
 }
 
 /// How far rates may lie from the prediction to be said to follow it.
@@ -184,6 +209,18 @@ mod tests {
         assert!(
             text.contains("qemu-7.2: over 1 point below the floor, what it reads follows"),
             "{text}"
+        );
+    }
+
+    #[test]
+    fn a_floor_near_the_cap_is_no_evidence() {
+        let mut near = row("qemu-7.2", 4096, 2.0, 21.0, 22.0);
+        near.cap_floor_mib_s = 16.0;
+        let lines = sentences(&[near]);
+        assert_eq!(lines.len(), 1, "no conclusion: {lines:?}");
+        assert!(
+            lines[0].ends_with("the cap alone lets 16 through, too near to tell the two apart"),
+            "{lines:?}"
         );
     }
 

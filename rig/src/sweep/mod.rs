@@ -1,7 +1,8 @@
 //! Many cells, one recording.
 //!
 //! [`plan`] says which cells, in which order; [`main_job`] is the plan when nothing was asked for; [`estimate`] says how
-//! long it will take; [`execute`] runs it, while [`listen`] hears whether the machine is quiet; [`findings`] says in words what came out.
+//! long it will take; [`shard`] takes a share of it; [`execute`] runs it, while [`listen`] hears whether the machine is
+//! quiet; [`merge`](mod@merge) puts shares together; [`findings`] says in words what came out.
 //! [`bisection`] is the search of `floor`; [`calibration`] measures what a vCPU does unlimited.
 
 pub mod bisection;
@@ -11,4 +12,6 @@ pub mod execute;
 pub mod findings;
 pub mod listen;
 pub mod main_job;
+pub mod merge;
 pub mod plan;
+pub mod shard;

@@ -1,5 +1,7 @@
 //! Which cells a sweep has, and in which order they run.
 
+use std::{collections::BTreeSet, time::Duration};
+
 use dirtyrig_limiter::law::LimiterKind;
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 use serde::{Deserialize, Serialize};
@@ -7,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::scenario::{
     End, Scenario, ScenarioError,
     per_vcpu::{MaybeQuota, PerVcpu},
+    probe_mode::ProbeMode,
     settings::{Repetitions, Settings},
 };
 
@@ -33,16 +36,27 @@ pub struct PlannedCell {
     pub repetition: u32,
     /// Its settings, a single value each.
     pub settings: Settings,
+    /// Whether it follows its script to the end, finely sampled, rather than end when it has been measured.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub to_the_end: bool,
 }
+
+/// Time between the samples of a cell that follows its script: a settle time of a tenth of a second is ten of them.
+const FINE: Duration = Duration::from_millis(10);
 
 impl PlannedCell {
     /// What it does.
     pub fn scenario(&self) -> Result<Scenario, ScenarioError> {
-        Scenario::new(
-            &self.settings,
-            self.settings.seed.unwrap_or_default(),
-            End::WhenMeasured,
-        )
+        let seed = self.settings.seed.unwrap_or_default();
+        if self.to_the_end {
+            let scenario = Scenario::new(&self.settings, seed, End::AtDuration)?;
+            Ok(Scenario {
+                sample_every: FINE,
+                ..scenario
+            })
+        } else {
+            Scenario::new(&self.settings, seed, End::WhenMeasured)
+        }
     }
 
     /// In words, for a line of progress.
@@ -57,6 +71,7 @@ impl PlannedCell {
             quota,
             guest,
             vcpus,
+            vmm,
             ..
         } = &self.settings;
         let mut title = format!(
@@ -66,7 +81,11 @@ impl PlannedCell {
             words(period),
             words(quota)
         );
-        for (name, value, usual) in [("guest", words(guest), "sequential"), ("vcpus", words(vcpus), "1")] {
+        for (name, value, usual) in [
+            ("guest", words(guest), "sequential"),
+            ("vcpus", words(vcpus), "1"),
+            ("vmm", words(vmm), "rig"),
+        ] {
             if value != usual {
                 title.extend([", ", name, " ", value.as_str()]);
             }
@@ -76,6 +95,13 @@ impl PlannedCell {
 }
 
 impl Plan {
+    /// Itself with no other cells than these.
+    #[must_use]
+    pub fn only(mut self, cells: &BTreeSet<u32>) -> Self {
+        self.cells.retain(|cell| cells.contains(&cell.cell));
+        self
+    }
+
     /// Every combination of the settings' lists.
     pub fn matrix(settings: &Settings, seed: u64) -> Result<Self, ScenarioError> {
         Self::of(settings.combinations(), settings.repetitions, seed, Vec::new())
@@ -117,6 +143,7 @@ impl Plan {
                     cell: number,
                     repetition,
                     settings,
+                    to_the_end: false,
                 });
                 number += 1;
             }
@@ -128,6 +155,23 @@ impl Plan {
             repeat_disturbed: 0,
             cells,
         })
+    }
+
+    /// Whether the probes watch its cells: all of them or none, so that they compare.
+    pub fn probes(&self) -> ProbeMode {
+        self.cells
+            .iter()
+            .find_map(|cell| cell.settings.probes)
+            .unwrap_or_default()
+    }
+
+    /// The same plan with the probes in another mode.
+    #[must_use]
+    pub fn with_probes(mut self, mode: ProbeMode) -> Self {
+        for cell in &mut self.cells {
+            cell.settings.probes = Some(mode);
+        }
+        self
     }
 }
 

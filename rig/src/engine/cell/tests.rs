@@ -21,6 +21,14 @@ impl Sink for Kept {
         self.stalls.push((interval.clone(), stalls.len()));
         Ok(())
     }
+
+    fn kernel_stalls(&mut self, _: u32, _: &Range<Duration>, _: &[KernelStall]) -> anyhow::Result<()> {
+        unreachable!("nothing probes a simulated target")
+    }
+
+    fn exits(&mut self, _: &[ExitRow]) -> anyhow::Result<()> {
+        unreachable!("nothing probes a simulated target")
+    }
 }
 
 #[derive(Default)]

@@ -123,7 +123,7 @@ pub(super) fn panel(series: &Series<'_>, (x, y): (Axis, Axis)) -> Panel {
 }
 
 /// The quota as horizontal pieces, joined where it changes and open where there is none.
-fn quota_steps(series: &Series<'_>) -> Vec<Vec<(f64, f64)>> {
+pub(super) fn quota_steps(series: &Series<'_>) -> Vec<Vec<(f64, f64)>> {
     series
         .samples
         .chunk_by(|a, b| a.quota_mib_s.is_some() == b.quota_mib_s.is_some())

@@ -1,6 +1,7 @@
 //! The figures, one a file.
 
 pub(super) mod achieved;
+pub(super) mod compared;
 pub(super) mod convergence;
 pub(super) mod error_map;
 pub(super) mod floor;
@@ -8,6 +9,7 @@ pub(super) mod overview;
 pub(super) mod settle;
 pub(super) mod slept;
 pub(super) mod stalls;
+pub(super) mod stalls_compared;
 pub(super) mod throttle;
 pub(super) mod utilisation;
 

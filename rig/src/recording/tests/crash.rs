@@ -14,7 +14,7 @@ fn at_every(step: usize, dir: &Path, file: &str, from: usize, mut check: impl Fn
     assert!(from < whole.len(), "nothing was written to {file}");
     for len in (from..whole.len()).step_by(step) {
         let copy = folder();
-        for name in [MANIFEST, SAMPLES, SUMMARY, STALLS] {
+        for name in [MANIFEST, SAMPLES, SUMMARY, STALLS, EXITS] {
             fs::copy(dir.join(name), copy.path().join(name)).expect("the file is copied");
         }
         fs::write(copy.path().join(file), &whole[..len]).expect("the file is cut");
@@ -41,7 +41,8 @@ fn resumes_to_the_whole(dir: &Path) {
     let after = Recording::open(dir).expect("the recording opens");
     assert_eq!(after.samples, [samples(0), samples(1)].concat());
     assert_eq!(after.summaries, [summaries(0), summaries(1)].concat());
-    assert_eq!(after.stalls().expect("the log opens").len(), 8);
+    assert_eq!(after.stalls().expect("the log opens").len(), 14);
+    assert_eq!(after.exits().expect("the exits open"), [exits(0), exits(1)].concat());
     assert_eq!(after.manifest.resumed_utc.len(), 1);
 }
 
@@ -64,6 +65,15 @@ fn while_stalls_are_appended() {
 }
 
 #[test]
+fn while_exits_are_appended() {
+    let dir = folder();
+    let mut recorder = record(dir.path(), 2, 1);
+    let from = length(dir.path(), EXITS);
+    begin_cell(&mut recorder, 1);
+    at_every_byte(dir.path(), EXITS, from, resumes_to_the_whole);
+}
+
+#[test]
 fn while_a_cell_is_finished() {
     let dir = folder();
     let mut recorder = record(dir.path(), 2, 1);
@@ -77,7 +87,9 @@ fn while_the_recording_is_begun() {
     let dir = folder();
     drop(record(dir.path(), 1, 0));
     // Files are made in this order, after the manifest.
-    for (file, later) in [(SAMPLES, &[STALLS, SUMMARY][..]), (STALLS, &[SUMMARY]), (SUMMARY, &[])] {
+    let made = [SAMPLES, STALLS, EXITS, SUMMARY];
+    for (index, file) in made.into_iter().enumerate() {
+        let later = &made[index + 1..];
         // A header has no structure that a step could miss.
         at_every(17, dir.path(), file, 0, |dir| {
             for name in later {
@@ -88,7 +100,7 @@ fn while_the_recording_is_begun() {
             recorder.finish().expect("the recording ends");
             let recording = Recording::open(dir).expect("the recording opens");
             assert_eq!(recording.samples, samples(0));
-            assert_eq!(recording.stalls().expect("the log opens").len(), 4);
+            assert_eq!(recording.stalls().expect("the log opens").len(), 7);
         });
     }
 }
@@ -126,10 +138,10 @@ fn leftovers_between_finished_cells_go_too() {
 fn a_whole_recording_is_resumed_without_a_change() {
     let dir = finished_recording();
     let read = |name| fs::read(dir.path().join(name)).expect("the file is there");
-    let before = [SAMPLES, SUMMARY, STALLS].map(read);
+    let before = [SAMPLES, SUMMARY, STALLS, EXITS].map(read);
     let recorder = Recorder::resume(dir.path()).expect("the recording resumes");
     assert_eq!(recorder.missing().count(), 0);
     recorder.finish().expect("the recording ends");
-    assert_eq!(before, [SAMPLES, SUMMARY, STALLS].map(read));
+    assert_eq!(before, [SAMPLES, SUMMARY, STALLS, EXITS].map(read));
     assert!(Recording::open(dir.path()).is_ok());
 }

@@ -156,7 +156,7 @@ fn a_value_that_is_no_number_is_named_by_line_and_column() {
     let dir = finished_recording();
     edit(dir.path(), SAMPLES, |text| text.replacen("0.3333", "0,3333", 1));
     let text = complaint(dir.path());
-    assert!(text.contains("samples.csv`, line 2, 17 values instead of 16"), "{text}");
+    assert!(text.contains("samples.csv`, line 2, 20 values instead of 19"), "{text}");
 
     let dir = finished_recording();
     edit(dir.path(), SAMPLES, |text| text.replacen("0.3333", "fast", 1));

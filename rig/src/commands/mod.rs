@@ -1,5 +1,6 @@
 //! The subcommands, one a file.
 
+pub mod check;
 pub mod compare;
 pub mod doctor;
 pub mod floor;

@@ -2,8 +2,10 @@
 //!
 //! A *law* ([`law`]) says how much a vCPU may dirty or how long it must sleep, an *enforcement* ([`enforce`]) makes that
 //! happen on KVM ([`kvm`]), and [`machine::Machine`] puts both together with a VM, its vCPU threads and its dirty rings.
-//! [`dirty_limit::DirtyLimit`] takes the commands: set, cancel, query.
+//! [`dirty_limit::DirtyLimit`] takes the commands: set, cancel, query. A VMM that runs its own vCPUs starts with
+//! [`attach`].
 
+pub mod attach;
 pub mod clock;
 pub mod control;
 pub mod costs;
@@ -21,5 +23,6 @@ pub mod rings;
 mod shared;
 pub mod stats;
 pub mod stop;
+mod turns;
 pub mod units;
 mod vcpu_thread;

@@ -31,6 +31,8 @@ macro_rules! plain {
 plain!(
     common::Config,
     common::Thread,
+    common::Pushed,
+    common::Last,
     common::Ring,
     common::ExitKey,
     common::HistogramKey,

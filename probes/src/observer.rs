@@ -4,12 +4,13 @@ use std::{collections::HashMap, io};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{HashMap as BpfHashMap, MapData, PerCpuArray, RingBuf},
+    maps::{Array, HashMap as BpfHashMap, MapData, MapError, PerCpuArray, PerCpuValues, Queue, RingBuf},
+    util::nr_cpus,
 };
 use dirtyrig_probes_common::{
     CAUSE_INTERRUPTED, CAUSE_RING_FULL, Config, ExitKey, Histogram, HistogramKey, LOST_EXITS, LOST_HISTOGRAMS,
-    LOST_PUSHES, LOST_RINGS, LOST_STALLS, LOST_THREADS, MAX_THREADS, PushRecord, Ring, StallRecord, Thread,
-    VCPU_ID_FROM_EXIT, VCPU_ID_FROM_RING_EXIT,
+    LOST_PUSHES, LOST_RINGS, LOST_STALLS, LOST_THREADS, Last, MAX_THREADS, PushRecord, Pushed, Ring, StallRecord,
+    Thread, VCPU_ID_FROM_EXIT, VCPU_ID_FROM_RING_EXIT,
 };
 
 use crate::{
@@ -82,6 +83,9 @@ pub struct Probes {
     pushes: RingBuf<MapData>,
     threads: BpfMap<u32, Raw<Thread>>,
     rings: BpfMap<u64, Raw<Ring>>,
+    pushed: Array<MapData, Raw<Pushed>>,
+    free_slots: Queue<MapData, u32>,
+    last: PerCpuArray<MapData, Raw<Last>>,
     exits: BpfMap<Raw<ExitKey>, u64>,
     histograms: BpfMap<Raw<HistogramKey>, Raw<Histogram>>,
     lost: PerCpuArray<MapData, u64>,
@@ -118,6 +122,11 @@ impl Probes {
             watch(&mut ebpf, pid)?;
         }
 
+        let mut free_slots: Queue<MapData, u32> = map::take(&mut ebpf, "FREE_SLOTS")?;
+        for slot in 0..MAX_THREADS {
+            free_slots.push(slot, 0).map_err(map_error("FREE_SLOTS", "write"))?;
+        }
+
         let wanted = |event: &KvmEvent| options.hardware_exits || !matches!(event, KvmEvent::Entry | KvmEvent::Exit);
         let attached: Vec<_> = KvmEvent::ALL
             .into_iter()
@@ -141,6 +150,9 @@ impl Probes {
             pushes: map::take(&mut ebpf, "PUSHES")?,
             threads: map::take(&mut ebpf, "THREADS")?,
             rings: map::take(&mut ebpf, "RINGS")?,
+            pushed: map::take(&mut ebpf, "PUSHED")?,
+            free_slots,
+            last: map::take(&mut ebpf, "LAST")?,
             exits: map::take(&mut ebpf, "EXITS")?,
             histograms: map::take(&mut ebpf, "HISTOGRAMS")?,
             lost: map::take(&mut ebpf, "LOST")?,
@@ -195,7 +207,7 @@ impl Probes {
                 thread: tid,
                 vcpu: self.identify(tid, &thread),
                 gone: !process::thread_lives(thread.tgid, tid),
-                pushed_pages: thread.pushes,
+                pushed_pages: self.pushed_by(&thread)?,
                 reset_entries: thread.reset_entries,
                 resets: thread.resets,
                 userspace_exits: thread.userspace_exits,
@@ -219,12 +231,16 @@ impl Probes {
     /// What the probes can and cannot see here, and what was lost.
     pub fn status(&self) -> Result<Status, Error> {
         let threads = map::entries(&self.threads, "THREADS")?;
+        let mut pushed = 0;
+        for (_, Raw(thread)) in &threads {
+            pushed += self.pushed_by(thread)?;
+        }
         let total = |of: fn(&Thread) -> u64| threads.iter().map(|(_, Raw(thread))| of(thread)).sum();
         let events = self.attached.iter().map(|(event, attached)| EventStatus {
             event: *event,
             attached: attached.clone(),
             fired: match event {
-                KvmEvent::RingPush => total(|thread| thread.pushes),
+                KvmEvent::RingPush => pushed,
                 KvmEvent::RingReset => total(|thread| thread.resets),
                 KvmEvent::RingExit => total(|thread| thread.ring_exit_events),
                 KvmEvent::UserspaceExit => total(|thread| thread.userspace_exits),
@@ -274,6 +290,14 @@ impl Probes {
         })
     }
 
+    fn pushed_by(&self, thread: &Thread) -> Result<u64, Error> {
+        let pushed = self
+            .pushed
+            .get(&(thread.slot as u32), 0)
+            .map_err(map_error("PUSHED", "read"))?;
+        Ok(pushed.0.pages)
+    }
+
     fn vcpu_of(&mut self, tid: u32) -> Result<Option<VcpuId>, Error> {
         if let Some(known) = self.vcpus.get(&tid) {
             return Ok(Some(*known));
@@ -319,13 +343,31 @@ impl Probes {
         if counters.len() < MAX_THREADS as usize / 2 {
             return Ok(());
         }
+        // No CPU may go on counting for a thread that is forgotten.
+        let nobody = vec![Raw(Last::default()); nr_cpus().map_or(0, |cpus| cpus)];
+        let nobody = PerCpuValues::try_from(nobody).map_err(|source| Error::Map {
+            name: "LAST",
+            operation: "write",
+            source: source.into(),
+        })?;
+        self.last.set(0, nobody, 0).map_err(map_error("LAST", "write"))?;
         for vcpu in counters.iter().filter(|vcpu| vcpu.gone) {
             let tid = vcpu.thread;
+            let thread = map::get(&self.threads, &tid, "THREADS")?;
             map::remove(&mut self.threads, &tid, "THREADS")?;
             for cause in [CAUSE_RING_FULL, CAUSE_INTERRUPTED] {
                 map::remove(&mut self.histograms, &Raw(HistogramKey { tid, cause }), "HISTOGRAMS")?;
             }
             self.vcpus.remove(&tid);
+            if let Some(Raw(thread)) = thread {
+                let slot = thread.slot as u32;
+                self.pushed
+                    .set(slot, Raw(Pushed::default()), 0)
+                    .map_err(map_error("PUSHED", "write"))?;
+                self.free_slots
+                    .push(slot, 0)
+                    .map_err(map_error("FREE_SLOTS", "write"))?;
+            }
         }
         let gone = |tid: u32| counters.iter().any(|vcpu| vcpu.gone && vcpu.thread == tid);
         for (key, _) in map::entries(&self.exits, "EXITS")?
@@ -347,16 +389,17 @@ impl Probes {
 /// Lets `pid` through the filter. The map stays with the object, which needs it until its programs are loaded.
 fn watch(ebpf: &mut Ebpf, pid: u32) -> Result<(), Error> {
     let name = "PROCESSES";
-    let error = |operation| {
-        move |source| Error::Map {
-            name,
-            operation,
-            source,
-        }
-    };
     let map = ebpf.map_mut(name).expect("the embedded object has a map PROCESSES");
-    let mut processes: BpfHashMap<_, u32, u8> = map.try_into().map_err(error("open"))?;
-    processes.insert(pid, 1, 0).map_err(error("write"))
+    let mut processes: BpfHashMap<_, u32, u8> = map.try_into().map_err(map_error(name, "open"))?;
+    processes.insert(pid, 1, 0).map_err(map_error(name, "write"))
+}
+
+fn map_error(name: &'static str, operation: &'static str) -> impl Fn(MapError) -> Error {
+    move |source| Error::Map {
+        name,
+        operation,
+        source,
+    }
 }
 
 fn nanos(count: u64) -> std::time::Duration {

@@ -37,6 +37,7 @@ fn main() {
             three_counts(AttachKind::Tracepoint)
         }),
         trial("every_page_is_traced_in_order", HERE, every_page_is_traced),
+        trial("at_full_speed_no_record_is_lost", HERE, soak),
         trial("a_buffer_too_small_loses_and_counts", HERE, a_small_buffer_loses),
         trial("a_stall_spans_exit_to_run", HERE, a_stall_spans_exit_to_run),
         trial("every_vm_is_seen_when_all_are_asked_for", HERE, all_vms),
@@ -178,6 +179,50 @@ fn every_page_is_traced() -> Result<(), Failed> {
         shape.pages_per_vcpu
     );
     assert!(!probes.lost()?.any());
+    Ok(())
+}
+
+/// Every page traced, unlimited, for a second or as many as `DIRTYRIG_SOAK_S` says.
+fn soak() -> Result<(), Failed> {
+    let seconds = std::env::var("DIRTYRIG_SOAK_S").map_or(Ok(1), |text| text.parse())?;
+    let shape = Shape {
+        ring_entries: 4096,
+        vcpus: 1,
+        pages_per_vcpu: 32_768,
+    };
+    let mut probes = Probes::attach(&own().tracing())?;
+    let mut guest = Guest::new(shape);
+    guest.start(&Arc::new(AtomicBool::new(true)), &nothing());
+    let (mut pages, mut stalls) = (0_u64, 0_u64);
+    let mut drain = |probes: &mut Probes| {
+        probes.drain(|event| match event {
+            Event::Push(_) => pages += 1,
+            Event::Stall(_) => stalls += 1,
+        })
+    };
+    let end = monotonic_now() + Duration::from_secs(seconds);
+    while monotonic_now() < end {
+        std::thread::sleep(Duration::from_millis(50));
+        drain(&mut probes)?;
+    }
+    guest.stop();
+    drain(&mut probes)?;
+    let (vcpus, lost) = (probes.vcpus()?, probes.lost()?);
+    let seen = of(&vcpus, &guest, 0);
+    println!("{seconds} s: {pages} pages and {stalls} stalls recorded, {lost:?}");
+    assert!(!lost.any(), "{lost:?}");
+    assert_eq!(pages, seen.pushed_pages, "a record for each page that was counted");
+    assert_eq!(
+        pages,
+        guest.counts(0).harvested.load(Ordering::Relaxed),
+        "and harvested"
+    );
+    assert_eq!(pages, guest.counts(0).reset.load(Ordering::Relaxed), "and reset");
+    assert_eq!(
+        stalls,
+        seen.ring_full.count + seen.interrupted.count,
+        "a record for each stall"
+    );
     Ok(())
 }
 

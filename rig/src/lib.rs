@@ -1,5 +1,6 @@
 //! Runs KVM guests under dirty-rate limiters and shows what the limiters did.
 pub mod analysis;
+pub mod check;
 pub mod cli;
 pub mod commands;
 pub mod compare;
@@ -9,5 +10,6 @@ pub mod plot;
 pub mod qemu;
 pub mod qmp;
 pub mod recording;
+pub mod report;
 pub mod scenario;
 pub mod sweep;

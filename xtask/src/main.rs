@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod ebpf;
+mod kernels;
 
 use clap::{Parser, Subcommand};
 
@@ -18,10 +19,13 @@ struct Arguments {
 enum Chore {
     /// Rebuild the eBPF objects in probes/prebuilt from probes/ebpf
     Ebpf(ebpf::Arguments),
+    /// Check the probes on kernels of Debian's, booted under QEMU's software emulation
+    Kernels(kernels::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().chore {
         Chore::Ebpf(arguments) => ebpf::run(&arguments),
+        Chore::Kernels(arguments) => kernels::run(&arguments),
     }
 }

@@ -41,11 +41,11 @@ pub fn install_handler() -> Result<(), Error> {
 }
 
 /// While it lives, a kick of this thread reaches the vCPU whose `immediate_exit` it was made with.
-pub(super) struct Kickable(PhantomData<*mut u8>);
+pub(crate) struct Kickable(PhantomData<*mut u8>);
 
 impl Kickable {
     /// Takes the address of `immediate_exit` in a `kvm_run` page that outlives the value.
-    pub(super) fn new(immediate_exit: *mut u8) -> Self {
+    pub(crate) fn new(immediate_exit: *mut u8) -> Self {
         IMMEDIATE_EXIT.set(immediate_exit);
         Self(PhantomData)
     }

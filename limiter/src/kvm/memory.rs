@@ -60,7 +60,7 @@ impl GuestMemory {
     }
 
     /// Each region with its host virtual address.
-    pub(super) fn slots(&self) -> impl Iterator<Item = (Region, u64)> {
+    pub fn slots(&self) -> impl Iterator<Item = (Region, u64)> {
         self.regions.iter().map(|region| {
             let host = self
                 .map

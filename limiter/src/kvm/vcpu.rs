@@ -77,16 +77,7 @@ impl Vcpu {
     ///
     /// CPL 3 runs natively everywhere; under kvm-pvm CPL 0 is emulated, instruction by instruction.
     pub fn start_at(&self, entry: Entry) -> Result<(), Error> {
-        let mut sregs = self.fd.get_sregs().map_err(Error::ioctl("KVM_GET_SREGS"))?;
-        user_mode(&mut sregs, entry.cr3);
-        self.fd.set_sregs(&sregs).map_err(Error::ioctl("KVM_SET_SREGS"))?;
-        let mut regs = self.fd.get_regs().map_err(Error::ioctl("KVM_GET_REGS"))?;
-        regs.rip = entry.rip;
-        regs.rdi = entry.rdi;
-        regs.rsp = entry.rsp;
-        // Bit 1 is always set; interrupts stay off.
-        regs.rflags = 2;
-        self.fd.set_regs(&regs).map_err(Error::ioctl("KVM_SET_REGS"))
+        start_in_long_mode(&self.fd, entry)
     }
 
     /// Ties it to the calling thread, which is to run it: from here on a kick of that thread reaches the vCPU.
@@ -128,6 +119,20 @@ impl BoundVcpu {
         fd.set_kvm_immediate_exit(0);
         exit
     }
+}
+
+/// Sets a vCPU up to start at `entry` in long mode at CPL 3, whoever made it.
+pub fn start_in_long_mode(fd: &VcpuFd, entry: Entry) -> Result<(), Error> {
+    let mut sregs = fd.get_sregs().map_err(Error::ioctl("KVM_GET_SREGS"))?;
+    user_mode(&mut sregs, entry.cr3);
+    fd.set_sregs(&sregs).map_err(Error::ioctl("KVM_SET_SREGS"))?;
+    let mut regs = fd.get_regs().map_err(Error::ioctl("KVM_GET_REGS"))?;
+    regs.rip = entry.rip;
+    regs.rdi = entry.rdi;
+    regs.rsp = entry.rsp;
+    // Bit 1 is always set; interrupts stay off.
+    regs.rflags = 2;
+    fd.set_regs(&regs).map_err(Error::ioctl("KVM_SET_REGS"))
 }
 
 fn user_mode(sregs: &mut kvm_sregs, cr3: u64) {

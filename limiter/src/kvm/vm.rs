@@ -95,7 +95,8 @@ fn create(kvm: &Kvm) -> Result<VmFd, Error> {
     }
 }
 
-fn enable_ring(kvm: &Kvm, fd: &VmFd, size: RingSize) -> Result<(), Error> {
+/// Gives every vCPU that `fd` will have a dirty ring of `size`: called before the first one is created.
+pub fn enable_ring(kvm: &Kvm, fd: &VmFd, size: RingSize) -> Result<(), Error> {
     let RingCapability {
         capability,
         max_entries,

@@ -79,8 +79,8 @@ pub struct Thread {
     pub run_fd_plus_one: u32,
     /// What identifies its dirty ring: address or process and index. 0 before the first push.
     pub ring: u64,
-    /// Pages pushed to its dirty ring.
-    pub pushes: u64,
+    /// Where the pages that it pushed are counted: index into `PUSHED`.
+    pub slot: u64,
     /// Returns of `KVM_RUN`, whatever the reason.
     pub userspace_exits: u64,
     /// Those for a full ring (reason 31, no error).
@@ -112,6 +112,30 @@ pub struct Thread {
     pub reset_entries: u64,
     /// Resets that visited its ring; written likewise.
     pub resets: u64,
+}
+
+/// Pages that one thread pushed to its ring: an element of the array `PUSHED`, a cache line of its own. Apart from
+/// [`Thread`], because this is the one count that grows with every page: an array is reached in fewer steps than a hash.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pushed {
+    /// How many.
+    pub pages: u64,
+    /// Fills the line.
+    pub reserved: [u64; 7],
+}
+
+/// Who pushed last on a CPU, and where that is counted: the one element of the per-CPU array `LAST`. As long as the same
+/// thread goes on pushing to the same ring, nothing has to be looked up.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Last {
+    /// Process (high half) and thread (low half).
+    pub id: u64,
+    /// The address of the ring; 0 before the first push.
+    pub ring: u64,
+    /// Its [`Thread::slot`].
+    pub slot: u64,
 }
 
 /// No event has named the vCPU.
@@ -194,7 +218,7 @@ pub struct Ring {
     pub reset_index: u32,
     /// The ring's dirty index when it was last seen.
     pub dirty_index: u32,
-    /// The low half of its thread's `pushes` at that time.
+    /// The low half of the pages that its thread had pushed at that time.
     pub pushes: u32,
 }
 
@@ -297,7 +321,9 @@ pub struct Budget {
 const _: () = {
     assert!(size_of::<Config>() == 18 * 4);
     assert!(size_of::<Thread>() == 16 + 11 * 8 + 8 + 32 + 16);
-    assert!(offset_of!(Thread, pushes) == 24);
+    assert!(offset_of!(Thread, slot) == 24);
+    assert!(size_of::<Pushed>() == 64);
+    assert!(size_of::<Last>() == 24);
     assert!(offset_of!(Thread, stalled_since_ns) == 96);
     assert!(offset_of!(Thread, stalls) == 112);
     assert!(size_of::<StallRecord>() == 32);

@@ -12,6 +12,7 @@ pub mod stats;
 pub mod steady;
 pub mod summarize;
 pub mod trust;
+mod untold;
 pub mod verdict;
 pub mod windows;
 
@@ -19,4 +20,5 @@ pub use probed::add_probes;
 pub use settle::{Rules, Settling, State};
 pub use summarize::{CellFacts, LawFacts, summarize};
 pub use trust::trust;
+pub use untold::logged_rate;
 pub use verdict::{Evidence, Judgement, judge};

@@ -16,6 +16,7 @@ use super::{
     pauses::Pauses,
     settle::{Rules, Settling, State},
     steady::{Steady, overshoot_pct},
+    untold::{by_log, is_untold, untell},
     verdict::{Evidence, judge},
     windows::Windows,
 };
@@ -80,6 +81,11 @@ pub fn summarize(facts: &CellFacts, samples: &[Sample], stalls: &[Stall]) -> Vec
         .filter_map(|(vcpu, guest)| {
             let own: Vec<&Sample> = samples.iter().filter(|sample| sample.vcpu == vcpu).collect();
             let stalls = stalls.iter().filter(|stall| stall.vcpu as u64 == u64::from(vcpu));
+            if is_untold(&own) {
+                let told = by_log(&own);
+                let told: Vec<&Sample> = told.iter().collect();
+                return summarize_vcpu(facts, vcpu, guest, &told, samples, stalls).map(untell);
+            }
             summarize_vcpu(facts, vcpu, guest, &own, samples, stalls)
         })
         .collect()

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{compare, doctor, floor, merge, plot, run, serve, sweep};
+use crate::commands::{check, compare, doctor, floor, merge, plot, report, run, serve, sweep};
 
 const ABOUT: &str = "Runs KVM guests under dirty-rate limiters and shows what the limiters did";
 
@@ -25,6 +25,8 @@ Examples:
   dirtyrig run --ring 65536 --quota 25   one guest, limited to 25 MiB/s
   dirtyrig floor --ring 4096,65536       the lowest quota that is held, for each ring
   dirtyrig plot results/DIR               its figures again, or some of them
+  dirtyrig check results/NEW --baseline results/OLD   whether anything got worse
+  dirtyrig report results/DIR             findings, figures and tables as one page
   dirtyrig run --vcpus 2 --quota 500+none --at '10s set 100 all' --at '20s cancel 0'
 
 Exit codes: 0 fine, 1 a check failed, 2 an error, 4 a requirement is missing, 130 interrupted.";
@@ -45,6 +47,8 @@ enum Command {
     Compare(compare::Args),
     Serve(serve::Args),
     Plot(plot::Args),
+    Check(check::Args),
+    Report(report::Args),
     Merge(merge::Args),
 }
 
@@ -58,6 +62,8 @@ pub fn main() -> ExitCode {
         Command::Compare(args) => compare::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Plot(args) => plot::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Merge(args) => merge::run(&args),
     })
 }

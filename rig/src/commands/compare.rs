@@ -17,6 +17,7 @@ use crate::{
     compare::{self, Style},
     engine::{build_target, interrupt::Interrupt},
     machine::require_kvm,
+    qemu::choice::Choice,
     recording::{Manifest, Recorder, Recording},
     scenario::{
         file,
@@ -106,6 +107,7 @@ fn begin(args: &Args) -> anyhow::Result<(Plan, Recorder, Interrupt)> {
         .or_else(|| Some(Repetitions::new(REPETITIONS).expect("the default is in range")));
     let dir = results::folder(args.output.out.as_deref(), "compare")?;
     let seed = settings.seed.unwrap_or_else(results::seed);
+    Choice::of(&mut settings)?.has_all(&settings.limiter)?;
     let plan = compare::plan::plan(&settings, seed)?;
     require_kvm()?;
     let interrupt = Interrupt::from_signals()?;

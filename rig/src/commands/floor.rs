@@ -12,6 +12,7 @@ use crate::{
     },
     engine::{build_target, interrupt::Interrupt, sink::Discard},
     machine::require_kvm,
+    qemu::choice::Choice,
     recording::schema::{Summary, Verdict},
     scenario::{
         End, Scenario,
@@ -119,7 +120,7 @@ struct FloorRow {
 
 /// Runs the searches, one for each combination of the settings.
 pub fn run(args: &Args) -> anyhow::Result<u8> {
-    let settings = &args.settings;
+    let mut settings = args.settings.clone();
     anyhow::ensure!(
         settings.quota.is_empty(),
         "`floor` searches the quota itself: leave `--quota` out"
@@ -128,12 +129,13 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         settings.at.is_empty(),
         "`floor` looks for one steady rate: leave `--at` out"
     );
+    let choice = Choice::of(&mut settings)?;
     anyhow::ensure!(
         settings.probes.is_none(),
         "`floor` records nothing that probes could add to: leave `--probes` out"
     );
     let seed = settings.seed.unwrap_or_else(results::seed);
-    let combinations = settings.combinations();
+    let combinations = choice.fitting(settings.combinations());
     for combination in &combinations {
         limited(combination, args.lowest, seed)?;
     }

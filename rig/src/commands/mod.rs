@@ -1,5 +1,6 @@
 //! The subcommands, one a file.
 
+pub mod check;
 pub mod compare;
 pub mod doctor;
 pub mod floor;
@@ -7,6 +8,7 @@ pub mod merge;
 pub mod plot;
 mod probes;
 mod progress;
+pub mod report;
 mod results;
 pub mod run;
 pub mod serve;

@@ -9,7 +9,7 @@ use crate::{
         exit,
         output::{data, note},
     },
-    plot::{Choice, FIGURES, Format, RecordingView, Stalls, draw_all, machine_line},
+    plot::{Choice, FIGURES, Format, RecordingView, Source, draw_all},
     recording::Recording,
 };
 
@@ -56,18 +56,22 @@ fn after_help() -> String {
 
 /// Draws them.
 pub fn run(args: &Args) -> anyhow::Result<u8> {
-    let choice = Choice {
-        figures: (!args.figures.is_empty()).then_some(&args.figures),
-        cells: &args.cells,
-    };
-    for dir in &args.dirs {
-        let recording = Recording::open(dir)?;
+    let recordings = args.dirs.iter().map(Recording::open).collect::<Result<Vec<_>, _>>()?;
+    let sources = recordings.iter().map(source).collect::<anyhow::Result<Vec<_>>>()?;
+    let views: Vec<_> = sources.iter().map(Source::view).collect();
+    for (index, recording) in recordings.iter().enumerate() {
         let out = match &args.out {
-            None => plots_of(dir),
+            None => plots_of(&recording.dir),
             Some(out) if args.dirs.len() == 1 => out.clone(),
-            Some(out) => out.join(title(&recording)),
+            Some(out) => out.join(recording.name()),
         };
-        for path in draw(&recording, &out, &args.formats, &choice)? {
+        let choice = Choice {
+            figures: (!args.figures.is_empty()).then_some(&args.figures),
+            cells: &args.cells,
+            // What compares recordings is drawn once, with the first.
+            others: if index == 0 { &views[1..] } else { &[] },
+        };
+        for path in drawn(recording, &views[index], &out, &args.formats, &choice)? {
             data(path.display())?;
         }
     }
@@ -86,25 +90,25 @@ pub fn draw(
     formats: &[Format],
     choice: &Choice<'_>,
 ) -> anyhow::Result<Vec<PathBuf>> {
+    drawn(recording, &source(recording)?.view(), out, formats, choice)
+}
+
+fn drawn(
+    recording: &Recording,
+    view: &RecordingView<'_>,
+    out: &Path,
+    formats: &[Format],
+    choice: &Choice<'_>,
+) -> anyhow::Result<Vec<PathBuf>> {
+    draw_all(view, out, formats, choice).with_context(|| format!("can't draw {}", recording.dir.display()))
+}
+
+/// What it is drawn from; what it lacks goes to stderr.
+fn source(recording: &Recording) -> anyhow::Result<Source> {
     if let Some(gaps) = recording.gaps() {
         note(format_args!("note: {}: {gaps}", recording.dir.display()));
     }
-    let samples = [recording.samples.as_slice(), recording.unfinished.as_slice()].concat();
-    let view = RecordingView {
-        title: &title(recording),
-        machine: &machine_line(&recording.manifest.machine),
-        samples: &samples,
-        summaries: &recording.summaries,
-        stalls: &Stalls::of(recording.stalls()?),
-    };
-    draw_all(&view, out, formats, choice).with_context(|| format!("can't draw {}", recording.dir.display()))
-}
-
-/// The folder's name.
-fn title(recording: &Recording) -> String {
-    let dir = recording.dir.canonicalize().unwrap_or_else(|_| recording.dir.clone());
-    dir.file_name()
-        .map_or_else(|| "recording".to_owned(), |name| name.to_string_lossy().into_owned())
+    Ok(Source::of(recording, &recording.name())?)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::{
     },
     engine::{Interrupted, build_target, interrupt::Interrupt},
     machine::require_kvm,
+    qemu::choice::Choice,
     recording::{Manifest, Recorder, Recording},
     scenario::{End, Scenario, file, settings::Settings},
     sweep::execute::run_on,
@@ -54,11 +55,12 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<u8> {
-    let settings = match &args.file {
+    let mut settings = match &args.file {
         Some(path) => args.settings.clone().or(file::read(path)?),
         None => args.settings.clone(),
     };
     let seed = settings.seed.unwrap_or_else(rand::random);
+    Choice::of(&mut settings)?;
     let mut scenario = Scenario::new(&settings, seed, End::AtDuration)?;
     let dir = results::folder(args.output.out.as_deref(), &format!("run-{}", scenario.vm.limiter.kind))?;
     scenario

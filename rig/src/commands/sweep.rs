@@ -17,6 +17,7 @@ use crate::{
     },
     engine::{build_target, interrupt::Interrupt},
     machine::require_kvm,
+    qemu::choice::Choice,
     recording::{Manifest, Recorder, Recording},
     scenario::{file, settings::Settings},
     sweep::{
@@ -105,7 +106,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
 
 /// Everything that can be wrong with what was asked for is found before the first guest runs.
 fn begin(args: &Args) -> anyhow::Result<(Plan, Recorder, Interrupt)> {
-    let settings = match &args.file {
+    let mut settings = match &args.file {
         Some(path) => args.settings.clone().or(file::read(path)?),
         None => args.settings.clone(),
     };
@@ -125,9 +126,13 @@ fn begin(args: &Args) -> anyhow::Result<(Plan, Recorder, Interrupt)> {
         );
     }
     let seed = settings.seed.unwrap_or_else(results::seed);
+    let choice = Choice::of(&mut settings)?;
     let matrix = settings
         .has_dimensions()
-        .then(|| Plan::matrix(&settings, seed))
+        .then(|| {
+            let cells = choice.fitting(settings.combinations());
+            Plan::of(cells, settings.repetitions, seed, choice.remarks(&settings))
+        })
         .transpose()?;
     let share = match (&matrix, args.shard) {
         (Some(plan), Some(shard)) => Some(shard.cells(plan)?),

@@ -15,6 +15,16 @@ pub(super) enum Subject {
     Vm,
 }
 
+impl Subject {
+    /// Which vCPU it is; `None` for all together.
+    pub(super) fn vcpu(self) -> Option<u32> {
+        match self {
+            Self::Vcpu(vcpu) => Some(vcpu),
+            Self::Vm => None,
+        }
+    }
+}
+
 /// What a subject had done at one instant, counted from the cell's start.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct At {

@@ -1,13 +1,13 @@
 //! The repetitions of each limiter put together: a row for each vCPU and phase.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use dirtyrig_limiter::{law::LimiterKind, machine::LimiterSpec};
 use serde::Serialize;
 
 use super::{
     judge::{Judged, judge, window_s},
-    phase::{Subject, histories},
+    phase::{History, Subject, histories},
 };
 use crate::{
     analysis::stats::median,
@@ -79,6 +79,18 @@ pub struct Row {
     pub floor_mib_s: f64,
 }
 
+/// The phases of one cell, judged: of each vCPU, and of all together (`None`) where they have a common quota. `period` is
+/// that of a limiter that acts once a period.
+pub fn judged(samples: &[Sample], period: Option<Duration>) -> Vec<(Option<u32>, Vec<Judged>)> {
+    let width_s = window_s(period);
+    let of = |history: History| {
+        let phases = history.phases.iter();
+        let judged = phases.filter_map(|phase| judge(phase, history.unlimited, width_s));
+        (history.subject.vcpu(), judged.collect())
+    };
+    histories(samples).into_iter().map(of).collect()
+}
+
 /// One phase of one repetition.
 struct Found {
     judged: Judged,
@@ -135,12 +147,12 @@ fn order(limiter: &str) -> usize {
 }
 
 /// The period of a limiter that acts once a period.
-fn period(summary: &Summary) -> Option<std::time::Duration> {
-    let period = std::time::Duration::from_millis(summary.period_ms);
+fn period(summary: &Summary) -> Option<Duration> {
+    let period = Duration::from_millis(summary.period_ms);
     let spec = |kind| LimiterSpec {
         kind,
         period,
-        max_stall: std::time::Duration::ZERO,
+        max_stall: Duration::ZERO,
     };
     kind(&summary.limiter).map_or(Some(period), |kind| facts::law(spec(kind)).period)
 }
@@ -157,10 +169,7 @@ fn longest_ms<'a>(stalls: impl Iterator<Item = &'a StallInterval>, from_s: f64, 
 }
 
 fn empty(recording: &Recording, summary: &Summary, subject: Subject, judged: &Judged) -> Row {
-    let vcpu = match subject {
-        Subject::Vcpu(vcpu) => Some(vcpu),
-        Subject::Vm => None,
-    };
+    let vcpu = subject.vcpu();
     let own = recording
         .summaries
         .iter()
@@ -222,7 +231,7 @@ mod tests {
             period_ms: 500,
             ..Summary::default()
         };
-        assert_eq!(period(&row("qemu-10")), Some(std::time::Duration::from_millis(500)));
+        assert_eq!(period(&row("qemu-10")), Some(Duration::from_millis(500)));
         assert_eq!(period(&row("budget")), None);
     }
 }

@@ -104,6 +104,11 @@ pub fn run_cell(
         at,
         &first,
     );
+    let sampler = if target.has_truth() {
+        sampler
+    } else {
+        sampler.without_truth()
+    };
     let run = Run {
         number: facts.cell,
         scenario,

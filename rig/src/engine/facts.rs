@@ -5,7 +5,7 @@ use dirtyrig_limiter::{law::LimiterKind, machine::LimiterSpec};
 
 use crate::{
     analysis::{CellFacts, LawFacts, Rules},
-    scenario::Scenario,
+    scenario::{Scenario, vmm::Vmm},
 };
 
 /// Distance from the quota within which QEMU's laws leave the throttle alone, in MiB/s.
@@ -21,7 +21,10 @@ pub fn facts(cell: u32, repetition: u32, vmm: &str, scenario: &Scenario) -> Cell
         repetition,
         vmm: vmm.to_owned(),
         limiter: vm.limiter.kind.to_string(),
-        guests: vm.programs.iter().map(Program::to_string).collect(),
+        guests: match vm.vmm {
+            Vmm::Attach { .. } => vec!["unknown".to_owned(); vm.vcpus],
+            _ => vm.programs.iter().map(Program::to_string).collect(),
+        },
         ring_entries: vm.ring.entries(),
         period: vm.limiter.period,
         memory_mib: vm.memory_mib,

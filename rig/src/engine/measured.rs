@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::facts::SWINGING;
 use crate::{
-    analysis::{CellFacts, Rules, Settling, State},
+    analysis::{CellFacts, Rules, Settling, State, logged_rate},
     recording::schema::Sample,
 };
 
@@ -21,6 +21,8 @@ struct Follower {
     /// Length of a swinging part that is enough.
     enough_s: f64,
     last_s: f64,
+    /// When the last row was taken, and the pages logged by then.
+    logged: Option<(f64, u64)>,
     /// Whether it can be expected to do anything: unplugged vCPUs never settle.
     awake: bool,
 }
@@ -47,7 +49,13 @@ impl<'a> Measured<'a> {
         if follower.limits != limits {
             *follower = Follower::new(facts, limits, follower.last_s);
         }
-        follower.settling.push(row.t_s, row.guest_mib_s);
+        let rate = if row.guest_mib_s.is_nan() {
+            logged_rate(follower.logged, row)
+        } else {
+            row.guest_mib_s
+        };
+        follower.logged = Some((row.t_s, row.harvested_pages));
+        follower.settling.push(row.t_s, rate);
         follower.last_s = row.t_s;
         follower.awake = plugged;
     }
@@ -72,6 +80,7 @@ impl Follower {
             enough_s: SWINGING * rules.window_s * rules.min_values as f64,
             settling: Settling::new(rules, start_s),
             last_s: start_s,
+            logged: None,
             awake: true,
         }
     }

@@ -3,7 +3,10 @@
 //! Any process will do: this one, with the rig's own guest, or a VMM's. Where the probes can't be had the cell goes on
 //! without, and says so, unless they are required.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use dirtyrig_probes::{
     Error, Event, ExitReason, KvmEvent, Options, Probes, Stall as Seen, StallCause, Status, VcpuCounters, monotonic_now,
@@ -55,13 +58,18 @@ fn options(pid: u32) -> Options {
     Options::new(dirtyrig_probes::Target::Pid(pid))
 }
 
-/// The events that could not be attached, and why.
+/// The events that could not be attached, and why; those that share a reason in one sentence.
 fn blind_spots(status: &Status) -> Vec<String> {
-    let refused = status.events.iter().filter_map(|event| {
-        let why = event.attached.as_ref().err()?;
-        Some(format!("{} can't be attached: {why}", event.event))
-    });
-    refused.collect()
+    let mut reasons: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for event in &status.events {
+        if let Err(why) = &event.attached {
+            reasons.entry(why).or_default().push(event.event.to_string());
+        }
+    }
+    let sentences = reasons.into_iter();
+    sentences
+        .map(|(why, events)| format!("{} can't be attached: {why}", events.join(", ")))
+        .collect()
 }
 
 /// An error of the probes and its causes, in one line.

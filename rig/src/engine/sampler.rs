@@ -26,6 +26,8 @@ pub(super) struct Sampler {
     zero: Option<Duration>,
     /// When warming up will be over, by the target's clock.
     expected_zero: Duration,
+    /// Whether the guest keeps a counter of ours.
+    has_truth: bool,
     seen: Vec<Seen>,
 }
 
@@ -50,7 +52,16 @@ impl Sampler {
             period,
             zero: None,
             expected_zero,
+            has_truth: true,
             seen,
+        }
+    }
+
+    /// For a guest that keeps no counter of ours: its true rates are not known.
+    pub(super) fn without_truth(self) -> Self {
+        Self {
+            has_truth: false,
+            ..self
         }
     }
 
@@ -71,15 +82,19 @@ impl Sampler {
         let since = |zero: Duration| at.as_secs_f64() - zero.as_secs_f64();
         // A warm-up that takes longer than expected is not over for that.
         let t_s = self.zero.map_or_else(|| since(self.expected_zero).min(0.0), since);
-        let (cell, period) = (self.cell, self.period);
+        let (cell, period, has_truth) = (self.cell, self.period, self.has_truth);
         let limit_of = |vcpu| limits.iter().find(|limit| limit.vcpu == vcpu);
         self.seen
             .iter_mut()
             .zip(shots)
             .enumerate()
-            .map(|(vcpu, (seen, shot))| Sample {
-                vm_quota_mib_s: vm.map(Quota::mib_per_sec),
-                ..seen.row(cell, vcpu, t_s, period, at, shot, limit_of(vcpu))
+            .map(|(vcpu, (seen, shot))| {
+                let mut row = seen.row(cell, vcpu, t_s, period, at, shot, limit_of(vcpu));
+                row.vm_quota_mib_s = vm.map(Quota::mib_per_sec);
+                if !has_truth {
+                    (row.guest_mib_s, row.guest_read_mib_s) = (f64::NAN, f64::NAN);
+                }
+                row
             })
             .collect()
     }

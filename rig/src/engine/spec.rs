@@ -3,6 +3,8 @@
 use dirtyrig_guests::Program;
 use dirtyrig_limiter::{kvm::caps::RingSize, machine::LimiterSpec};
 
+use crate::scenario::vmm::Vmm;
+
 /// A VM to be built: its ring, its vCPUs, what they execute, and the limiter they run under.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VmSpec {
@@ -22,6 +24,8 @@ pub struct VmSpec {
     pub limiter: LimiterSpec,
     /// Seeds the guests' random page choices.
     pub seed: u64,
+    /// Which VMM it lives in.
+    pub vmm: Vmm,
 }
 
 /// Lowest rate in MiB/s that a limiter which only acts on a full ring can hold: ring bytes / period.

@@ -60,6 +60,10 @@ pub trait Target {
     fn now(&self) -> Duration;
     /// How many vCPUs it can have.
     fn max_vcpus(&self) -> usize;
+    /// Whether the guest keeps a counter of ours; without one, `written_pages` and `read_pages` mean nothing.
+    fn has_truth(&self) -> bool {
+        true
+    }
     /// One snapshot a vCPU.
     fn snapshot(&mut self) -> anyhow::Result<Vec<VcpuSnapshot>>;
     /// The stalls since the last call.

@@ -83,6 +83,11 @@ fn finish(svg: &str, page: &Page, (width, height): (i32, i32)) -> String {
     )
 }
 
+/// The nominal width of a page in pixels.
+pub(super) fn width(page: &Page) -> i32 {
+    page.panel_size.0 * page.columns as i32 + MARGIN
+}
+
 /// Where the parts of a page go, in pixels.
 struct Layout {
     size: (i32, i32),
@@ -97,8 +102,8 @@ struct Layout {
 
 impl Layout {
     fn of(page: &Page) -> Self {
-        let (panel_width, panel_height) = page.panel_size;
-        let width = panel_width * page.columns as i32 + MARGIN;
+        let (_, panel_height) = page.panel_size;
+        let width = width(page);
         let room = width - 2 * MARGIN;
         let wrap = |lines: &[String], px| -> Vec<String> {
             lines

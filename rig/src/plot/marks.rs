@@ -12,7 +12,7 @@ use super::{
     axis::{Axis, End},
     draw::{Canvas, Drawn},
     page::{Glyph, Mark, Shape, Stroke},
-    style::{Color, INK, PAPER, SMALL, SOFT_INK, UNITS},
+    style::{Color, PAPER, SMALL, SOFT_INK, TILE_DARK_INK, TILE_LIGHT_INK, UNITS},
     text::{self, Weight},
 };
 
@@ -334,5 +334,5 @@ fn tile(
 /// The ink that can be read on `fill`.
 pub(crate) fn ink_on(fill: Color) -> Color {
     let light = 0.299 * f64::from(fill.0) + 0.587 * f64::from(fill.1) + 0.114 * f64::from(fill.2);
-    if light > 140.0 { INK } else { PAPER }
+    if light > 140.0 { TILE_DARK_INK } else { TILE_LIGHT_INK }
 }

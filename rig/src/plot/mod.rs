@@ -17,9 +17,10 @@ mod machine;
 mod marks;
 mod page;
 mod published;
+mod source;
 mod style;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod text;
 
 use std::{
@@ -37,6 +38,7 @@ use crate::recording::{
 };
 pub use machine::machine_line;
 use page::Page;
+pub use source::Source;
 
 /// What the figures are drawn from.
 #[derive(Clone, Copy)]
@@ -90,6 +92,8 @@ pub struct Choice<'a> {
     pub figures: Option<&'a [String]>,
     /// Cells that figures over time show; a few that stand for the others where none is given.
     pub cells: &'a [u32],
+    /// Other recordings, for the figures that compare.
+    pub others: &'a [RecordingView<'a>],
 }
 
 /// Why a figure was not drawn: it would be empty or mislead.
@@ -127,9 +131,11 @@ pub const FIGURES: &[Figure] = &[
     figures::error_map::FIGURE,
     figures::settle::FIGURE,
     figures::stalls::FIGURE,
+    figures::stalls_compared::FIGURE,
     figures::overview::FIGURE,
     figures::slept::FIGURE,
     figures::compared::FIGURE,
+    figures::fidelity::FIGURE,
 ];
 
 /// A picture format.
@@ -193,6 +199,8 @@ pub struct Picture {
     pub name: String,
     /// The document.
     pub svg: String,
+    /// Its nominal width in pixels.
+    pub width: i32,
 }
 
 /// What came of one figure.
@@ -271,6 +279,7 @@ fn picture(figure: &'static Figure, page: &Page) -> Result<Picture, PlotError> {
     Ok(Picture {
         name: format!("{}{}", figure.name, page.suffix),
         svg,
+        width: draw::width(page),
     })
 }
 

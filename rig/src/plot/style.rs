@@ -22,6 +22,13 @@ pub(crate) const PURPLE: Color = RGBColor(0xcc, 0x79, 0xa7);
 pub(crate) const ORANGE: Color = RGBColor(0xe6, 0x9f, 0x00);
 pub(crate) const SKY: Color = RGBColor(0x56, 0xb4, 0xe9);
 
+/// Tiles keep their colours on paper of any colour, and so have inks of their own: a page that follows its reader's light or
+/// dark exchanges those above by their value.
+pub(crate) const TILE_DARK_INK: Color = RGBColor(0x1b, 0x1b, 0x1b);
+pub(crate) const TILE_LIGHT_INK: Color = RGBColor(0xfe, 0xfe, 0xfe);
+pub(crate) const TILE_OVER: Color = RGBColor(0xd4, 0x5e, 0x00);
+pub(crate) const TILE_UNDER: Color = RGBColor(0x00, 0x72, 0xb1);
+
 /// Everything is drawn in tenths of a pixel, because plotters rounds to whole units.
 pub(crate) const UNITS: i32 = 10;
 

@@ -70,8 +70,8 @@ pub enum QemuError {
     },
     /// A limiter that this QEMU doesn't have.
     #[error(
-        "limiter `{asked}` is not that of {name}, whose own is `{own}`: give `--limiter {own}`, `budget-ebpf` (held from \
-         outside) or `none`, or another QEMU (`--vmm qemu:BINARY`)"
+        "limiter `{asked}` is not that of {name}, whose own is `{own}`: give `--limiter {own}` or `none`, or another QEMU \
+         (`--vmm qemu:BINARY`)"
     )]
     OtherLimiter {
         /// What was asked for.
@@ -149,6 +149,12 @@ pub enum QemuError {
     LimitedAlready {
         /// Its process.
         pid: u32,
+    },
+    /// Nothing sees what an attached guest dirties.
+    #[error("a guest that is attached to has no counter of ours, so the probes are needed: {why}; run it as root")]
+    NoEyes {
+        /// Why they can't be had.
+        why: String,
     },
     /// The process behind a socket is not to be found.
     #[error(

@@ -25,6 +25,7 @@ pub use error::RecordingError;
 pub use manifest::{Manifest, Origin, RowCounts, State};
 pub use reader::{Recording, StallLines, Torn, ranges};
 pub use stalls::{StallInterval, StallKind};
+pub use table::summary_columns;
 pub use writer::Recorder;
 
 /// Describes the run; the first file to be written.

@@ -75,6 +75,13 @@ impl Recording {
         })
     }
 
+    /// The folder's name, for a heading.
+    pub fn name(&self) -> String {
+        let dir = self.dir.canonicalize().unwrap_or_else(|_| self.dir.clone());
+        dir.file_name()
+            .map_or_else(|| "recording".to_owned(), |name| name.to_string_lossy().into_owned())
+    }
+
     /// The cells whose summary is there.
     pub fn finished(&self) -> BTreeSet<u32> {
         self.summaries.iter().map(|row| row.cell).collect()

@@ -120,7 +120,7 @@ pub struct Sample {
 }
 
 /// Why a cell ended where it did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// Steady, and at the quota.
@@ -142,6 +142,23 @@ pub enum Verdict {
     GuestTooSlow,
     /// No limit was set.
     Unlimited,
+}
+
+impl Verdict {
+    /// As people and `summary.csv` write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::FloorBound => "floor-bound",
+            Self::ToleranceBound => "tolerance-bound",
+            Self::CapBound => "cap-bound",
+            Self::Missed => "missed",
+            Self::Oscillating => "oscillating",
+            Self::NotSettled => "not-settled",
+            Self::GuestTooSlow => "guest-too-slow",
+            Self::Unlimited => "unlimited",
+        }
+    }
 }
 
 /// One vCPU of one cell, measured over its settled part: a row of `summary.csv`.

@@ -7,6 +7,7 @@ pub mod script;
 pub mod settings;
 mod text;
 pub mod values;
+pub mod vmm;
 
 use std::time::Duration;
 
@@ -185,6 +186,7 @@ impl Scenario {
                     max_stall,
                 },
                 seed,
+                vmm: single("--vmm", &settings.vmm)?.unwrap_or_default(),
             },
             quotas: quotas
                 .spread(vcpus)
@@ -267,6 +269,7 @@ impl Scenario {
             at: self.script.clone(),
             repetitions: None,
             seed: Some(vm.seed),
+            vmm: vec![vm.vmm.clone()],
             probes: Some(self.probes),
         }
     }

@@ -12,6 +12,7 @@ use super::{
     script::Event,
     text,
     values::{Count, Period, Ring, Span},
+    vmm::Vmm,
 };
 
 /// How many vCPUs a guest may have.
@@ -106,10 +107,31 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
 
+    /// Which VMM runs the guest: rig, qemu[:BINARY], or attach:QMP-SOCKET for a QEMU that runs already [default: rig]
+    #[arg(long, value_name = "VMM", value_delimiter = ',', long_help = vmms())]
+    #[serde(with = "text::many", skip_serializing_if = "Vec::is_empty")]
+    pub vmm: Vec<Vmm>,
+
     /// Whether eBPF probes watch from inside the kernel: auto (where this machine allows it), off, require [default: auto]
     #[arg(long, value_name = "MODE")]
     #[serde(with = "text::one", skip_serializing_if = "Option::is_none")]
     pub probes: Option<ProbeMode>,
+}
+
+fn vmms() -> String {
+    const VMMS: [(&str, &str); 4] = [
+        ("rig", "the rig's own VM, which every limiter works with"),
+        (
+            "qemu",
+            "the qemu-system-x86_64 along PATH, started with the same guest, limited by its own law",
+        ),
+        ("qemu:BINARY", "another QEMU, by its path"),
+        (
+            "attach:QMP-SOCKET",
+            "a QEMU that runs already, whatever its guest; limits set are cancelled at the end",
+        ),
+    ];
+    format!("Which VMM runs the guest [default: rig]:\n{}", listed(&VMMS))
 }
 
 fn limiters() -> String {
@@ -154,6 +176,7 @@ impl Settings {
             at: list(self.at, base.at),
             repetitions: self.repetitions.or(base.repetitions),
             seed: self.seed.or(base.seed),
+            vmm: list(self.vmm, base.vmm),
             probes: self.probes.or(base.probes),
         }
     }
@@ -167,6 +190,7 @@ impl Settings {
             limiter,
             guest,
             vcpus,
+            vmm,
             ..
         } = self;
         !(ring.is_empty()
@@ -174,7 +198,8 @@ impl Settings {
             && period.is_empty()
             && limiter.is_empty()
             && guest.is_empty()
-            && vcpus.is_empty())
+            && vcpus.is_empty()
+            && vmm.is_empty())
     }
 
     /// One setting for each combination of the dimensions, in the order of the lists, the ring varying slowest. A
@@ -204,7 +229,8 @@ impl Settings {
         let all = each(all, &self.period, |settings, value| settings.period = value);
         let all = each(all, &self.limiter, |settings, value| settings.limiter = value);
         let all = each(all, &self.guest, |settings, value| settings.guest = value);
-        each(all, &self.vcpus, |settings, value| settings.vcpus = value)
+        let all = each(all, &self.vcpus, |settings, value| settings.vcpus = value);
+        each(all, &self.vmm, |settings, value| settings.vmm = value)
     }
 }
 

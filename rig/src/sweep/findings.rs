@@ -111,15 +111,21 @@ fn is_too_slow(row: &Summary) -> bool {
 /// The findings in words, a line each; none where no quota was below its floor.
 pub fn sentences(summaries: &[Summary]) -> Vec<String> {
     let floors = floors(summaries);
-    let mut lines: Vec<String> = floors.iter().map(Floor::sentence).collect();
+    let lines = floors.iter().map(Floor::sentence);
+    lines.chain(concluded(&floors)).collect()
+}
+
+/// Only what follows from them all: for each limiter, whether it follows ring bytes / period.
+pub fn conclusions(summaries: &[Summary]) -> Vec<String> {
+    concluded(&floors(summaries))
+}
+
+fn concluded(floors: &[Floor]) -> Vec<String> {
     let shown: Vec<&Floor> = floors
         .iter()
         .filter(|floor| !floor.too_slow && floor.tells_ring_from_cap())
         .collect();
-    for of_limiter in shown.chunk_by(|a, b| a.limiter == b.limiter) {
-        lines.push(conclusion(of_limiter));
-    }
-    lines
+    shown.chunk_by(|a, b| a.limiter == b.limiter).map(conclusion).collect()
 }
 
 /// How far rates may lie from the prediction to be said to follow it.

@@ -71,6 +71,7 @@ impl PlannedCell {
             quota,
             guest,
             vcpus,
+            vmm,
             ..
         } = &self.settings;
         let mut title = format!(
@@ -80,7 +81,11 @@ impl PlannedCell {
             words(period),
             words(quota)
         );
-        for (name, value, usual) in [("guest", words(guest), "sequential"), ("vcpus", words(vcpus), "1")] {
+        for (name, value, usual) in [
+            ("guest", words(guest), "sequential"),
+            ("vcpus", words(vcpus), "1"),
+            ("vmm", words(vmm), "rig"),
+        ] {
             if value != usual {
                 title.extend([", ", name, " ", value.as_str()]);
             }

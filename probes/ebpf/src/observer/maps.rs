@@ -2,11 +2,11 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, Queue, RingBuf},
 };
 use dirtyrig_probes_common::{
-    CAUSES, ExitKey, Histogram, HistogramKey, LOST_EXITS, LOST_KINDS, MAX_EXITS, MAX_PROCESSES, MAX_THREADS, Ring,
-    Thread,
+    CAUSES, ExitKey, Histogram, HistogramKey, LOST_EXITS, LOST_KINDS, Last, MAX_EXITS, MAX_PROCESSES, MAX_THREADS,
+    Pushed, Ring, Thread,
 };
 
 /// The processes to watch, if `CONFIG.filter` is set.
@@ -15,6 +15,14 @@ pub static PROCESSES: HashMap<u32, u8> = HashMap::with_max_entries(MAX_PROCESSES
 /// By thread id. Preallocated like all of these: nothing is allocated inside KVM's locks.
 #[map]
 pub static THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(MAX_THREADS, 0);
+/// By [`Thread::slot`].
+#[map]
+pub static PUSHED: Array<Pushed> = Array::with_max_entries(MAX_THREADS, 0);
+/// The slots that no thread has. Filled by the loader.
+#[map]
+pub static FREE_SLOTS: Queue<u32> = Queue::with_max_entries(MAX_THREADS, 0);
+#[map]
+pub static LAST: PerCpuArray<Last> = PerCpuArray::with_max_entries(1, 0);
 /// By [`Thread::ring`].
 #[map]
 pub static RINGS: HashMap<u64, Ring> = HashMap::with_max_entries(MAX_THREADS, 0);

@@ -1,19 +1,19 @@
 //! The dirty ring: pages pushed, entries reset.
 //!
-//! A push is the hottest event, one a dirtied page: the raw program looks its thread up, adds one, and is done. The
-//! ring's own indices are read only at a thread's first push and at a reset.
+//! A push is the hottest event, one a dirtied page: the raw program sees that it is the thread and the ring of this CPU's
+//! last push, adds one, and is done. The ring's own indices are read only at a thread's first push and at a reset.
 
 use aya_ebpf::{
     bindings::BPF_RB_NO_WAKEUP,
-    helpers::bpf_probe_read_kernel,
+    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel},
     macros::{raw_tracepoint, tracepoint},
     programs::{RawTracePointContext, TracePointContext},
 };
-use dirtyrig_probes_common::{LOST_PUSHES, LOST_RINGS, MAX_RING_ENTRIES, PushRecord, Ring, Thread};
+use dirtyrig_probes_common::{LOST_PUSHES, LOST_RINGS, Last, MAX_RING_ENTRIES, PushRecord, Ring, Thread};
 
 use crate::{
     config,
-    maps::{PUSHES, RINGS, THREADS, lose},
+    maps::{LAST, PUSHED, PUSHES, RINGS, THREADS, lose},
     run::field,
     thread::{now, watched},
 };
@@ -32,26 +32,62 @@ const IN_FLIGHT: i32 = 64;
 #[raw_tracepoint(tracepoint = "kvm_dirty_ring_push")]
 pub fn push_raw(ctx: RawTracePointContext) -> i32 {
     // TP_PROTO(struct kvm_dirty_ring *ring, u32 slot, u64 offset)
-    let Some((tid, thread)) = watched() else { return 0 };
-    thread.pushes += 1;
     let ring: u64 = ctx.arg(0);
+    let id = bpf_get_current_pid_tgid();
+    let Some(last) = LAST.get_ptr_mut(0) else { return 0 };
+    // SAFETY: a live map element of this CPU; programs of this type do not migrate while they run.
+    let last = unsafe { &mut *last };
+    if (last.id != id || last.ring != ring) && !find(last, id, ring) {
+        return 0;
+    }
+    count(last.slot);
+    if config().trace_pushes != 0 {
+        let (slot, offset): (u64, u64) = (ctx.arg(1), ctx.arg(2));
+        trace(id as u32, slot as u32, offset);
+    }
+    0
+}
+
+/// Another thread, or another ring, than that of this CPU's last push: looks up where it is counted.
+#[inline(always)]
+fn find(last: &mut Last, id: u64, ring: u64) -> bool {
+    let Some((tid, thread)) = watched() else { return false };
     if thread.ring != ring
         && let Some(indices) = indices_of(ring)
     {
-        meet(tid, thread, ring, indices);
+        // This push is in the indices and is yet to be counted.
+        let pushes = pushed(thread.slot) as u32;
+        meet(tid, thread, ring, indices, pushes.wrapping_add(1));
     }
-    if config().trace_pushes != 0 {
-        let (slot, offset): (u64, u64) = (ctx.arg(1), ctx.arg(2));
-        trace(tid, slot as u32, offset);
+    *last = Last {
+        id,
+        ring,
+        slot: thread.slot,
+    };
+    true
+}
+
+#[inline(always)]
+fn count(slot: u64) {
+    if let Some(pushed) = PUSHED.get_ptr_mut(slot as u32) {
+        // SAFETY: a live map element with one writer, the thread that has the slot.
+        unsafe { (*pushed).pages += 1 }
     }
-    0
+}
+
+#[inline(always)]
+fn pushed(slot: u64) -> u64 {
+    // SAFETY: a live map element; its thread may just be counting on another CPU.
+    PUSHED.get_ptr(slot as u32).map_or(0, |pushed| unsafe {
+        core::ptr::read_volatile(&raw const (*pushed).pages)
+    })
 }
 
 #[tracepoint]
 pub fn push_tp(ctx: TracePointContext) -> u32 {
     let config = config();
     let Some((tid, thread)) = watched() else { return 0 };
-    thread.pushes += 1;
+    count(thread.slot);
     if thread.ring == 0
         && let (Some(index), Some(dirty), Some(reset)) = (
             field::<u32>(&ctx, config.push_index_at),
@@ -59,7 +95,14 @@ pub fn push_tp(ctx: TracePointContext) -> u32 {
             field(&ctx, config.push_reset_index_at),
         )
     {
-        meet(tid, thread, by_index(thread.tgid, index), Indices { dirty, reset });
+        let pushes = pushed(thread.slot) as u32;
+        meet(
+            tid,
+            thread,
+            by_index(thread.tgid, index),
+            Indices { dirty, reset },
+            pushes,
+        );
     }
     if config.trace_pushes != 0
         && let (Some(slot), Some(offset)) = (field(&ctx, config.push_slot_at), field(&ctx, config.push_offset_at))
@@ -81,15 +124,15 @@ fn indices_of(ring: u64) -> Option<Indices> {
     unsafe { bpf_probe_read_kernel(ring as *const Indices) }.ok()
 }
 
-/// Enters the ring that `thread` pushes to, as it stands after this push.
+/// Enters the ring that `thread` pushes to, as it stands after this push, its `pushes`-th.
 #[inline(always)]
-fn meet(tid: u32, thread: &mut Thread, ring: u64, indices: Indices) {
+fn meet(tid: u32, thread: &mut Thread, ring: u64, indices: Indices, pushes: u32) {
     thread.ring = ring;
     let fresh = Ring {
         tid,
         reset_index: indices.reset,
         dirty_index: indices.dirty,
-        pushes: thread.pushes as u32,
+        pushes,
     };
     if RINGS.insert(&ring, &fresh, 0).is_err() {
         lose(LOST_RINGS);
@@ -131,7 +174,7 @@ pub fn reset_tp(ctx: TracePointContext) -> u32 {
         field(&ctx, config.reset_reset_index_at),
     ) {
         // The thread that resets need not be the vCPU's, but it is of the same process.
-        let tgid = (aya_ebpf::helpers::bpf_get_current_pid_tgid() >> 32) as u32;
+        let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
         reset(
             by_index(tgid, index),
             Indices {
@@ -155,8 +198,10 @@ fn reset(key: u64, indices: Indices) {
     let Some(thread) = THREADS.get_ptr_mut(&ring.tid) else {
         return;
     };
-    // SAFETY: a live element; a push on another CPU may just be counting, which IN_FLIGHT allows for.
-    let pushes = unsafe { core::ptr::read_volatile(&raw const (*thread).pushes) } as u32;
+    // SAFETY: a live element; its slot never changes.
+    let slot = unsafe { (*thread).slot };
+    // A push on another CPU may just be counting, which IN_FLIGHT allows for.
+    let pushes = pushed(slot) as u32;
     let drift = indices
         .dirty
         .wrapping_sub(ring.dirty_index)

@@ -9,7 +9,7 @@ use dirtyrig_probes_common::{
 
 use crate::{
     config,
-    maps::{HISTOGRAMS, PROCESSES, STALLS, THREADS, lose},
+    maps::{FREE_SLOTS, HISTOGRAMS, PROCESSES, STALLS, THREADS, lose},
 };
 
 /// What a histogram starts from: too large for the eBPF stack, so it stands in read-only data.
@@ -48,11 +48,18 @@ fn enter() -> Option<(u32, &'static mut Thread)> {
     if config().filter != 0 && PROCESSES.get_ptr(&tgid).is_none() {
         return None;
     }
+    let Ok(Some(slot)) = FREE_SLOTS.pop() else {
+        lose(LOST_THREADS);
+        return None;
+    };
     let fresh = Thread {
         tgid,
+        slot: u64::from(slot),
         ..Thread::default()
     };
     if THREADS.insert(&tid, &fresh, 0).is_err() {
+        // There is room for it: it was just taken out.
+        let _ = FREE_SLOTS.push(&slot, 0);
         lose(LOST_THREADS);
         return None;
     }

@@ -135,9 +135,9 @@ fn signed(error_pct: f64) -> String {
 
 fn shade(error_pct: f64) -> Color {
     let full = if error_pct >= 0.0 {
-        style::VERMILLION
+        style::TILE_OVER
     } else {
-        style::BLUE
+        style::TILE_UNDER
     };
     // The square root sets small errors apart, where the verdict is decided.
     let depth = (error_pct.abs() / FULL_AT_PCT).min(1.0).sqrt();

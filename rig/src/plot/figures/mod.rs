@@ -4,11 +4,13 @@ pub(super) mod achieved;
 pub(super) mod compared;
 pub(super) mod convergence;
 pub(super) mod error_map;
+pub(super) mod fidelity;
 pub(super) mod floor;
 pub(super) mod overview;
 pub(super) mod settle;
 pub(super) mod slept;
 pub(super) mod stalls;
+pub(super) mod stalls_compared;
 pub(super) mod throttle;
 pub(super) mod utilisation;
 

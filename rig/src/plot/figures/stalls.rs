@@ -22,17 +22,17 @@ pub(crate) const FIGURE: Figure = Figure {
 };
 
 /// Curves on one panel, as many as there are colours and dashes that stay apart.
-const CURVES: usize = 6;
+pub(super) const CURVES: usize = 6;
 const STEPS_A_DECADE: i32 = 40;
 
 /// The stalls of all repetitions of the same settings.
-struct Curve {
-    label: String,
-    lengths: Histogram<u64>,
+pub(super) struct Curve {
+    pub(super) label: String,
+    pub(super) lengths: Histogram<u64>,
 }
 
 fn pages(view: &RecordingView<'_>, choice: &Choice<'_>) -> Result<Vec<Page>, Skip> {
-    let curves = curves(view, choice.cells);
+    let curves: Vec<Curve> = curves(view, choice.cells).into_values().collect();
     if curves.is_empty() {
         return Err(Skip::because("no stalls were recorded"));
     }
@@ -52,8 +52,12 @@ fn pages(view: &RecordingView<'_>, choice: &Choice<'_>) -> Result<Vec<Page>, Ski
         .collect())
 }
 
-fn curves(view: &RecordingView<'_>, cells: &[u32]) -> Vec<Curve> {
-    let mut groups: BTreeMap<_, Curve> = BTreeMap::new();
+/// What tells curves apart, the hardest settings first: quota, ring, limiter, period, guest, vCPUs.
+pub(super) type Of<'a> = (Exact, Reverse<u32>, &'a str, u64, &'a str, u32);
+
+/// The curve of each combination of settings.
+pub(super) fn curves<'a>(view: &RecordingView<'a>, cells: &[u32]) -> BTreeMap<Of<'a>, Curve> {
+    let mut groups: BTreeMap<Of<'a>, Curve> = BTreeMap::new();
     for stalls in view
         .stalls
         .iter()
@@ -66,9 +70,9 @@ fn curves(view: &RecordingView<'_>, cells: &[u32]) -> Vec<Curve> {
         let key = (
             Exact(quota),
             Reverse(row.ring_entries),
-            &row.limiter,
+            row.limiter.as_str(),
             row.period_ms,
-            &row.guest,
+            row.guest.as_str(),
             row.vcpus,
         );
         groups
@@ -86,10 +90,16 @@ fn curves(view: &RecordingView<'_>, cells: &[u32]) -> Vec<Curve> {
                 lengths: stalls.lengths.clone(),
             });
     }
-    groups.into_values().filter(|curve| curve.lengths.len() > 1).collect()
+    groups.retain(|_, curve| curve.lengths.len() > 1);
+    groups
 }
 
-fn page(view: &RecordingView<'_>, curves: &[Curve], (index, of): (usize, usize), note: Option<String>) -> Page {
+pub(super) fn page(
+    view: &RecordingView<'_>,
+    curves: &[Curve],
+    (index, of): (usize, usize),
+    note: Option<String>,
+) -> Page {
     let (columns, panel_size) = grid(1);
     let most = curves.iter().map(|c| c.lengths.len()).max().unwrap_or(1);
     let decades = (most as f64).log10().ceil().clamp(1.0, 7.0) as i32;

@@ -8,14 +8,14 @@ use crate::{
     recording::schema::{Sample, Summary, Verdict},
 };
 
-pub(super) struct Made {
-    pub(super) samples: Vec<Sample>,
-    pub(super) summaries: Vec<Summary>,
-    pub(super) stalls: Vec<Stalls>,
+pub(crate) struct Made {
+    pub(crate) samples: Vec<Sample>,
+    pub(crate) summaries: Vec<Summary>,
+    pub(crate) stalls: Vec<Stalls>,
 }
 
 impl Made {
-    pub(super) fn view(&self) -> RecordingView<'_> {
+    pub(crate) fn view(&self) -> RecordingView<'_> {
         RecordingView {
             title: "made-up sweep",
             machine: "No Machine 8000, 2 CPUs, Linux 0.0, nested kvm",
@@ -27,15 +27,15 @@ impl Made {
 }
 
 /// What is to be made: every combination is a cell.
-pub(super) struct Recipe<'a> {
-    pub(super) limiters: &'a [&'a str],
-    pub(super) rings: &'a [u32],
-    pub(super) periods_ms: &'a [u64],
-    pub(super) quotas: &'a [f64],
-    pub(super) repetitions: u32,
-    pub(super) vcpus: u32,
+pub(crate) struct Recipe<'a> {
+    pub(crate) limiters: &'a [&'a str],
+    pub(crate) rings: &'a [u32],
+    pub(crate) periods_ms: &'a [u64],
+    pub(crate) quotas: &'a [f64],
+    pub(crate) repetitions: u32,
+    pub(crate) vcpus: u32,
     /// A change to this quota half way through.
-    pub(super) then: Option<f64>,
+    pub(crate) then: Option<f64>,
 }
 
 impl Default for Recipe<'_> {
@@ -54,7 +54,7 @@ impl Default for Recipe<'_> {
 
 const UNLIMITED: f64 = 1170.0;
 
-pub(super) fn made(recipe: &Recipe<'_>) -> Made {
+pub(crate) fn made(recipe: &Recipe<'_>) -> Made {
     let mut random = StdRng::seed_from_u64(7);
     let mut made = Made {
         samples: Vec::new(),

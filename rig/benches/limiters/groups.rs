@@ -1,0 +1,180 @@
+//! What is measured, a function a group; each call is one repetition.
+
+use dirtyrig_rig::recording::schema::Sample;
+
+use super::cells::{Bench, Cell};
+
+/// One repetition of a group.
+type Group = fn(&mut Bench) -> anyhow::Result<()>;
+
+/// Counts pages of a vCPU.
+type Count = fn(&Sample) -> u64;
+
+/// Every group by its name.
+pub(crate) const GROUPS: [(&str, Group); 6] = [
+    ("changes", changes),
+    ("lowest", lowest),
+    ("rings", rings),
+    ("cost", cost),
+    ("beside", beside),
+    ("vm", vm),
+];
+
+const QEMU: &str = "qemu-10";
+
+fn written(row: &Sample) -> u64 {
+    row.written_pages
+}
+
+fn read(row: &Sample) -> u64 {
+    row.read_pages
+}
+
+/// Unlimited to 100, to 500, to 100, to 25, to 300 MiB/s at ring 65536.
+fn changes(bench: &mut Bench) -> anyhow::Result<()> {
+    for &limiter in [QEMU].iter().chain(bench.budgets()) {
+        let each_s = if limiter == QEMU { 5.0 } else { 2.5 };
+        let at = |index: f64| (index * each_s * 1000.0) as u64;
+        let cell = bench.run(
+            limiter,
+            &format!(
+                "ring = 65536\nquota = 100\nduration = '{}ms'\nat = ['{}ms set 500 all', '{}ms set 100 all', \
+                 '{}ms set 25 all', '{}ms set 300 all']",
+                at(5.0),
+                at(1.0),
+                at(2.0),
+                at(3.0),
+                at(4.0)
+            ),
+        )?;
+        let phases = cell.phases(Some(0));
+        anyhow::ensure!(phases.len() == 5, "{limiter}: {} phases of 5", phases.len());
+        for (row, phase) in [("settle unlimited", 0), ("settle 500", 2), ("settle 25", 4)] {
+            // What never settles takes at least as long as it was watched.
+            let value = phases[phase].settle_s.unwrap_or(f64::INFINITY);
+            bench.keep(row, limiter, value * 1e3);
+        }
+        for (row, phase, quota) in [("error 500", 1, 500.0), ("error 100", 2, 100.0), ("error 25", 3, 25.0)] {
+            // The second half: whether it has settled or not.
+            let (from, until) = (phases[phase].at_s + each_s / 2.0, phases[phase].until_s);
+            let rate = cell.rate(0, written, from, until);
+            bench.keep(row, limiter, 100.0 * (rate - quota).abs() / quota);
+        }
+        let stall = cell.longest_stall_ms(0, phases[3].at_s + 0.2, phases[3].until_s);
+        bench.keep("stall 25", limiter, stall);
+        bench.keep("cost 25", limiter, phases[3].cost_pct);
+    }
+    Ok(())
+}
+
+/// Low quotas: the error of each, in the worst two seconds of the last six.
+fn lowest(bench: &mut Bench) -> anyhow::Result<()> {
+    const LOW: [(&str, f64); 2] = [("low 1", 1.0), ("low 0.25", 0.25)];
+    for &limiter in bench.budgets() {
+        for (row, quota) in LOW {
+            let error = held(bench, limiter, quota, "7s", 1.0)?;
+            bench.keep(row, limiter, error);
+        }
+    }
+    for (row, quota) in [("low 256", 256.0), ("low 128", 128.0)] {
+        let error = held(bench, QEMU, quota, "10s", 4.0)?;
+        bench.keep(row, QEMU, error);
+    }
+    Ok(())
+}
+
+fn held(bench: &mut Bench, limiter: &str, quota: f64, duration: &str, from_s: f64) -> anyhow::Result<f64> {
+    let cell = bench.run(
+        limiter,
+        &format!("ring = 65536\nquota = {quota}\nduration = '{duration}'"),
+    )?;
+    let errors = [0.0, 2.0, 4.0].map(|after| {
+        let rate = cell.rate(0, written, from_s + after, from_s + after + 2.0);
+        100.0 * (rate - quota).abs() / quota
+    });
+    Ok(errors.into_iter().fold(0.0, f64::max))
+}
+
+/// The same at every ring.
+fn rings(bench: &mut Bench) -> anyhow::Result<()> {
+    const RINGS: [(&str, &str, u32); 2] = [
+        ("ring 1024", "ring 1024 stall", 1024),
+        ("ring 4096", "ring 4096 stall", 4096),
+    ];
+    for &limiter in bench.budgets() {
+        for (row, stall_row, ring) in RINGS {
+            let cell = bench.run(limiter, &format!("ring = {ring}\nquota = 25\nduration = '2500ms'"))?;
+            let rate = cell.rate(0, written, 0.3, f64::INFINITY);
+            bench.keep(row, limiter, 100.0 * (rate - 25.0).abs() / 25.0);
+            let stall = cell.longest_stall_ms(0, 0.3, f64::INFINITY);
+            bench.keep(stall_row, limiter, stall);
+        }
+    }
+    Ok(())
+}
+
+/// A guest whose quota is out of reach, against one without a limiter, in turn.
+fn cost(bench: &mut Bench) -> anyhow::Result<()> {
+    for _ in 0..2 {
+        for &limiter in bench.budgets() {
+            let free = |cell: &Cell| cell.rate(0, written, 0.2, f64::INFINITY);
+            let none = bench.run("none", "ring = 4096\nduration = '1700ms'")?;
+            let one = bench.run(limiter, "ring = 4096\nquota = 1000000\nduration = '1700ms'")?;
+            bench.keep("cost unlimited", limiter, 100.0 * (1.0 - free(&one) / free(&none)));
+        }
+    }
+    Ok(())
+}
+
+/// A vCPU without a limit beside one that is limited to 25 MiB/s, against the same beside one that does no more by itself.
+fn beside(bench: &mut Bench) -> anyhow::Result<()> {
+    const SPAN: &str = "ring = 4096\nvcpus = 2\nduration = '2500ms'";
+    let others: [(&str, &str, Count); 2] = [
+        ("reader beside", "reader", read),
+        ("writer beside", "sequential", written),
+    ];
+    for (row, guest, count) in others {
+        // By then every page has been touched.
+        let rate = |cell: &Cell| cell.rate(1, count, 1.0, f64::INFINITY);
+        let paced = bench.run("none", &format!("{SPAN}\nguest = 'paced:25+{guest}'"))?;
+        for &limiter in bench.budgets() {
+            let cell = bench.run(
+                limiter,
+                &format!("{SPAN}\nguest = 'sequential+{guest}'\nquota = '25+none'"),
+            )?;
+            bench.keep(row, limiter, 100.0 * (1.0 - rate(&cell) / rate(&paced)));
+        }
+    }
+    // The same under auto-converge, which reaches its highest share in ten periods.
+    let free = bench.run("none", &format!("{SPAN}\nguest = 'sequential+reader'"))?;
+    let text =
+        "ring = 4096\nvcpus = 2\nduration = '3s'\nperiod = '100ms'\nguest = 'sequential+reader'\nquota = '25+none'";
+    let held = bench.run("auto-converge", text)?;
+    let counts: [(&str, u32, Count); 2] = [("slowed writer", 0, written), ("slowed reader", 1, read)];
+    for (row, vcpu, count) in counts {
+        let rate = |cell: &Cell, from_s| cell.rate(vcpu, count, from_s, f64::INFINITY);
+        let slower = 100.0 * (1.0 - rate(&held, 2.0) / rate(&free, 1.0));
+        bench.keep(row, "auto-converge", slower);
+    }
+    Ok(())
+}
+
+/// Two writers under one quota of 100 MiB/s; after 2.5 s the second is taken out.
+fn vm(bench: &mut Bench) -> anyhow::Result<()> {
+    const QUOTA: f64 = 100.0;
+    for &limiter in bench.budgets() {
+        let cell = bench.run(
+            limiter,
+            "ring = 65536\nvcpus = 2\nvm-quota = 100\nduration = '4s'\nat = ['2500ms unplug 1']",
+        )?;
+        let sum: f64 = (0..2).map(|vcpu| cell.rate(vcpu, written, 0.5, 2.5)).sum();
+        bench.keep("vm sum", limiter, 100.0 * (sum - QUOTA).abs() / QUOTA);
+        // The first tenth of a second in which the other has taken the whole of it.
+        let taken = (0..150).map(|step| f64::from(step) * 0.01).find(|after| {
+            let rate = cell.rate(0, written, 2.5 + after, 2.6 + after);
+            rate >= 0.95 * QUOTA
+        });
+        bench.keep("vm flow", limiter, taken.unwrap_or(f64::INFINITY) * 1e3);
+    }
+    Ok(())
+}

@@ -1,0 +1,126 @@
+//! Whether two recordings can be compared: what of their machines and scenarios differs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value};
+
+use crate::recording::{Manifest, Recording};
+
+/// Facts of a machine that figures depend on, as paths into the manifest. What changes from one minute to the next, and
+/// dirtyrig itself, is not among them: a new dirtyrig is what a check is for.
+const FACTS: [&str; 14] = [
+    "cpu/vendor",
+    "cpu/model_name",
+    "cpu/family",
+    "cpu/model",
+    "cpu/stepping",
+    "cpu/microcode",
+    "cpu/hypervisor",
+    "cpu/usable",
+    "cpu/smt",
+    "cpu/governors",
+    "kernel/release",
+    "kernel/timer_slack_ns",
+    "kvm/module",
+    "memory/thp_enabled",
+];
+
+/// Settings that may differ: the choice of random numbers, and how often a cell was measured.
+const FREE: [&str; 2] = ["seed", "repetitions"];
+
+/// What differs between the machines and the scenarios, a sentence each; nothing where they may be compared.
+pub fn differences(baseline: &Recording, candidate: &Recording) -> Vec<String> {
+    let (old, new) = (&baseline.manifest, &candidate.manifest);
+    let mut found = machine(&old.machine, &new.machine);
+    found.extend(scenario(old, new));
+    found.extend(vmm(baseline, candidate));
+    found
+}
+
+fn machine(old: &Map<String, Value>, new: &Map<String, Value>) -> Vec<String> {
+    let fact = |facts: &Map<String, Value>, path: &str| {
+        let (group, name) = path.split_once('/').expect("the paths have two parts");
+        facts.get(group).and_then(|group| group.get(name)).cloned()
+    };
+    let mut found: Vec<String> = FACTS
+        .iter()
+        // What one of them does not say can't be compared.
+        .filter_map(|path| Some((path, fact(old, path)?, fact(new, path)?)))
+        .filter(|(_, old, new)| old != new)
+        .map(|(path, old, new)| differs("machine", &path.replace('/', "."), &text(&old), &text(&new)))
+        .collect();
+    let parameters = |facts| {
+        fact(facts, "kvm/parameters")
+            .and_then(|value| value.as_object().cloned())
+            .unwrap_or_default()
+    };
+    let (old, new) = (parameters(old), parameters(new));
+    found.extend(old.iter().filter_map(|(name, value)| {
+        let other = new.get(name).filter(|other| *other != value)?;
+        Some(differs(
+            "machine",
+            &format!("module parameter {name}"),
+            &text(value),
+            &text(other),
+        ))
+    }));
+    found
+}
+
+/// Settings that have other values in one than in the other. A recording of a sweep has a list of cells with a setting
+/// each, that of a run just one.
+fn scenario(old: &Manifest, new: &Manifest) -> Vec<String> {
+    let (old, new) = (values(&old.scenario), values(&new.scenario));
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let none = BTreeSet::new();
+    names
+        .into_iter()
+        .filter_map(|name| {
+            let (old, new) = (old.get(name).unwrap_or(&none), new.get(name).unwrap_or(&none));
+            (old != new).then(|| differs("scenario", name, &listed(old), &listed(new)))
+        })
+        .collect()
+}
+
+fn values(scenario: &Value) -> BTreeMap<String, BTreeSet<String>> {
+    let settings: Vec<&Value> = match scenario.get("cells").and_then(Value::as_array) {
+        Some(cells) => cells.iter().filter_map(|cell| cell.get("settings")).collect(),
+        None => vec![scenario],
+    };
+    let mut values: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (name, value) in settings.into_iter().filter_map(Value::as_object).flatten() {
+        if !FREE.contains(&name.as_str()) {
+            values.entry(name.clone()).or_default().insert(text(value));
+        }
+    }
+    values
+}
+
+fn vmm(baseline: &Recording, candidate: &Recording) -> Option<String> {
+    let names =
+        |recording: &Recording| -> BTreeSet<String> { recording.summaries.iter().map(|row| row.vmm.clone()).collect() };
+    let (old, new) = (names(baseline), names(candidate));
+    (old != new).then(|| differs("scenario", "VMM", &listed(&old), &listed(&new)))
+}
+
+fn differs(what: &str, name: &str, old: &str, new: &str) -> String {
+    format!("{what}: {name} is {old} in the baseline and {new} in the candidate")
+}
+
+fn listed(values: &BTreeSet<String>) -> String {
+    if values.is_empty() {
+        "not set".to_owned()
+    } else {
+        values.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// A value without the quotes and brackets of JSON.
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(values) if !values.is_empty() => values.iter().map(text).collect::<Vec<_>>().join("+"),
+        Value::Array(_) | Value::Null => "none".to_owned(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,83 @@
+//! `dirtyrig check`: is a recording worse than its baseline?
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    check::{
+        Outcome,
+        baselines::{self, BASELINES},
+        output::{Format, print},
+    },
+    cli::{
+        exit,
+        output::{data, note},
+    },
+    recording::Recording,
+};
+
+/// Check whether a recording is worse than a baseline
+///
+/// Nothing is run. For each cell that both have, and each figure of it, repetitions are compared by a rank test, corrected
+/// for how many comparisons there are: a check of an unchanged limiter flags anything in one case of a hundred. Changes
+/// too small to matter are never flagged. A figure has got worse, better, is the same, or there are too few repetitions to
+/// tell, and then it says how many would do. Recordings of other machines or settings are refused.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  dirtyrig sweep --quota 100 --repetitions 10 --out results/before
+  dirtyrig check results/before --save-baseline main
+  dirtyrig sweep --quota 100 --repetitions 10 --out results/after
+  dirtyrig check results/after --baseline main
+  dirtyrig check results/after --baseline results/before --format md
+
+Exit codes: 0 nothing got worse, 1 something did, 2 an error, such as too few repetitions to tell anything.")]
+pub struct Args {
+    /// Folder of the recording to be checked
+    #[arg(value_name = "CANDIDATE")]
+    candidate: PathBuf,
+
+    /// What to compare it with: the folder of a recording, or the name of a kept baseline
+    #[arg(long, value_name = "BASE", required_unless_present = "save_baseline")]
+    baseline: Option<PathBuf>,
+
+    /// Keep CANDIDATE as a baseline under this name, in results/baselines; none is ever overwritten
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["baseline", "force", "format"])]
+    save_baseline: Option<String>,
+
+    /// How to print what came out
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "table")]
+    format: Format,
+
+    /// Compare although machines or scenarios differ; the outcome notes what does
+    #[arg(long)]
+    force: bool,
+}
+
+/// Runs it.
+pub fn run(args: &Args) -> anyhow::Result<u8> {
+    let store = Path::new(BASELINES);
+    let candidate = Recording::open(&args.candidate)?;
+    if let Some(name) = &args.save_baseline {
+        if let Some(gaps) = candidate.gaps() {
+            note(format_args!("note: {}: {gaps}", candidate.dir.display()));
+        }
+        let dir = baselines::save(store, name, &candidate)?;
+        note(format_args!("kept as baseline `{name}` in {}", dir.display()));
+        return Ok(exit::OK);
+    }
+    let base = args
+        .baseline
+        .as_deref()
+        .expect("it is required unless one is to be kept");
+    let outcome = Outcome::of(&baselines::open(store, base)?, &candidate, args.force)?;
+    for line in &outcome.notes {
+        note(format_args!("note: {line}"));
+    }
+    data(print(&outcome, args.format)?)?;
+    note(outcome.headline());
+    Ok(if outcome.is_regression() {
+        exit::CHECK_FAILED
+    } else {
+        exit::OK
+    })
+}

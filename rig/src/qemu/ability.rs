@@ -1,0 +1,63 @@
+//! What of a scenario a QEMU can do.
+
+use std::time::Duration;
+
+use dirtyrig_guests::image::REGION_BASE;
+use dirtyrig_limiter::law::LimiterKind;
+
+use super::{error::QemuError, version::Version};
+use crate::engine::spec::VmSpec;
+
+/// QEMU's period, which can't be changed.
+pub const PERIOD: Duration = Duration::from_secs(1);
+
+/// Where q35 stops to lay out memory without a hole: at the window of its PCI configuration space.
+const MEMORY_END_MIB: u64 = 0xb000_0000 >> 20;
+
+/// Whether QEMU `version` can hold vCPUs with `limiter`.
+pub fn has_limiter(version: Version, limiter: LimiterKind) -> bool {
+    limiter == LimiterKind::None || version.law() == Some(limiter)
+}
+
+/// An error that names what QEMU `version` can't do of `spec`.
+pub fn check(spec: &VmSpec, version: Version) -> Result<(), QemuError> {
+    let unable = |what: String, remedy: &str| {
+        Err(QemuError::Unable {
+            what,
+            remedy: remedy.to_owned(),
+        })
+    };
+    if let Some(own) = version.law()
+        && !has_limiter(version, spec.limiter.kind)
+    {
+        return Err(QemuError::OtherLimiter {
+            asked: spec.limiter.kind,
+            own,
+            name: format!("QEMU {version}"),
+        });
+    }
+    if spec.limiter.period != PERIOD {
+        let asked = humantime::format_duration(spec.limiter.period);
+        return unable(
+            format!("a period of {asked}"),
+            "its own is fixed; leave `--period` out, or give 1s",
+        );
+    }
+    if spec.plugged < spec.vcpus {
+        return unable(
+            format!("{} of {} vCPUs plugged", spec.plugged, spec.vcpus),
+            "leave `--plugged` out, or use `--vmm rig`",
+        );
+    }
+    if spec.thp {
+        return unable("huge pages".to_owned(), "leave `--thp` out, or use `--vmm rig`");
+    }
+    let most = MEMORY_END_MIB - (REGION_BASE >> 20);
+    if spec.memory_mib > most {
+        return unable(
+            format!("{} MiB of memory without a hole", spec.memory_mib),
+            &format!("give `--memory {most}` or less"),
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,278 @@
+//! The limits of a QEMU, through its monitor, on a thread of its own.
+//!
+//! QEMU answers a command that sets or cancels a limit only when every vCPU has left the guest, and one that sleeps off
+//! a throttle may take many seconds to that. Nobody who samples can wait for it: what was asked for counts from the
+//! moment it was asked, and the thread, which owns the connection, carries it out in turn and in between asks for the
+//! readings. It ends with the connection, or when [`Limits`] is dropped or ended.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use dirtyrig_limiter::{
+    limit::{LimitInfo, Which},
+    units::{MibPerSec, Quota},
+};
+use serde_json::{Value, json};
+
+use crate::qmp::client::{QmpClient, QmpError};
+
+/// How often the readings are asked for: as often as the engine takes a sample.
+const ASK_EVERY: Duration = Duration::from_millis(100);
+
+/// A limit that no vCPU reaches, in MiB/s: under it QEMU's limiter measures and never throttles.
+const UNREACHED: u64 = 1 << 24;
+
+/// How the pages of an unlimited vCPU are logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logging {
+    /// Only where a limit is in force, as in a QEMU left alone.
+    WithLimits,
+    /// By its rate measurement (`calc-dirty-rate` in the mode dirty-ring), for so many seconds, again and again until a
+    /// limit is set.
+    Measuring {
+        /// From 1 to 60.
+        seconds: u64,
+    },
+    /// All the time without a gap, by a limit that no vCPU reaches.
+    Always,
+}
+
+/// The limits of one QEMU.
+#[derive(Debug)]
+pub struct Limits {
+    shared: Arc<Mutex<Shared>>,
+    orders: Option<mpsc::Sender<Order>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+enum Order {
+    Set(Which, Quota),
+    Cancel(Which),
+}
+
+/// What both sides know; held for moments only.
+#[derive(Debug)]
+struct Shared {
+    asked: Vec<Option<Quota>>,
+    current: Vec<MibPerSec>,
+    failure: Option<QmpError>,
+}
+
+impl Limits {
+    /// Takes over the connection to a QEMU with `vcpus` vCPUs. `restore` says whether limits are cancelled at the end:
+    /// of a QEMU that goes on without us.
+    pub fn start(client: QmpClient, vcpus: usize, logging: Logging, restore: bool) -> Self {
+        let shared = Arc::new(Mutex::new(Shared {
+            asked: vec![None; vcpus],
+            current: vec![MibPerSec::default(); vcpus],
+            failure: None,
+        }));
+        let (orders, received) = mpsc::channel();
+        let mut worker = Worker {
+            client,
+            shared: Arc::clone(&shared),
+            logging,
+            logged_until: None,
+            limited: false,
+        };
+        let work = move || {
+            let outcome = worker
+                .run(&received)
+                .and_then(|()| if restore { worker.restore() } else { Ok(()) });
+            if let Err(error) = outcome {
+                lock(&worker.shared).failure.get_or_insert(error);
+            }
+        };
+        let thread = thread::Builder::new()
+            .name("qmp".into())
+            .spawn(work)
+            .expect("the system has room for one more thread");
+        Self {
+            shared,
+            orders: Some(orders),
+            thread: Some(thread),
+        }
+    }
+
+    /// Limits vCPUs; the command follows in turn.
+    pub fn set(&self, which: Which, quota: Quota) -> Result<(), QmpError> {
+        self.ask(which, Some(quota), Order::Set(which, quota))
+    }
+
+    /// Lets vCPUs run unlimited; the command follows in turn.
+    pub fn cancel(&self, which: Which) -> Result<(), QmpError> {
+        self.ask(which, None, Order::Cancel(which))
+    }
+
+    fn ask(&self, which: Which, quota: Option<Quota>, order: Order) -> Result<(), QmpError> {
+        self.check()?;
+        let mut shared = lock(&self.shared);
+        let Shared { asked, current, .. } = &mut *shared;
+        for (vcpu, (asked, current)) in asked.iter_mut().zip(current).enumerate() {
+            if matches!(which, Which::All) || which == Which::One(vcpu) {
+                if asked.is_none() {
+                    // What was read under an earlier limit says nothing of this one.
+                    *current = MibPerSec::default();
+                }
+                *asked = quota;
+            }
+        }
+        if let Some(orders) = &self.orders {
+            // A thread that has ended has left its reason, which the next check brings.
+            let _ = orders.send(order);
+        }
+        Ok(())
+    }
+
+    /// The vCPUs that were asked to be limited, with what QEMU last read of them.
+    pub fn query(&self) -> Result<Vec<LimitInfo>, QmpError> {
+        self.check()?;
+        let shared = lock(&self.shared);
+        let rows = shared.asked.iter().zip(&shared.current).enumerate();
+        Ok(rows
+            .filter_map(|(vcpu, (asked, current))| {
+                asked.map(|quota| LimitInfo {
+                    vcpu,
+                    quota,
+                    current: *current,
+                })
+            })
+            .collect())
+    }
+
+    /// What the thread failed on, once.
+    fn check(&self) -> Result<(), QmpError> {
+        lock(&self.shared).failure.take().map_or(Ok(()), Err)
+    }
+
+    /// Ends the thread, after every order was carried out.
+    pub fn end(mut self) -> Result<(), QmpError> {
+        self.join();
+        self.check()
+    }
+
+    fn join(&mut self) {
+        self.orders = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was reported where it happened; there is nothing to add.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Limits {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The thread's own.
+struct Worker {
+    client: QmpClient,
+    shared: Arc<Mutex<Shared>>,
+    logging: Logging,
+    logged_until: Option<Instant>,
+    /// Whether QEMU was told of any limit of ours.
+    limited: bool,
+}
+
+impl Worker {
+    fn run(&mut self, orders: &mpsc::Receiver<Order>) -> Result<(), QmpError> {
+        if self.logging == Logging::Always {
+            self.unreached(Which::All)?;
+        }
+        loop {
+            self.keep_logging()?;
+            match orders.recv_timeout(ASK_EVERY) {
+                Ok(order) => self.carry_out(&order)?,
+                Err(mpsc::RecvTimeoutError::Timeout) => self.read()?,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+        }
+    }
+
+    fn carry_out(&mut self, order: &Order) -> Result<(), QmpError> {
+        match *order {
+            Order::Set(which, quota) => self.set(which, whole(quota)),
+            Order::Cancel(which) if self.logging == Logging::Always => self.unreached(which),
+            Order::Cancel(which) => self.cancel(which),
+        }
+    }
+
+    fn unreached(&mut self, which: Which) -> Result<(), QmpError> {
+        self.set(which, UNREACHED)
+    }
+
+    fn set(&mut self, which: Which, rate: u64) -> Result<(), QmpError> {
+        self.limited = true;
+        let mut arguments = arguments(which);
+        arguments["dirty-rate"] = rate.into();
+        self.client.execute("set-vcpu-dirty-limit", &arguments).map(drop)
+    }
+
+    fn cancel(&mut self, which: Which) -> Result<(), QmpError> {
+        self.client
+            .execute("cancel-vcpu-dirty-limit", &arguments(which))
+            .map(drop)
+    }
+
+    /// Has unlimited vCPUs logged while nothing is limited.
+    fn keep_logging(&mut self) -> Result<(), QmpError> {
+        let Logging::Measuring { seconds } = self.logging else {
+            return Ok(());
+        };
+        let limited = lock(&self.shared).asked.iter().any(Option::is_some);
+        if limited || self.logged_until.is_some_and(|until| Instant::now() < until) {
+            return Ok(());
+        }
+        let arguments = json!({ "calc-time": seconds, "mode": "dirty-ring" });
+        let logged = match self.client.execute("calc-dirty-rate", &arguments) {
+            Ok(_) => Duration::from_secs(seconds),
+            // A measurement is under way, somebody else's or the last of ours, whose clock is not quite this one.
+            Err(QmpError::Refused { .. }) => ASK_EVERY,
+            Err(error) => return Err(error),
+        };
+        self.logged_until = Some(Instant::now() + logged);
+        Ok(())
+    }
+
+    fn read(&mut self) -> Result<(), QmpError> {
+        let limits = self.client.execute("query-vcpu-dirty-limit", &Value::Null)?;
+        let mut shared = lock(&self.shared);
+        for limit in limits.as_array().into_iter().flatten() {
+            let vcpu = limit["cpu-index"]
+                .as_u64()
+                .and_then(|index| usize::try_from(index).ok());
+            let current = limit["current-rate"].as_u64();
+            if let (Some(slot), Some(current)) = (vcpu.and_then(|vcpu| shared.current.get_mut(vcpu)), current) {
+                *slot = MibPerSec(current as f64);
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves QEMU as it was found.
+    fn restore(&mut self) -> Result<(), QmpError> {
+        if self.limited { self.cancel(Which::All) } else { Ok(()) }
+    }
+}
+
+fn arguments(which: Which) -> Value {
+    match which {
+        Which::All => json!({}),
+        Which::One(vcpu) => json!({ "cpu-index": vcpu }),
+    }
+}
+
+/// The whole MiB/s that QEMU takes: the nearest, and at least 1 because 0 cancels; what our own laws of QEMU do too.
+fn whole(quota: Quota) -> u64 {
+    (quota.mib_per_sec().round() as u64).max(1)
+}

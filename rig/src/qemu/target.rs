@@ -1,0 +1,269 @@
+//! A QEMU as a target: one that was started with our guest, or one that was attached to.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use dirtyrig_guests::{
+    PAGE_SIZE, Region,
+    boot::{BootVcpu, elf},
+    image::REGION_BASE,
+};
+use dirtyrig_limiter::{
+    law::LimiterKind,
+    limit::{LimitInfo, Which},
+    units::Quota,
+};
+
+use super::{
+    ability,
+    binary::Binary,
+    error::QemuError,
+    limits::{Limits, Logging},
+    process::{Launch, Qemu},
+    running,
+    version::Version,
+    watch::{Seen, Watch},
+};
+use crate::{
+    engine::{
+        spec::VmSpec,
+        target::{Stall, Target, VcpuSnapshot},
+    },
+    qmp::client::QmpError,
+};
+
+/// The longest that QEMU's rate measurement runs: it keeps the pages logged until a limit does.
+const OWN_LOGGING: Logging = Logging::Measuring { seconds: 60 };
+
+const ATTACHED_LOGGING: Logging = Logging::Measuring {
+    seconds: running::LOGGED_S,
+};
+
+/// A QEMU with its limiter and its counts.
+pub struct QemuTarget {
+    name: String,
+    vcpus: usize,
+    // Before the limits, so that of a QEMU of ours the guest ends first and its limits need not be waited for.
+    guest: Guest,
+    limits: Limits,
+    watch: Watch,
+}
+
+enum Guest {
+    /// Started by us, with counters that we can read.
+    Ours(Box<Qemu>),
+    /// Attached to, by its process.
+    Theirs(u32),
+}
+
+impl QemuTarget {
+    /// Starts a QEMU with the guest that `spec` describes, unlimited and logged. It must be called by a thread that
+    /// lives as long as the target.
+    pub fn start(spec: &VmSpec, binary: Option<&Path>) -> anyhow::Result<Self> {
+        let binary = Binary::find(binary)?;
+        ability::check(spec, binary.version)?;
+        let pages_each = (spec.memory_mib << 20) / PAGE_SIZE / spec.vcpus as u64;
+        let vcpus: Vec<BootVcpu> = (0_u64..)
+            .zip(&spec.programs)
+            .map(|(vcpu, program)| BootVcpu {
+                program: *program,
+                region: Region {
+                    gpa: REGION_BASE + vcpu * pages_each * PAGE_SIZE,
+                    pages: pages_each,
+                },
+                seed: spec.seed.wrapping_add(vcpu),
+            })
+            .collect();
+        let image = elf(&vcpus, tsc_hz()?).context("can't lay out the guest")?;
+        let qemu = Qemu::start(
+            &binary,
+            Launch {
+                image: &image,
+                vcpus: spec.vcpus,
+                memory_mib: spec.memory_mib + (REGION_BASE >> 20),
+                ring_entries: spec.ring.entries(),
+            },
+        )?;
+        let mut client = qemu.connect()?;
+        let threads = running::threads(&mut client)?;
+        let (watch, _) = Watch::new(qemu.pid(), threads);
+        Ok(Self {
+            name: name(binary.version),
+            vcpus: spec.vcpus,
+            guest: Guest::Ours(Box::new(qemu)),
+            limits: Limits::start(client, spec.vcpus, logging(spec.limiter.kind, OWN_LOGGING), false),
+            watch,
+        })
+    }
+
+    /// Attaches to the QEMU behind `socket`, whatever its guest.
+    pub fn attach(spec: &VmSpec, socket: &Path) -> anyhow::Result<Self> {
+        let mut qemu = running::Running::find(socket)?;
+        ability::check(spec, qemu.version)?;
+        qemu.check_ring()?;
+        let (watch, without_probes) = Watch::new(qemu.pid, qemu.threads.clone());
+        if let Some(why) = without_probes {
+            return Err(QemuError::NoEyes { why }.into());
+        }
+        let vcpus = qemu.threads.len();
+        Ok(Self {
+            name: name(qemu.version),
+            vcpus,
+            guest: Guest::Theirs(qemu.pid),
+            limits: Limits::start(qemu.client, vcpus, logging(spec.limiter.kind, ATTACHED_LOGGING), true),
+            watch,
+        })
+    }
+
+    /// An error if QEMU has ended.
+    fn check(&mut self) -> Result<(), QemuError> {
+        match &mut self.guest {
+            Guest::Ours(qemu) => qemu.check(),
+            Guest::Theirs(pid) if running::lives(*pid) => Ok(()),
+            Guest::Theirs(pid) => Err(QemuError::Gone { pid: *pid }),
+        }
+    }
+
+    /// Why its monitor failed: most likely because QEMU is ending.
+    fn explained(&mut self, error: QmpError) -> QemuError {
+        const ENDING: Duration = Duration::from_secs(1);
+        let begun = Instant::now();
+        while matches!(error, QmpError::Closed { .. }) && begun.elapsed() < ENDING {
+            if let Err(end) = self.check() {
+                return end;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        error.into()
+    }
+
+    fn unable(what: &str, vcpu: usize) -> anyhow::Error {
+        QemuError::Unable {
+            what: format!("to {what} vCPU {vcpu}"),
+            remedy: "its guest's vCPUs all run from the start; leave it out, or use `--vmm rig`".to_owned(),
+        }
+        .into()
+    }
+}
+
+fn name(version: Version) -> String {
+    format!("qemu-{version}")
+}
+
+/// QEMU's own limiter keeps pages logged once a limit is set; without it they must be logged all the same.
+fn logging(limiter: LimiterKind, until_limited: Logging) -> Logging {
+    if limiter == LimiterKind::None {
+        Logging::Always
+    } else {
+        until_limited
+    }
+}
+
+/// The frequency of a guest's time-stamp counter, by which its programs keep time.
+fn tsc_hz() -> anyhow::Result<u64> {
+    let ask = || {
+        let vm = kvm_ioctls::Kvm::new()?.create_vm()?;
+        vm.create_vcpu(0)?.get_tsc_khz()
+    };
+    Ok(u64::from(ask().context("can't ask KVM for the frequency of the time-stamp counter")?) * 1000)
+}
+
+impl Target for QemuTarget {
+    fn vmm(&self) -> &str {
+        &self.name
+    }
+
+    fn now(&self) -> Duration {
+        self.watch.now()
+    }
+
+    fn max_vcpus(&self) -> usize {
+        self.vcpus
+    }
+
+    fn has_truth(&self) -> bool {
+        matches!(self.guest, Guest::Ours(_))
+    }
+
+    fn snapshot(&mut self) -> anyhow::Result<Vec<VcpuSnapshot>> {
+        self.check()?;
+        let seen = self.watch.look()?;
+        let guest = &self.guest;
+        let snapshot = |(vcpu, seen): (usize, &Seen)| {
+            let truth = match guest {
+                Guest::Ours(qemu) => qemu.truth(vcpu),
+                Guest::Theirs(_) => super::memory::Truth::default(),
+            };
+            VcpuSnapshot {
+                plugged: true,
+                written_pages: truth.written,
+                read_pages: truth.read,
+                harvested_pages: seen.pushed_pages,
+                ring_full_exits: seen.ring_full_exits,
+                exits: seen.exits,
+                in_guest: seen.in_guest,
+                // QEMU tells nobody what it asked for.
+                asked: Duration::ZERO,
+                slept: seen.stalled,
+                throttle: seen.last_stall,
+                ..VcpuSnapshot::default()
+            }
+        };
+        Ok(seen.iter().enumerate().map(snapshot).collect())
+    }
+
+    fn take_stalls(&mut self) -> Vec<Stall> {
+        self.watch.take_stalls()
+    }
+
+    fn set_limit(&mut self, which: Which, quota: Quota) -> anyhow::Result<()> {
+        let asked = self.limits.set(which, quota);
+        Ok(asked.map_err(|error| self.explained(error))?)
+    }
+
+    fn cancel_limit(&mut self, which: Which) -> anyhow::Result<()> {
+        let asked = self.limits.cancel(which);
+        Ok(asked.map_err(|error| self.explained(error))?)
+    }
+
+    fn query(&mut self) -> anyhow::Result<Vec<LimitInfo>> {
+        let limits = self.limits.query();
+        Ok(limits.map_err(|error| self.explained(error))?)
+    }
+
+    fn plug(&mut self, vcpu: usize) -> anyhow::Result<()> {
+        Err(Self::unable("plug", vcpu))
+    }
+
+    fn unplug(&mut self, vcpu: usize) -> anyhow::Result<()> {
+        Err(Self::unable("unplug", vcpu))
+    }
+
+    fn probed_pid(&self) -> Option<u32> {
+        Some(match &self.guest {
+            Guest::Ours(qemu) => qemu.pid(),
+            Guest::Theirs(pid) => *pid,
+        })
+    }
+
+    fn stop(self: Box<Self>) -> anyhow::Result<()> {
+        let Self { guest, limits, .. } = *self;
+        match guest {
+            Guest::Ours(mut qemu) => {
+                qemu.kill()?;
+                // Its monitor is gone with it; whatever failed before came out there.
+                drop(limits);
+                Ok(())
+            }
+            Guest::Theirs(pid) => match limits.end() {
+                Err(_) if !running::lives(pid) => Ok(()),
+                ended => ended.context(
+                    "the limits that were set in QEMU may still be in force: `cancel-vcpu-dirty-limit` ends them",
+                ),
+            },
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Rows put together: repetitions into points, points into the lowest rate of each limiter and ring, and points of several
+//! recordings side by side.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{Part, words};
+use crate::{
+    analysis::stats,
+    recording::schema::{Summary, Verdict},
+};
+
+/// What tells points apart: everything of a row that was asked for, but the quota.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Settings {
+    /// Name of the limiter.
+    pub limiter: String,
+    /// Size of a vCPU's dirty ring.
+    pub ring_entries: u32,
+    /// The limiter's measuring period.
+    pub period_ms: u64,
+    /// What the vCPU executes.
+    pub guest: String,
+    /// vCPUs of the cell.
+    pub vcpus: u32,
+    /// Memory that is dirtied.
+    pub memory_mib: u64,
+    /// VMM with its version.
+    pub vmm: String,
+}
+
+/// The middle of some runs, and the lowest and highest.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Range {
+    /// Median.
+    pub median: f64,
+    /// Lowest.
+    pub low: f64,
+    /// Highest.
+    pub high: f64,
+}
+
+/// All runs of the same settings and quota: repetitions, and vCPUs that were asked for the same.
+#[derive(Clone, Debug, Serialize)]
+pub struct Point {
+    /// The settings.
+    #[serde(flatten)]
+    pub settings: Settings,
+    /// The quota; none for an unlimited vCPU.
+    pub quota_mib_s: Option<f64>,
+    /// How many runs of a vCPU there are.
+    pub runs: usize,
+    /// How many of them held the quota.
+    pub held: usize,
+    /// How many of them the machine disturbed.
+    pub disturbed: usize,
+    /// The verdict that most of them have.
+    pub verdict: Verdict,
+    /// The reason of the first run with that verdict.
+    pub reason: String,
+    /// Ring bytes / period; 0 for a limiter without that floor.
+    pub predicted_floor_mib_s: f64,
+    /// Rate without a limit.
+    pub unlimited_mib_s: Option<Range>,
+    /// What the limiter reads: its median reading of each run.
+    pub ring_mib_s: Option<Range>,
+    /// What the guest does.
+    pub guest_mib_s: Option<Range>,
+    /// 99th percentile of the pauses; none where there were no pauses.
+    pub stall_p99_us: Option<Range>,
+    /// Settle time of the runs that settled.
+    pub settle_s: Option<Range>,
+}
+
+/// The lowest rate of one limiter and ring.
+#[derive(Clone, Debug, Serialize)]
+pub struct Floor {
+    /// The settings.
+    #[serde(flatten)]
+    pub settings: Settings,
+    /// Ring bytes / period; 0 for a limiter without that floor.
+    pub predicted_floor_mib_s: f64,
+    /// The lowest quota that every run held.
+    pub lowest_held_mib_s: Option<f64>,
+    /// The lowest quota that was asked for.
+    pub lowest_asked_mib_s: f64,
+    /// The verdict there.
+    pub verdict: Verdict,
+    /// What the limiter reads there.
+    pub ring_mib_s: Option<Range>,
+    /// What the guest does there.
+    pub guest_mib_s: Option<Range>,
+    /// All this in words.
+    pub words: String,
+}
+
+/// The same settings and quota in several recordings.
+#[derive(Clone, Debug, Serialize)]
+pub struct Compared {
+    /// The settings.
+    #[serde(flatten)]
+    pub settings: Settings,
+    /// The quota; none for unlimited vCPUs.
+    pub quota_mib_s: Option<f64>,
+    /// The point of each recording that has it, with that recording's name.
+    pub points: Vec<(String, Point)>,
+}
+
+impl Settings {
+    /// The period in seconds.
+    pub fn period_s(&self) -> f64 {
+        self.period_ms as f64 / 1000.0
+    }
+
+    /// The guest, and how many vCPUs it has where it is not one.
+    pub fn guest_words(&self) -> String {
+        if self.vcpus == 1 {
+            self.guest.clone()
+        } else {
+            format!("{} ({} vCPUs)", self.guest, self.vcpus)
+        }
+    }
+}
+
+impl Range {
+    /// Of the values that are numbers.
+    fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let values: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
+        (!values.is_empty()).then(|| Self {
+            median: stats::median(&values),
+            low: values.iter().copied().fold(f64::INFINITY, f64::min),
+            high: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        })
+    }
+}
+
+/// Settings, then quota; an unlimited one comes last. Quotas are above zero, so that their bits sort as they do.
+type Key = (Settings, u64);
+
+fn key(row: &Summary) -> Key {
+    let settings = Settings {
+        limiter: row.limiter.clone(),
+        ring_entries: row.ring_entries,
+        period_ms: row.period_ms,
+        guest: row.guest.clone(),
+        vcpus: row.vcpus,
+        memory_mib: row.memory_mib,
+        vmm: row.vmm.clone(),
+    };
+    (settings, row.quota_mib_s.map_or(u64::MAX, f64::to_bits))
+}
+
+/// The points of `rows`, sorted by their settings and quota.
+pub fn points(rows: &[Summary]) -> Vec<Point> {
+    let mut groups: BTreeMap<Key, Vec<&Summary>> = BTreeMap::new();
+    for row in rows {
+        groups.entry(key(row)).or_default().push(row);
+    }
+    groups
+        .into_iter()
+        .map(|((settings, _), rows)| point(settings, &rows))
+        .collect()
+}
+
+fn point(settings: Settings, rows: &[&Summary]) -> Point {
+    let count = |wanted: Verdict| rows.iter().filter(|row| row.verdict == wanted).count();
+    let common = rows
+        .iter()
+        .rev()
+        .max_by_key(|row| count(row.verdict))
+        .expect("a point has at least one row");
+    let range = |column: fn(&Summary) -> f64| Range::of(rows.iter().map(|row| column(row)));
+    Point {
+        settings,
+        quota_mib_s: common.quota_mib_s,
+        runs: rows.len(),
+        held: count(Verdict::Held),
+        disturbed: rows.iter().filter(|row| !row.disturbed.is_empty()).count(),
+        verdict: common.verdict,
+        reason: common.reason.clone(),
+        predicted_floor_mib_s: common.predicted_floor_mib_s,
+        unlimited_mib_s: range(|row| row.unlimited_mib_s),
+        ring_mib_s: range(|row| row.ring_median_mib_s),
+        guest_mib_s: range(|row| row.guest_mib_s),
+        stall_p99_us: Range::of(rows.iter().filter(|row| row.pauses > 0).map(|row| row.stall_p99_us)),
+        settle_s: Range::of(rows.iter().filter_map(|row| row.settle_s)),
+    }
+}
+
+/// The lowest rate of each limiter and ring; `points` are sorted by settings and quota.
+pub fn floors(points: &[Point]) -> Vec<Floor> {
+    let limited: Vec<&Point> = points.iter().filter(|point| point.quota_mib_s.is_some()).collect();
+    limited
+        .chunk_by(|a, b| a.settings == b.settings)
+        .map(|points| {
+            let lowest = points[0];
+            let lowest_held = points.iter().find(|point| point.held == point.runs);
+            Floor {
+                settings: lowest.settings.clone(),
+                predicted_floor_mib_s: lowest.predicted_floor_mib_s,
+                lowest_held_mib_s: lowest_held.and_then(|point| point.quota_mib_s),
+                lowest_asked_mib_s: lowest.quota_mib_s.unwrap_or_default(),
+                verdict: lowest.verdict,
+                ring_mib_s: lowest.ring_mib_s,
+                guest_mib_s: lowest.guest_mib_s,
+                words: words::floor(points),
+            }
+        })
+        .collect()
+}
+
+/// What more than one of the recordings has measured.
+pub fn compare(parts: &[Part]) -> Vec<Compared> {
+    let mut shared: BTreeMap<Key, Vec<(String, Point)>> = BTreeMap::new();
+    for part in parts {
+        for point in &part.points {
+            let key = (point.settings.clone(), point.quota_mib_s.map_or(u64::MAX, f64::to_bits));
+            shared.entry(key).or_default().push((part.name.clone(), point.clone()));
+        }
+    }
+    shared
+        .into_iter()
+        .filter(|(_, points)| points.len() > 1)
+        .map(|((settings, _), points)| Compared {
+            settings,
+            quota_mib_s: points[0].1.quota_mib_s,
+            points,
+        })
+        .collect()
+}

@@ -1,0 +1,226 @@
+//! The findings in words: what held, what did not, and why; and how far the figures can be trusted.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::points::{Floor, Point, Range};
+use crate::{
+    recording::{Recording, ranges, schema::Summary, schema::Verdict},
+    sweep::findings,
+};
+
+/// What came out, the most general first.
+pub(super) fn findings(rows: &[Summary], floors: &[Floor], verdicts: &BTreeMap<Verdict, usize>) -> Vec<String> {
+    let mut lines: Vec<String> = headline(verdicts).into_iter().collect();
+    for floors in floors.chunk_by(|a, b| a.settings.limiter == b.settings.limiter) {
+        lines.push(of_limiter(floors));
+    }
+    lines.extend(findings::conclusions(rows).into_iter().map(|line| line + "."));
+    lines
+}
+
+fn headline(verdicts: &BTreeMap<Verdict, usize>) -> Option<String> {
+    let count = |wanted: Verdict| verdicts.get(&wanted).copied().unwrap_or(0);
+    let limited: usize = verdicts.values().sum::<usize>() - count(Verdict::Unlimited);
+    if limited == 0 {
+        let unlimited = count(Verdict::Unlimited);
+        return (unlimited > 0).then(|| format!("No vCPU was limited; {} ran free.", of(unlimited, "run")));
+    }
+    let mut others: Vec<(usize, Verdict)> = verdicts
+        .iter()
+        .filter(|(verdict, _)| !matches!(verdict, Verdict::Held | Verdict::Unlimited))
+        .map(|(verdict, count)| (*count, *verdict))
+        .collect();
+    others.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
+    let others: Vec<String> = others
+        .into_iter()
+        .map(|(count, verdict)| format!("{count} {}", why(verdict)))
+        .collect();
+    let held = count(Verdict::Held);
+    Some(if others.is_empty() {
+        format!("All {} held their quota.", of(limited, "limited run"))
+    } else {
+        format!(
+            "{held} of {} held {} quota; {}.",
+            of(limited, "limited run"),
+            if held == 1 { "its" } else { "their" },
+            others.join(", ")
+        )
+    })
+}
+
+/// What a verdict means, as the end of a sentence that begins with a number.
+fn why(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Held => "held it",
+        Verdict::FloorBound => "ended at the floor of ring bytes / period",
+        Verdict::ToleranceBound => "ended off it, where the law's tolerance leaves things alone",
+        Verdict::CapBound => "ended at what the longest sleep lets through",
+        Verdict::Missed => "missed it without a bound that explains it",
+        Verdict::Oscillating => "kept swinging",
+        Verdict::NotSettled => "had not settled when time was up",
+        Verdict::GuestTooSlow => "ran with a guest too slow for the limiter to act on",
+        Verdict::Unlimited => "had no limit",
+    }
+}
+
+fn of_limiter(floors: &[Floor]) -> String {
+    let limiter = &floors[0].settings.limiter;
+    let held: Vec<f64> = floors.iter().filter_map(|floor| floor.lowest_held_mib_s).collect();
+    let everywhere = floors
+        .iter()
+        .filter(|floor| floor.lowest_held_mib_s == Some(floor.lowest_asked_mib_s))
+        .count();
+    let points = of(floors.len(), "combination");
+    let best = held.iter().copied().fold(f64::INFINITY, f64::min);
+    if held.is_empty() {
+        format!(
+            "{limiter}: held the lowest quota asked for in none of {points} of ring, period and guest, nor any other."
+        )
+    } else if everywhere == floors.len() {
+        format!(
+            "{limiter}: held the lowest quota asked for in all of {points} of ring, period and guest, down to {} MiB/s.",
+            rate(best)
+        )
+    } else {
+        let everywhere = if everywhere == 0 {
+            "none".to_owned()
+        } else {
+            everywhere.to_string()
+        };
+        format!(
+            "{limiter}: held the lowest quota asked for in {everywhere} of {points} of ring, period and guest; the lowest \
+             that it held anywhere is {} MiB/s.",
+            rate(best)
+        )
+    }
+}
+
+/// What one limiter and ring did, from the points of all quotas in ascending order.
+pub(super) fn floor(points: &[&Point]) -> String {
+    let lowest = points[0];
+    let quota = |point: &Point| rate(point.quota_mib_s.unwrap_or_default());
+    let middle = |range: Option<Range>| range.map_or_else(|| "an unknown rate".to_owned(), |range| rate(range.median));
+    let held: Vec<String> = points.iter().filter(|p| p.held == p.runs).map(|p| quota(p)).collect();
+    let partly: Vec<String> = points
+        .iter()
+        .filter(|p| p.held > 0 && p.held < p.runs)
+        .map(|p| format!("{} in {} of {} runs", quota(p), p.held, p.runs))
+        .collect();
+    let mut sentence = match &held[..] {
+        [] if partly.is_empty() => "Held nothing".to_owned(),
+        [] => format!("Held {}", partly.join(", ")),
+        all => format!(
+            "Held {}",
+            all.iter().cloned().chain(partly).collect::<Vec<_>>().join(", ")
+        ),
+    };
+    if lowest.held < lowest.runs {
+        sentence = format!(
+            "{sentence}. Asked for {} the guest does {}: {}",
+            quota(lowest),
+            middle(lowest.guest_mib_s),
+            lowest.reason
+        );
+    }
+    sentence + "."
+}
+
+/// How far the figures of a recording can be trusted.
+pub(super) fn trust(recording: &Recording) -> Vec<String> {
+    let mut lines = Vec::new();
+    let manifest = &recording.manifest;
+    if let Some(gaps) = recording.gaps() {
+        lines.push(format!("Not complete: {gaps}."));
+    }
+    for torn in &recording.torn {
+        lines.push(format!(
+            "Line {} of {} was being written when the run was killed and does not count.",
+            torn.line, torn.file
+        ));
+    }
+    lines.push(repetitions(&recording.summaries));
+    lines.extend(disturbed(&recording.summaries));
+    lines.extend(noise(manifest.machine.get("noise")));
+    if manifest.merged_from.len() > 1 {
+        let machines = manifest.machine.get("machines").and_then(Value::as_u64).unwrap_or(1);
+        lines.push(format!(
+            "Put together from {} recordings of {}; the manifest says which cells came from where.",
+            manifest.merged_from.len(),
+            of(machines as usize, "machine")
+        ));
+    }
+    if manifest.git_revision.ends_with("-dirty") {
+        lines.push("Recorded by a build whose source was changed after its commit.".to_owned());
+    }
+    lines
+}
+
+fn repetitions(rows: &[Summary]) -> String {
+    let most = rows.iter().map(|row| row.repetition).max().map_or(0, |last| last + 1);
+    match most {
+        0 => "No cell is finished, so there are no figures yet.".to_owned(),
+        1 => "One run for each combination of settings: how far repetitions would lie apart is not known. Intervals are those \
+              of one run, over its windows."
+            .to_owned(),
+        most => format!("Up to {most} runs for each combination of settings; ranges are from the lowest to the highest of them."),
+    }
+}
+
+fn disturbed(rows: &[Summary]) -> Option<String> {
+    let heard = rows.iter().any(|row| row.timer_late_p99_us.is_some());
+    let cells: std::collections::BTreeSet<u32> = rows
+        .iter()
+        .filter(|row| !row.disturbed.is_empty())
+        .map(|row| row.cell)
+        .collect();
+    if !heard {
+        return (!rows.is_empty()).then(|| "Nobody listened to the machine's noise while the cells ran.".to_owned());
+    }
+    Some(if cells.is_empty() {
+        "No cell was disturbed by the machine.".to_owned()
+    } else {
+        format!(
+            "The machine disturbed {} ({}); the table of cells says how.",
+            of(cells.len(), "cell"),
+            ranges(&cells)
+        )
+    })
+}
+
+fn noise(noise: Option<&Value>) -> Option<String> {
+    let of = |name: &str| noise?.get(name)?.as_f64();
+    let mut words = format!(
+        "Before anything ran, the machine woke a sleeper {:.0} us late (median; 99th percentile {:.0}, longest {:.0})",
+        of("timer_late_p50_us")?,
+        of("timer_late_p99_us")?,
+        of("timer_late_max_us")?
+    );
+    if let Some(steal) = of("steal_pct") {
+        words = format!("{words}, and its hypervisor took {steal:.1} % of its time");
+    }
+    Some(words + ": stalls and throttles can't be told apart more finely than that.")
+}
+
+fn of(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Three significant digits where they matter.
+pub(super) fn rate(value: f64) -> String {
+    let size = value.abs();
+    let places = if size >= 99.95 {
+        0
+    } else if size >= 9.995 {
+        1
+    } else {
+        2
+    };
+    let text = format!("{value:.places$}");
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        text
+    }
+}

@@ -219,6 +219,103 @@ fn folders_that_can_not_be_merged() {
     assert!(!dir.path().join("all").exists());
 }
 
+/// What is done to a recording.
+type Change<'a> = &'a dyn Fn(&Path);
+
+/// A copy of the reference run, changed.
+fn damaged(change: impl Fn(&Path)) -> tempfile::TempDir {
+    let dir = folder();
+    let reference = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../results/reference");
+    for file in ["manifest.json", "samples.csv", "summary.csv", "stalls.hlog"] {
+        fs::create_dir_all(dir.path().join("run")).expect("a folder");
+        fs::copy(reference.join(file), dir.path().join("run").join(file)).expect("copied");
+    }
+    change(&dir.path().join("run"));
+    dir
+}
+
+#[test]
+fn damaged_recordings_are_neither_reported_nor_merged() {
+    let edit = |path: PathBuf, from: &str, to: &str| {
+        let text = fs::read_to_string(&path).expect("readable");
+        assert!(text.contains(from));
+        fs::write(path, text.replacen(from, to, 1)).expect("written");
+    };
+    let cases: [(Change<'_>, &[&str]); 4] = [
+        (
+            &|dir| {
+                edit(
+                    dir.join("manifest.json"),
+                    "\"schema_version\": 1",
+                    "\"schema_version\": 0",
+                );
+            },
+            &["schema version 0, older than 1", "use dirtyrig 0.1.0"],
+        ),
+        (
+            &|dir| {
+                let text = fs::read_to_string(dir.join("samples.csv")).expect("readable");
+                fs::write(dir.join("samples.csv"), &text[..text.len() / 2]).expect("cut");
+            },
+            &["samples.csv` is truncated: line", "copy the file again"],
+        ),
+        (
+            &|dir| fs::remove_file(dir.join("stalls.hlog")).expect("removed"),
+            &["stalls.hlog` is missing from the recording"],
+        ),
+        (
+            &|dir| {
+                edit(dir.join("summary.csv"), "guest_mib_s", "guest_mb_s");
+            },
+            &["`guest_mb_s` where `guest_mib_s` is expected", "units differ"],
+        ),
+    ];
+    for (change, expected) in cases {
+        let dir = damaged(change);
+        refused_in(dir.path(), &["report", "run"], expected);
+        refused_in(
+            dir.path(),
+            &["merge", "run", "run", "--out", "all"],
+            &expected[..1]
+                .iter()
+                .filter(|words| !words.contains("stalls"))
+                .copied()
+                .collect::<Vec<_>>(),
+        );
+        assert!(!dir.path().join("all").exists() && !dir.path().join("run/report.html").exists());
+    }
+}
+
+#[test]
+fn a_report_is_made_and_overwrites_only_itself() {
+    let dir = damaged(|_| ());
+    for _ in 0..2 {
+        let output = dirtyrig(dir.path(), &["report", "run"]);
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "run/report.html\n");
+    }
+    for (format, begins) in [
+        ("md", "<!-- dirtyrig-report 1 -->"),
+        ("csv", "recording,cell,"),
+        ("json", "{\n  \"schema\""),
+    ] {
+        let output = dirtyrig(dir.path(), &["report", "run", "--format", format]);
+        assert!(String::from_utf8_lossy(&output.stdout).starts_with(begins), "{format}");
+    }
+    fs::write(dir.path().join("mine.html"), "precious").expect("a file");
+    refused_in(
+        dir.path(),
+        &["report", "run", "--out", "mine.html"],
+        &["mine.html", "not overwritten", "--out"],
+    );
+    refused(&["report"], &["<DIR>..."]);
+}
+
 #[test]
 fn a_reader_who_leaves_is_no_reason_to_panic() {
     for arguments in [&["--help"][..], &["run", "--help"], &["doctor"]] {
@@ -247,6 +344,7 @@ fn help_is_what_it_was() {
         ("help-run", &["run", "--help"]),
         ("help-sweep", &["sweep", "--help"]),
         ("help-floor", &["floor", "--help"]),
+        ("help-serve", &["serve", "--help"]),
     ] {
         let output = dirtyrig(dir.path(), arguments);
         assert_eq!(output.status.code(), Some(0));

@@ -1,7 +1,13 @@
 //! Real QEMU, started with our guest. Besides the one along `PATH`, each that `DIRTYRIG_QEMU` names is tried, a list as
 //! `PATH` is one: `DIRTYRIG_QEMU=$(xtask/qemu.sh)`.
 
-use std::{env, path::PathBuf, thread, time::Duration};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::Duration,
+};
 
 use dirtyrig_guests::{
     Program, Region,
@@ -43,6 +49,24 @@ fn main() {
         each("one that stands still is told", one_that_stands_still_is_told);
         each("one that is killed is told", one_that_is_killed_is_told);
         each("a ring that can't be had is told", a_ring_that_can_not_be_had_is_told);
+        each("a QEMU without a ring can't be attached to", one_without_a_ring_is_told);
+        each("a run on it is recorded under its name", a_run_is_recorded);
+        each(
+            "killed in a sweep, the finished cells are kept",
+            a_sweep_survives_its_end,
+        );
+    }
+    for (name, test) in [
+        (
+            "attached to, it is limited and left as it was",
+            attached_it_is_left_as_it_was as fn() -> Result<(), Failed>,
+        ),
+        (
+            "attached to and interrupted, its limits are cancelled",
+            interrupted_its_limits_are_cancelled,
+        ),
+    ] {
+        trials.push(trial(name, &[Need::Kvm, Need::Qemu, Need::Bpf], test));
     }
     run(trials)
 }
@@ -181,6 +205,195 @@ fn a_ring_that_can_not_be_had_is_told(binary: &Binary) -> Result<(), Failed> {
     } else {
         Err(error)
     }
+}
+
+fn one_without_a_ring_is_told(binary: &Binary) -> Result<(), Failed> {
+    let qemu = start(binary, 0)?;
+    let folder = tempfile::tempdir()?;
+    let output = attach(&qemu, folder.path(), &["--quota", "50"]).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    // Without privilege for the probes that is what is told first.
+    if output.status.code() == Some(2) && (said.contains("without a dirty ring") || said.contains("probes are needed"))
+    {
+        Ok(())
+    } else {
+        Err(format!("{}: {said}", output.status).into())
+    }
+}
+
+/// `dirtyrig` in a folder of its own.
+fn dirtyrig(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dirtyrig"));
+    command.args(arguments).current_dir(folder).stdin(Stdio::null());
+    command
+}
+
+fn attach(qemu: &Qemu, folder: &Path, more: &[&str]) -> Command {
+    let vmm = format!("attach:{}", qemu.socket().display());
+    let mut command = dirtyrig(
+        folder,
+        &["run", "--vmm", &vmm, "--warm-up", "500ms", "--out", "out", "--json"],
+    );
+    command.args(more);
+    command
+}
+
+fn succeeded(output: &Output) -> Result<Value, Failed> {
+    if output.status.success() {
+        Ok(serde_json::from_slice(&output.stdout)?)
+    } else {
+        Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)).into())
+    }
+}
+
+fn a_run_is_recorded(binary: &Binary) -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let vmm = format!("qemu:{}", binary.path.display());
+    let arguments = [
+        "run",
+        "--vmm",
+        &vmm,
+        "--ring",
+        "1024",
+        "--memory",
+        "64",
+        "--quota",
+        "100",
+        "--duration",
+        "3s",
+    ];
+    let output = dirtyrig(folder.path(), &arguments)
+        .args(["--out", "out", "--json"])
+        .output()?;
+    let rows = succeeded(&output)?;
+    let row = &rows[0];
+    let law = binary.version.law().ok_or("a QEMU without a law was found")?;
+    if row["vmm"] != format!("qemu-{}", binary.version) || row["limiter"] != law.name() {
+        return Err(format!("{row}").into());
+    }
+    let (unlimited, limited) = (row["unlimited_mib_s"].as_f64(), row["guest_mib_s"].as_f64());
+    // Both by the guest's own counter: it ran, and the limit did something.
+    if limited <= Some(0.0) || limited >= unlimited {
+        return Err(format!("unlimited {unlimited:?}, limited {limited:?}").into());
+    }
+    Ok(())
+}
+
+fn attached_it_is_left_as_it_was() -> Result<(), Failed> {
+    let qemu = start(&Binary::find(None)?, RING)?;
+    let folder = tempfile::tempdir()?;
+    let output = attach(&qemu, folder.path(), &["--quota", "50", "--duration", "3s"]).output()?;
+    let rows = succeeded(&output)?;
+    let row = &rows[0];
+    if rows.as_array().map(Vec::len) != Some(2)
+        || row["vmm"] != format!("qemu-{}", qemu.version())
+        || row["ring_entries"] != RING
+        || row["guest"] != "unknown"
+        || !row["guest_mib_s"].is_null()
+    {
+        return Err(format!("{rows}").into());
+    }
+    let samples = fs::read_to_string(folder.path().join("out/samples.csv"))?;
+    if !samples.lines().any(|line| line.contains(",50.0,")) {
+        return Err("no sample has the limit".into());
+    }
+    unlimited(&qemu)
+}
+
+fn interrupted_its_limits_are_cancelled() -> Result<(), Failed> {
+    let qemu = start(&Binary::find(None)?, RING)?;
+    let folder = tempfile::tempdir()?;
+    let mut command = attach(&qemu, folder.path(), &["--quota", "50", "--duration", "10m"]);
+    let mut child = Killed(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
+    wait_until("a sample has the limit", || {
+        let samples = fs::read_to_string(folder.path().join("out/samples.csv")).unwrap_or_default();
+        Ok(samples.lines().any(|line| line.contains(",50.0,")))
+    })?;
+    signal(child.0.id(), Signal::SIGINT)?;
+    let status = child.0.wait()?;
+    if status.code() != Some(130) {
+        return Err(format!("{status}").into());
+    }
+    unlimited(&qemu)
+}
+
+/// QEMU has no limit any more, and its guest runs.
+fn unlimited(qemu: &Qemu) -> Result<(), Failed> {
+    let limits = qemu.connect()?.execute("query-vcpu-dirty-limit", &Value::Null)?;
+    if limits != json!([]) {
+        return Err(format!("{limits} is left").into());
+    }
+    let before = qemu.truth(0).written;
+    wait_until("the guest goes on", || Ok(qemu.truth(0).written > before + 10_000))
+}
+
+/// A child that doesn't outlive the test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // It fails if the child has ended by itself, which is what is wanted.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn a_sweep_survives_its_end(binary: &Binary) -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let out = folder.path().join("out");
+    let vmm = format!("qemu:{}", binary.path.display());
+    let arguments = [
+        "sweep",
+        "--vmm",
+        &vmm,
+        "--ring",
+        "1024",
+        "--memory",
+        "64",
+        "--quota",
+        "400,200,100",
+    ];
+    let rows = || fs::read_to_string(out.join("summary.csv")).map_or(0, |text| text.lines().count().saturating_sub(1));
+    let mut command = dirtyrig(folder.path(), &arguments);
+    command.args(["--duration", "2s", "--warm-up", "300ms", "--out", "out"]);
+    let stderr = folder.path().join("stderr");
+    let child = command
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(&stderr)?)
+        .spawn()?;
+    let mut child = Killed(child);
+    wait_until("a cell is finished", || Ok(rows() > 0))?;
+    let mut victim = None;
+    wait_until("the next QEMU runs", || {
+        victim = qemu_under(child.0.id());
+        Ok(victim.is_some())
+    })?;
+    let victim = victim.ok_or("it was just found")?;
+    signal(victim, Signal::SIGKILL)?;
+    let status = child.0.wait()?;
+    let said = fs::read_to_string(&stderr)?;
+    if status.code() != Some(2) || !said.contains("signal: 9") || !said.contains("--resume") {
+        return Err(format!("{status}: {said}").into());
+    }
+    gone(victim)?;
+    let kept = rows();
+    let output = dirtyrig(folder.path(), &["sweep", "--resume", "out"]).output()?;
+    if !output.status.success() || kept == 0 || kept == 3 || rows() != 3 {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{kept} cells kept, {} at the end: {said}", rows()).into());
+    }
+    Ok(())
+}
+
+/// The QEMU with a guest that is a child of `pid`; not one that is only asked for its version.
+fn qemu_under(pid: u32) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    let mut children = children.split_whitespace().filter_map(|child| child.parse().ok());
+    children.find(|child: &u32| {
+        let line = fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap_or_default();
+        let program = line.split('\0').next().unwrap_or_default();
+        program.ends_with("qemu-system-x86_64") && line.contains("dirty-ring-size")
+    })
 }
 
 fn signal(pid: u32, signal: Signal) -> Result<(), Failed> {

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{check, compare, doctor, floor, merge, plot, report, run, sweep};
+use crate::commands::{check, compare, doctor, floor, merge, plot, report, run, serve, sweep};
 
 const ABOUT: &str = "Runs KVM guests under dirty-rate limiters and shows what the limiters did";
 
@@ -45,6 +45,7 @@ enum Command {
     Sweep(sweep::Args),
     Floor(floor::Args),
     Compare(compare::Args),
+    Serve(serve::Args),
     Plot(plot::Args),
     Check(check::Args),
     Report(report::Args),
@@ -59,6 +60,7 @@ pub fn main() -> ExitCode {
         Command::Sweep(args) => sweep::run(&args),
         Command::Floor(args) => floor::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Serve(args) => serve::run(&args),
         Command::Plot(args) => plot::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Report(args) => report::run(&args),

@@ -11,5 +11,6 @@ mod progress;
 pub mod report;
 mod results;
 pub mod run;
+pub mod serve;
 pub mod sweep;
 mod table;

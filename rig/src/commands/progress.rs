@@ -13,7 +13,7 @@ use crate::{
     cli::output::note,
     engine::cell::Watch,
     recording::schema::{Sample, Summary},
-    scenario::{SAMPLE_EVERY, Scenario, script::Event},
+    scenario::{End, SAMPLE_EVERY, Scenario, script::Event},
     sweep::{
         estimate::Estimate,
         execute::SweepWatch,
@@ -118,7 +118,13 @@ impl Live {
     pub(super) fn quiet(scenario: &Scenario) -> Self {
         let total = scenario.warm_up + scenario.duration;
         let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("[{bar:20}] {wide_msg}").expect("the template is valid");
+            // Where no end is planned there is no way to it to be shown.
+            let template = if scenario.end == End::WhenTold {
+                "{wide_msg}"
+            } else {
+                "[{bar:20}] {wide_msg}"
+            };
+            let style = ProgressStyle::with_template(template).expect("the template is valid");
             ProgressBar::new(total.as_millis() as u64).with_style(style.progress_chars("=> "))
         });
         Self {

@@ -37,6 +37,9 @@ const RESULTS: [Column; 10] = [
     ("verdict", |row| verdict(row.verdict).to_owned()),
 ];
 
+/// Said where it is not the rig's own VM everywhere.
+const VMM: Column = ("vmm", |row| row.vmm.clone());
+
 /// The vCPUs of one cell.
 pub(super) fn of_cell(rows: &[Summary]) -> String {
     let columns: Vec<Column> = SETTINGS[3..].iter().chain(&RESULTS).copied().collect();
@@ -53,7 +56,8 @@ pub(super) fn of_sweep(rows: &[Summary]) -> String {
             .then(quota(a).total_cmp(&quota(b)))
             .then((&a.guest, a.cell, a.vcpu).cmp(&(&b.guest, b.cell, b.vcpu)))
     });
-    let columns: Vec<Column> = SETTINGS.iter().chain(&RESULTS).copied().collect();
+    let vmm: Option<Column> = rows.iter().any(|row| row.vmm != "rig").then_some(VMM);
+    let columns: Vec<Column> = vmm.iter().chain(SETTINGS.iter()).chain(&RESULTS).copied().collect();
     draw(&columns, &sorted)
 }
 
@@ -66,7 +70,7 @@ fn draw(columns: &[Column], rows: &[&Summary]) -> String {
         table.add_row(columns.iter().map(|(_, cell)| cell(row)));
     }
     for (index, (heading, _)) in columns.iter().enumerate() {
-        if !matches!(*heading, "limiter" | "guest" | "verdict") {
+        if !matches!(*heading, "vmm" | "limiter" | "guest" | "verdict") {
             table
                 .column_mut(index)
                 .expect("there is one for each heading")
@@ -110,6 +114,7 @@ mod tests {
             period_ms: 500,
             quota_mib_s: quota,
             guest_mib_s: 123.4,
+            vmm: "rig".to_owned(),
             ..Summary::default()
         };
         let rows = [
@@ -126,5 +131,15 @@ mod tests {
         );
         let truth = lines[0].find("truth").expect("a heading") + "truth".len();
         assert!(lines[1..].iter().all(|line| line[..truth].ends_with("123")), "{text}");
+    }
+
+    #[test]
+    fn the_vmm_is_said_where_there_is_another() {
+        let of = |vmm: &str| Summary {
+            vmm: vmm.to_owned(),
+            ..Summary::default()
+        };
+        assert!(!of_sweep(&[of("rig")]).contains("vmm"));
+        assert!(of_sweep(&[of("rig"), of("qemu-10.0.2")]).contains("qemu-10.0.2"));
     }
 }

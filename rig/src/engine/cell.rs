@@ -9,7 +9,8 @@
 //! ```
 //!
 //! It runs on the caller's thread. Waits follow an absolute schedule, so that a late sample doesn't delay the next one,
-//! and each of them ends at once when the interrupt is set.
+//! and each of them ends at once when the interrupt is set. A cell that ends when told to takes that for its end: a last
+//! sample, and what it has measured counts.
 
 use std::{
     ops::Range,
@@ -43,6 +44,10 @@ use crate::{
 
 /// Time between lines of the stall log: each is a histogram of its own.
 const STALLS_EVERY: Duration = Duration::from_secs(1);
+
+/// How much of a cell that ends when told to stays in memory to be summed up, at least; after twice that, what is older
+/// goes. Its rows are on the disk all the same.
+const KEPT: Duration = Duration::from_hours(1);
 
 /// Where the rows of a cell go while it runs.
 pub trait Sink {
@@ -235,20 +240,23 @@ impl Run<'_> {
         let mut stalls_from = Duration::ZERO;
         loop {
             let next_change = script.peek().map(|event| begun + event.at);
-            if let Some(when) = next_change.filter(|&when| when < next_sample) {
-                self.wait_until(when)?;
+            if let Some(when) = next_change.filter(|&when| when < next_sample)
+                && !self.is_told_before(when)?
+            {
                 let event = script.next().expect("it was just peeked at");
                 self.change(event)?;
                 continue;
             }
             let when = next_sample.min(end);
-            self.wait_until(when)?;
+            let is_told = self.is_told_before(when)?;
             let (at, _) = self.sample()?;
             let t = at.saturating_sub(zero);
-            let done = when == end
+            let done = is_told
+                || when == end
                 || (scenario.end == End::WhenMeasured && script.peek().is_none() && self.measured.is_done());
             if done || t.saturating_sub(stalls_from) >= STALLS_EVERY {
                 self.keep_stalls(zero, stalls_from..t)?;
+                self.forget(t);
                 stalls_from = t;
             }
             if done {
@@ -283,8 +291,10 @@ impl Run<'_> {
         let limits = self.target.query()?;
         let rows = self.sampler.rows(at, &shots, &limits, self.target.vm_quota());
         self.sink.samples(&rows)?;
-        for (row, shot) in rows.iter().zip(&shots) {
-            self.measured.push(row, shot.plugged);
+        if self.scenario.end == End::WhenMeasured {
+            for (row, shot) in rows.iter().zip(&shots) {
+                self.measured.push(row, shot.plugged);
+            }
         }
         self.watch.sampled(&rows);
         self.samples.extend(rows);
@@ -305,6 +315,25 @@ impl Run<'_> {
         }
         self.stalls.append(&mut stalls);
         Ok(())
+    }
+
+    /// Lets go of what is older than what is kept of a cell without end, `t` after its beginning.
+    fn forget(&mut self, t: Duration) {
+        let from = t.saturating_sub(KEPT);
+        let is_old = |sample: &Sample| sample.t_s < from.as_secs_f64() - KEPT.as_secs_f64();
+        if self.scenario.end == End::WhenTold && self.samples.first().is_some_and(is_old) {
+            self.samples.retain(|sample| sample.t_s >= from.as_secs_f64());
+            self.stalls.retain(|stall| stall.at >= from);
+            self.kernel_stalls.retain(|stall| stall.at >= from);
+        }
+    }
+
+    /// Waits until `when`; `true` if the cell was told to end before.
+    fn is_told_before(&self, when: Instant) -> Result<bool, Interrupted> {
+        match self.wait_until(when) {
+            Err(Interrupted) if self.scenario.end == End::WhenTold => Ok(true),
+            waited => waited.map(|()| false),
+        }
     }
 
     fn wait_until(&self, when: Instant) -> Result<(), Interrupted> {

@@ -1,6 +1,9 @@
 //! The rig's own VM as a target: our guests in a machine of the limiter's.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{Arc, Weak, atomic::Ordering},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use dirtyrig_guests::{
@@ -26,7 +29,7 @@ use super::{
 
 /// A machine whose vCPUs execute the rig's programs, each on its share of the memory.
 pub struct OwnVm {
-    machine: Machine,
+    machine: Arc<Machine>,
     plugged: Vec<bool>,
 }
 
@@ -68,7 +71,7 @@ impl OwnVm {
         })?;
         machine.memory().write(0, &low.bytes)?;
         let vm = Self {
-            machine,
+            machine: Arc::new(machine),
             plugged: (0..spec.vcpus).map(|vcpu| vcpu < spec.plugged).collect(),
         };
         for (vcpu, program) in spec.programs.iter().enumerate() {
@@ -87,6 +90,11 @@ impl OwnVm {
             vm.machine.plug(vcpu);
         }
         Ok(vm)
+    }
+
+    /// The machine itself, for those who command it from other threads while it lives.
+    pub fn machine(&self) -> Weak<Machine> {
+        Arc::downgrade(&self.machine)
     }
 
     fn block(&self, vcpu: usize) -> anyhow::Result<&VcpuBlock> {
@@ -207,6 +215,7 @@ impl Target for OwnVm {
     }
 
     fn stop(self: Box<Self>) -> anyhow::Result<()> {
-        Ok(self.machine.stop()?)
+        let machine = Arc::into_inner(self.machine).context("the guest can't be ended while a command still runs")?;
+        Ok(machine.stop()?)
     }
 }

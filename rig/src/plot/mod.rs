@@ -135,6 +135,7 @@ pub const FIGURES: &[Figure] = &[
     figures::overview::FIGURE,
     figures::slept::FIGURE,
     figures::compared::FIGURE,
+    figures::fidelity::FIGURE,
 ];
 
 /// A picture format.

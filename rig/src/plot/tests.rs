@@ -97,8 +97,8 @@ fn draws_every_figure_of_a_full_sweep_in_both_formats() {
     let out = kept.unwrap_or_else(|| scratch.path().to_owned());
     let made = made(&Recipe::default());
     let files = draw_all(&made.view(), &out, &[Format::Svg, Format::Png], &Choice::default()).expect("drawn");
-    // A sweep is no comparison, and one recording isn't either.
-    let others = ["compared", "stalls-compared"];
+    // A sweep is no comparison, one recording is none either, and one VMM has none to be compared with.
+    let others = ["compared", "stalls-compared", "fidelity"];
     for figure in FIGURES.iter().filter(|figure| !others.contains(&figure.name)) {
         for extension in ["svg", "png"] {
             let path = out.join(format!("{}.{extension}", figure.name));

@@ -102,7 +102,12 @@ fn check_columns<R: Row>(path: &Path, header: &StringRecord) -> Result<(), Recor
     if let Some(column) = header.iter().find(|name| !expected.iter().any(|known| known == name)) {
         let (path, column) = (path.to_owned(), column.to_owned());
         return Err(
-            match expected.into_iter().find(|known| quantity(known) == quantity(&column)) {
+            match expected
+                .into_iter()
+                // `guest` has no unit; it is `guest_mib_s` that `guest_mb_s` stands for.
+                .filter(|known| quantity(known) != known)
+                .find(|known| quantity(known) == quantity(&column))
+            {
                 Some(expected) => RecordingError::WrongUnit { path, column, expected },
                 None => RecordingError::UnknownColumn { path, column },
             },

@@ -29,6 +29,8 @@ pub enum End {
     AtDuration,
     /// When it has settled and been measured, at the latest when its duration is over.
     WhenMeasured,
+    /// When it is told to, which is no interruption, at the latest when its duration is over.
+    WhenTold,
 }
 
 /// One cell.
@@ -64,6 +66,8 @@ const WARM_UP: Duration = Duration::from_millis(1500);
 pub const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 /// How long a run lasts when nothing is said: long enough to see every limiter settle at a period of a second.
 const RUN_DURATION: Duration = Duration::from_secs(20);
+/// As good as no end, and still a time that clocks can count to.
+const UNTIL_TOLD: Duration = Duration::from_hours(365 * 24);
 /// How long a run goes on after the last change of its script.
 const AFTER_LAST_CHANGE: Duration = Duration::from_secs(10);
 /// Windows of the analysis (a period each, for QEMU's laws) in which a cell of a sweep must have settled and been
@@ -234,6 +238,7 @@ impl Scenario {
     fn default_duration(&self) -> Duration {
         let least = match self.end {
             End::AtDuration => RUN_DURATION,
+            End::WhenTold => UNTIL_TOLD,
             End::WhenMeasured => CELL_LEAST.max(Duration::from_secs_f64(
                 CELL_WINDOWS * facts::settling_rules(self.vm.limiter).window_s,
             )),

@@ -30,7 +30,7 @@ impl Estimate {
         let before = SET_UP + scenario.warm_up;
         let at_most = before + scenario.duration;
         let typical = match scenario.end {
-            End::AtDuration => at_most,
+            End::AtDuration | End::WhenTold => at_most,
             End::WhenMeasured => {
                 let last_change = scenario.script.last().map_or(Duration::ZERO, |event| event.at);
                 let rules = facts::settling_rules(scenario.vm.limiter);

@@ -8,7 +8,7 @@ use super::{
     plan::{Plan, PlannedCell},
 };
 use crate::{
-    analysis::{add_probes, summarize},
+    analysis::{CellFacts, add_probes, summarize},
     engine::{
         Interrupted,
         cell::{CellResult, Sink, Watch, run_cell},
@@ -106,6 +106,15 @@ pub fn run_on(
     let (cell, repetition) = number;
     let facts = facts(cell, repetition, target.vmm(), scenario);
     let result = run_cell(&mut *target, &facts, scenario, sink, watch, clock);
+    take_down(target, &facts, result)
+}
+
+/// Takes the target of a cell down and sums the cell up.
+pub fn take_down(
+    target: Box<dyn Target>,
+    facts: &CellFacts,
+    result: anyhow::Result<CellResult>,
+) -> anyhow::Result<(CellResult, Vec<Summary>)> {
     let result = match (result, target.stop()) {
         (Ok(result), Ok(())) => result,
         (Ok(_), Err(error)) => return Err(error.context("the guest failed")),
@@ -113,7 +122,7 @@ pub fn run_on(
         (Err(error), Err(cause)) if !error.is::<Interrupted>() => return Err(cause.context(error)),
         (Err(error), _) => return Err(error),
     };
-    let mut summaries = summarize(&facts, &result.samples, &result.stalls);
+    let mut summaries = summarize(facts, &result.samples, &result.stalls);
     for row in &mut summaries {
         row.harvest_ns_entry = result.ring_costs.and_then(RingCosts::harvest_ns_entry);
         row.reset_ns_entry = result.ring_costs.and_then(RingCosts::reset_ns_entry);

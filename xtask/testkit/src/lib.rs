@@ -16,6 +16,8 @@ pub enum Need {
     Bpf,
     /// A `qemu-system-x86_64` on the path.
     Qemu,
+    /// A `chromium` on the path.
+    Chromium,
 }
 
 impl Need {
@@ -24,6 +26,7 @@ impl Need {
             Self::Kvm => "kvm",
             Self::Bpf => "bpf",
             Self::Qemu => "qemu",
+            Self::Chromium => "chromium",
         }
     }
 
@@ -36,8 +39,8 @@ impl Need {
             )
             .is_ok(),
             Self::Bpf => nix::unistd::geteuid().is_root() && Path::new("/sys/kernel/tracing").is_dir(),
-            Self::Qemu => std::env::var_os("PATH")
-                .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join("qemu-system-x86_64").is_file())),
+            Self::Qemu => is_on_path("qemu-system-x86_64"),
+            Self::Chromium => is_on_path("chromium"),
         }
     }
 
@@ -45,6 +48,10 @@ impl Need {
     fn is_required(self) -> bool {
         std::env::var("DIRTYRIG_REQUIRE").is_ok_and(|list| list.split(',').any(|word| word.trim() == self.name()))
     }
+}
+
+fn is_on_path(program: &str) -> bool {
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
 }
 
 /// A trial named `name` that runs `test` where every need is met; ignored elsewhere, or failed if the need is required.

@@ -165,3 +165,34 @@ fn an_interrupt_ends_it_wherever_it_waits() {
         assert_eq!(clock.elapsed(), Duration::from_millis(ms), "at once");
     }
 }
+
+#[test]
+fn a_cell_that_ends_when_told_to_is_whole_then() {
+    let scenario = scenario("quota = 50\nwarm-up = '1s'\nat = ['1h set 20 all']", End::WhenTold);
+    let clock = SimulatedClock::interrupted_at(Duration::from_millis(3450));
+    let (result, kept, _) = run(&scenario, 0.0, &clock);
+    let result = result.expect("it was told to end, not interrupted");
+    assert_eq!(result.samples, kept.samples);
+    let last = kept.samples.last().expect("samples");
+    assert!((last.t_s - 2.45).abs() < 1e-6, "the last at the end, not {}", last.t_s);
+    let covered = kept.stalls.last().expect("stalls").0.end;
+    assert_eq!(covered, Duration::from_millis(2450));
+
+    let clock = SimulatedClock::interrupted_at(SECOND / 2);
+    let (result, ..) = run(&scenario, 0.0, &clock);
+    assert!(result.expect_err("no cell yet").is::<Interrupted>());
+}
+
+#[test]
+fn a_cell_without_end_keeps_its_last_hour_or_two() {
+    let scenario = scenario("quota = 50\nwarm-up = '1s'\nduration = '150m'", End::WhenTold);
+    let (result, kept, _) = run(&scenario, 0.0, &SimulatedClock::default());
+    let result = result.expect("it runs");
+    assert_eq!(kept.samples.len(), 10 + 150 * 60 * 10);
+    let first = result.samples.first().expect("samples").t_s;
+    assert!(
+        (9000.0 - 7200.0..=9000.0 - 3600.0).contains(&first),
+        "from {first} s on"
+    );
+    assert!(result.stalls.iter().all(|stall| stall.at.as_secs_f64() >= first - 1.0));
+}

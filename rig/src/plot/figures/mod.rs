@@ -4,6 +4,7 @@ pub(super) mod achieved;
 pub(super) mod compared;
 pub(super) mod convergence;
 pub(super) mod error_map;
+pub(super) mod fidelity;
 pub(super) mod floor;
 pub(super) mod overview;
 pub(super) mod settle;

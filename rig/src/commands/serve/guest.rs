@@ -1,0 +1,131 @@
+//! The rig's guest, as a monitor sees it.
+
+use std::{
+    collections::HashMap,
+    fs,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use anyhow::Context;
+use dirtyrig_limiter::{
+    limit::{LimitInfo, Which},
+    machine::Machine,
+    units::{Pages, Quota},
+};
+
+use crate::{
+    cli::output::note,
+    engine::{interrupt::Interrupt, own_vm::OwnVm, target::Target},
+    qmp::{LimitedVm, VcpuInfo},
+};
+
+/// The guest of a session. It doesn't keep the machine alive: a command that comes too late is refused.
+pub(super) struct ServedGuest {
+    machine: Weak<Machine>,
+    vcpus: usize,
+    interrupt: Interrupt,
+    /// Whether a client, not a signal, wanted the end. Relaxed: read after the thread that sets it was joined.
+    quit: AtomicBool,
+    /// Whether changes are told on stderr.
+    tells: bool,
+}
+
+impl ServedGuest {
+    pub(super) fn new(vm: &OwnVm, interrupt: Interrupt, tells: bool) -> Self {
+        Self {
+            vcpus: vm.max_vcpus(),
+            machine: vm.machine(),
+            interrupt,
+            quit: AtomicBool::new(false),
+            tells,
+        }
+    }
+
+    /// Whether a client ended the session.
+    pub(super) fn was_quit(&self) -> bool {
+        self.quit.load(Ordering::Relaxed)
+    }
+
+    /// Takes every vCPU out of the guest and out of its sleep, for good: no command waits for one any more.
+    pub(super) fn halt(&self) {
+        if let Some(machine) = self.machine.upgrade() {
+            (0..self.vcpus).for_each(|vcpu| machine.unplug(vcpu));
+        }
+    }
+
+    fn machine(&self) -> anyhow::Result<Arc<Machine>> {
+        self.machine.upgrade().context("the guest has ended")
+    }
+
+    fn tell(&self, change: impl FnOnce() -> String) {
+        if self.tells {
+            note(change());
+        }
+    }
+}
+
+impl LimitedVm for ServedGuest {
+    fn vcpus(&self) -> Vec<VcpuInfo> {
+        let threads = threads();
+        (0..self.vcpus)
+            .map(|index| VcpuInfo {
+                index,
+                thread: threads.get(&format!("vcpu{index}")).copied().unwrap_or_default(),
+            })
+            .collect()
+    }
+
+    fn is_running(&self) -> bool {
+        self.machine.strong_count() > 0
+    }
+
+    fn set_limit(&self, which: Which, quota: Quota) -> anyhow::Result<()> {
+        self.machine()?.limit().set(which, quota)?;
+        self.tell(|| format!("a client set {} on {}", quota.rate(), of(which)));
+        Ok(())
+    }
+
+    fn cancel_limit(&self, which: Which) -> anyhow::Result<()> {
+        self.machine()?.limit().cancel(which)?;
+        self.tell(|| format!("a client cancelled the limit of {}", of(which)));
+        Ok(())
+    }
+
+    fn query_limits(&self) -> anyhow::Result<Vec<LimitInfo>> {
+        Ok(self.machine()?.limit().query())
+    }
+
+    fn dirtied(&self) -> anyhow::Result<Vec<Pages>> {
+        let machine = self.machine()?;
+        machine.flush()?;
+        Ok((0..self.vcpus).map(|vcpu| machine.harvested(vcpu)).collect())
+    }
+
+    fn quit(&self) {
+        self.quit.store(true, Ordering::Relaxed);
+        self.interrupt.set();
+    }
+}
+
+fn of(which: Which) -> String {
+    match which {
+        Which::All => "every vCPU".to_owned(),
+        Which::One(vcpu) => format!("vCPU {vcpu}"),
+    }
+}
+
+/// The threads of this process by name; none where /proc is hidden.
+fn threads() -> HashMap<String, i32> {
+    let entries = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            // One that has ended meanwhile is none of ours.
+            let name = fs::read_to_string(entry.path().join("comm")).ok()?;
+            let id = entry.file_name().to_str()?.parse().ok()?;
+            Some((name.trim_end().to_owned(), id))
+        })
+        .collect()
+}

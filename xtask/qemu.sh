@@ -1,0 +1,64 @@
+#!/bin/sh
+# Gets two QEMUs for the tests and for comparisons, on Debian 12 as root: the one along PATH, and beside it the other of
+# 7.2 (bookworm) and 10.0 (bookworm-backports), unpacked into a folder and not installed. Does nothing where they are
+# there already. Prints the path of the unpacked one, for DIRTYRIG_QEMU or `--vmm qemu:PATH`; notes go to stderr.
+#
+#   xtask/qemu.sh [FOLDER]      default: ~/.cache/dirtyrig
+set -eu
+
+folder=${1:-${XDG_CACHE_HOME:-$HOME/.cache}/dirtyrig}
+program=qemu-system-x86_64
+packages="qemu-system-x86 qemu-system-common qemu-system-data"
+
+version() { "$1" --version 2>/dev/null | sed -n 's/^QEMU emulator version \([0-9]*\).*/\1/p'; }
+updated=
+update() {
+    [ -n "$updated" ] || apt-get update -qq >&2
+    updated=yes
+}
+
+if [ "$(. /etc/os-release && echo "${VERSION_CODENAME:-}")" != bookworm ]; then
+    echo "xtask/qemu.sh knows the packages of Debian 12 alone: install $program, and unpack another version yourself" >&2
+    exit 4
+fi
+
+if ! command -v "$program" >/dev/null; then
+    update
+    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends qemu-system-x86 seabios >&2
+fi
+
+# What is not installed is unpacked.
+if [ "$(version "$program")" -ge 8 ]; then
+    suite=bookworm
+    other=qemu-7.2
+else
+    suite=bookworm-backports
+    other=qemu-10
+fi
+root=$folder/$other
+binary=$root/usr/bin/$program
+
+if [ -z "$(version "$binary")" ]; then
+    if ! apt-cache policy | grep -q "n=$suite,"; then
+        echo "deb http://deb.debian.org/debian $suite main" >"/etc/apt/sources.list.d/dirtyrig-$suite.list"
+    fi
+    update
+    rm -rf "$root"
+    mkdir -p "$root/packages"
+    (
+        cd "$root/packages"
+        for package in $packages; do
+            apt-get download "$package/$suite" >&2
+        done
+        for file in *.deb; do
+            dpkg -x "$file" "$root"
+        done
+    )
+    rm -rf "$root/packages"
+    if [ -z "$(version "$binary")" ]; then
+        echo "$binary does not start; what it lacks:" >&2
+        ldd "$binary" | grep 'not found' >&2
+        exit 4
+    fi
+fi
+echo "$binary"

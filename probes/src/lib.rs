@@ -54,6 +54,7 @@ mod observer;
 mod process;
 mod quota;
 mod status;
+mod tracee;
 mod tracefs;
 
 pub use attach::{AttachKind, KvmEvent};
@@ -64,6 +65,9 @@ pub use event::{Event, Push, Stall, StallCause, StallEnd};
 pub use exits::ExitReason;
 pub use histogram::StallHistogram;
 pub use observer::{Options, Probes, Target};
-pub use process::{VcpuId, VcpuIdSource, kvm_processes};
+pub use process::{
+    VcpuId, VcpuIdSource, check_target, kvm_processes, process_lives, vcpu_of_descriptor, vcpu_of_thread_name,
+};
 pub use quota::Quota;
 pub use status::{EventStatus, Lost, Status};
+pub use tracee::{Change, Tracee, next_change};

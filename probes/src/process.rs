@@ -46,7 +46,7 @@ pub(crate) fn check_pid_namespace() -> Result<(), Error> {
 }
 
 /// Checks that `pid` is a process that has a VM; this process itself may have none yet.
-pub(crate) fn check_target(pid: u32) -> Result<(), Error> {
+pub fn check_target(pid: u32) -> Result<(), Error> {
     let path = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => Error::NoSuchProcess { pid },
@@ -104,7 +104,7 @@ fn kvm_file(descriptor: &Path) -> Option<String> {
 }
 
 /// The vCPU behind the descriptor on which a thread calls `KVM_RUN`.
-pub(crate) fn vcpu_of_descriptor(process: u32, descriptor: u32) -> Option<u32> {
+pub fn vcpu_of_descriptor(process: u32, descriptor: u32) -> Option<u32> {
     kvm_file(Path::new(&format!("/proc/{process}/fd/{descriptor}")))?
         .strip_prefix("vcpu:")?
         .parse()
@@ -112,7 +112,7 @@ pub(crate) fn vcpu_of_descriptor(process: u32, descriptor: u32) -> Option<u32> {
 }
 
 /// The vCPU that a thread is by its name.
-pub(crate) fn vcpu_of_thread_name(process: u32, thread: u32) -> Option<u32> {
+pub fn vcpu_of_thread_name(process: u32, thread: u32) -> Option<u32> {
     vcpu_in_name(&fs::read_to_string(format!("/proc/{process}/task/{thread}/comm")).ok()?)
 }
 
@@ -132,7 +132,7 @@ pub(crate) fn thread_lives(process: u32, thread: u32) -> bool {
 }
 
 /// Whether the process is still there, and not merely a zombie.
-pub(crate) fn process_lives(process: u32) -> bool {
+pub fn process_lives(process: u32) -> bool {
     fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| {
         stat.rsplit_once(") ")
             .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))

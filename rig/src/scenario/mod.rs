@@ -59,7 +59,7 @@ pub struct Scenario {
 /// QEMU's own choice in its examples, and the smaller of the two published sizes.
 const DEFAULT_RING: u32 = 4096;
 /// Short against what a guest's users notice.
-const MAX_STALL: Duration = Duration::from_millis(5);
+pub const MAX_STALL: Duration = Duration::from_millis(5);
 /// Half a second in which caches, page tables and the CPU's clock get warm, and a second that is measured.
 const WARM_UP: Duration = Duration::from_millis(1500);
 /// Ten samples see the shortest sensible period of a second, and cost nothing to take.

@@ -1,0 +1,126 @@
+//! One vCPU and how its thread is held.
+//!
+//! ```text
+//!            limit set: seize                 grant spent: the signal stops it
+//!    Free ───────────────────▶ Running ◀──────────────────────────────────────▶ Paused
+//!     ▲                         │    ▲            debt slept off: resume
+//!     │     it stopped: detach  │    │ SIGCONT
+//!     └─────────── Leaving ◀────┘    └──────▶ Listening (its whole process is stopped)
+//!                   limit cancelled: interrupt
+//! ```
+
+use std::{fs, io, thread, time::Duration};
+
+use dirtyrig_probes::Tracee;
+use nix::errno::Errno;
+
+use super::{
+    error::OutsideError,
+    signal::{Masks, StopSignal},
+};
+
+/// How the thread is held.
+pub(super) enum Hold {
+    /// Not at all.
+    Free,
+    /// Seized, on its way.
+    Running(Tracee),
+    /// Stopped until its debt is paid.
+    Paused(Tracee, Pause),
+    /// Stopped with its process.
+    Listening(Tracee),
+    /// About to be let go: asked to stop, because only a stopped thread can be detached.
+    Leaving(Tracee),
+}
+
+/// A pause.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pause {
+    /// When it was begun.
+    pub(super) since: Duration,
+    /// When it is over.
+    pub(super) due: Duration,
+    /// The signal to deliver then, 0 for none.
+    pub(super) deliver: i32,
+}
+
+/// A vCPU whose thread is known.
+pub(super) struct Vcpu {
+    pub(super) thread: u32,
+    /// Where the eBPF program counts its pages.
+    pub(super) slot: u32,
+    pub(super) signal: StopSignal,
+    pub(super) hold: Hold,
+    /// Pages of its slot that were charged.
+    pub(super) charged: u64,
+    /// Whether it ran on a spent grant when it was last looked at.
+    pub(super) overdrawn: bool,
+}
+
+/// How often a thread's masks are read, with a millisecond between: libraries block everything for an instant.
+const MASK_TRIES: u32 = 5;
+
+/// The signal with which the thread of `vcpu` can be stopped.
+pub(super) fn choose_signal(process: u32, vcpu: usize, thread: u32) -> Result<StopSignal, OutsideError> {
+    let mut masks = Masks::default();
+    for _ in 0..MASK_TRIES {
+        masks = Masks::of(process, thread).unwrap_or_default();
+        if let Some(signal) = masks.choose() {
+            return Ok(signal);
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    Err(OutsideError::NoSignal {
+        vcpu,
+        thread,
+        blocked: masks.blocked,
+        caught: masks.caught,
+    })
+}
+
+/// Seizes the thread of `vcpu`; `None` if it is gone.
+pub(super) fn seize(process: u32, vcpu: usize, thread: u32) -> Result<Option<Tracee>, OutsideError> {
+    match Tracee::seize(thread) {
+        Ok(tracee) => Ok(Some(tracee)),
+        Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => Ok(None),
+        Err(source) => Err(refusal(process, vcpu, thread, source)),
+    }
+}
+
+fn refusal(process: u32, vcpu: usize, thread: u32, source: io::Error) -> OutsideError {
+    let status = fs::read_to_string(format!("/proc/{process}/task/{thread}/status")).unwrap_or_default();
+    match tracer_in(&status) {
+        Some(tracer) => OutsideError::Held {
+            vcpu,
+            thread,
+            tracer,
+            name: fs::read_to_string(format!("/proc/{tracer}/comm"))
+                .map_or_else(|_| "?".to_owned(), |name| name.trim_end().to_owned()),
+        },
+        None => OutsideError::NotPermitted {
+            vcpu,
+            thread,
+            scope: fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope")
+                .map_or_else(|_| "absent".to_owned(), |scope| scope.trim_end().to_owned()),
+            source,
+        },
+    }
+}
+
+/// The process that traces a thread, by its `status`.
+fn tracer_in(status: &str) -> Option<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?;
+    line.trim().parse().ok().filter(|&tracer| tracer != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tracer_is_read_from_status() {
+        assert_eq!(tracer_in("Name:\tCPU 0/KVM\nTracerPid:\t4711\nUid:\t0\n"), Some(4711));
+        assert_eq!(tracer_in("Name:\tCPU 0/KVM\nTracerPid:\t0\n"), None);
+        assert_eq!(tracer_in(""), None);
+    }
+}

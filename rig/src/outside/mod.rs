@@ -1,0 +1,273 @@
+//! Limits a running, unmodified VM from outside.
+//!
+//! ```text
+//!  the VM's vCPU thread                     kernel                        here
+//!    KVM_RUN ── writes page after page ──▶ eBPF program on
+//!                                          kvm_dirty_ring_push:
+//!                                          budget - 1
+//!    leaves KVM_RUN ◀── signal ─────────── budget spent
+//!    stops on its way out ──────────────── ptrace ─────────────────────▶ charges the pages,
+//!                                                                        sleeps off the debt,
+//!    KVM_RUN says EINTR, ◀──────────────── continue ◀─────────────────── sets the next budget
+//!    as after any signal
+//! ```
+//!
+//! The VM knows nothing of it: to its VMM this is a signal that made `KVM_RUN` return. The vCPU's thread alone is
+//! seized, so the VMM's others answer as ever; a signal of the VMM's own passes at once.
+//!
+//! The VM goes free however this ends, `kill -9` included: the kernel detaches what a tracer that dies holds, and the
+//! eBPF program goes with its file descriptors.
+
+use std::{
+    fmt, io,
+    sync::{
+        Arc,
+        mpsc::{self, Sender},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use dirtyrig_limiter::{
+    clock::Clock,
+    limit::{LimitInfo, Which},
+    units::Quota,
+};
+use dirtyrig_probes::check_target;
+use nix::sys::prctl;
+
+use self::{
+    books::Board,
+    tracer::{Command, Tracer},
+    wake::Waker,
+};
+use crate::engine::target::Stall;
+
+mod account;
+mod books;
+mod error;
+mod held;
+mod remote;
+mod signal;
+mod target;
+mod threads;
+mod tracer;
+mod wake;
+
+pub use books::VcpuBook;
+pub use error::OutsideError;
+pub use remote::Remote;
+pub use target::OutsideTarget;
+
+/// Room for as many vCPUs.
+const SLOTS: u32 = 1024;
+
+/// Why a limiter ended by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The VM, or its VMM, has ended.
+    Gone,
+    /// The kernel refused something that it did before.
+    Failed(String),
+}
+
+/// What goes on although something isn't as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A vCPU that came later can't be held.
+    NotHeld(String),
+    /// A thread didn't stop on its signal within a tenth of a second, and was interrupted.
+    SignalUnheard {
+        /// The vCPU.
+        vcpu: usize,
+        /// The signal that was sent.
+        signal: i32,
+    },
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotHeld(error) => write!(f, "a vCPU that came later is not limited: {error}"),
+            Self::SignalUnheard { vcpu, signal } => write!(
+                f,
+                "vCPU {vcpu} did not stop on signal {signal}, so it was interrupted late: does its thread block it \
+                 outside KVM_RUN?"
+            ),
+        }
+    }
+}
+
+/// Holds the vCPUs of one running VM to their quotas, on a thread of its own, until it is dropped.
+#[derive(Debug)]
+pub struct Limiter {
+    process: u32,
+    ring_entries: u32,
+    clock: Clock,
+    counters: Arc<dirtyrig_probes::Quota>,
+    board: Arc<Board>,
+    /// Dropped to end the thread.
+    commands: Option<Sender<Command>>,
+    waker: Waker,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Limiter {
+    /// Attaches to the VM of `process`. Nothing is limited, and no thread seized, until a limit is set; from here on
+    /// pages are counted. A vCPU that spends its grant pauses for `max_stall`, or as long as a page takes to come in.
+    pub fn attach(process: u32, max_stall: Duration) -> Result<Self, OutsideError> {
+        check_target(process)?;
+        if process == std::process::id() {
+            return Err(OutsideError::Itself { pid: process });
+        }
+        let ring_entries = threads::ring_entries(process).into_iter().max();
+        let ring_entries = ring_entries.ok_or(OutsideError::NoDirtyRing { pid: process })?;
+        let counters = Arc::new(dirtyrig_probes::Quota::attach(SLOTS)?);
+        let (wake, waker) = wake::channel().map_err(system("listen for SIGCHLD"))?;
+        let (commands, receiver) = mpsc::channel();
+        let (ready, met) = mpsc::channel();
+        let (clock, board) = (Clock::start(), Arc::<Board>::default());
+        let tracer = {
+            let (counters, board) = (Arc::clone(&counters), Arc::clone(&board));
+            move || Tracer::new(process, counters, clock, board, wake, receiver, max_stall)
+        };
+        let body = move || {
+            // The kernel may be 50 us late by default, to wake threads together; a failure leaves it so.
+            let _ = prctl::set_timerslack(1);
+            let mut tracer = tracer();
+            let outcome = tracer.meet();
+            let goes_on = outcome.is_ok();
+            // It fails if nobody waits any more, and then nobody sends commands either.
+            let _ = ready.send(outcome);
+            if goes_on {
+                tracer.run();
+            }
+        };
+        let thread = thread::Builder::new()
+            .name("outside".to_owned())
+            .spawn(body)
+            .map_err(system("start a thread"))?;
+        let limiter = Self {
+            process,
+            ring_entries,
+            clock,
+            counters,
+            board,
+            commands: Some(commands),
+            waker,
+            thread: Some(thread),
+        };
+        met.recv().unwrap_or(Err(OutsideError::Ended))?;
+        Ok(limiter)
+    }
+
+    /// The VMM.
+    pub fn process(&self) -> u32 {
+        self.process
+    }
+
+    /// Entries of each vCPU's dirty ring.
+    pub fn ring_entries(&self) -> u32 {
+        self.ring_entries
+    }
+
+    /// Time since it attached: the clock of its stalls.
+    pub fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    /// Limits one vCPU, or each one, those that are plugged later included. On an error nothing has changed.
+    pub fn set(&self, which: Which, quota: Quota) -> Result<(), OutsideError> {
+        self.ask(|reply| Command::Set(which, Some(quota), reply))
+    }
+
+    /// Takes the limit of one vCPU, or of each one, away; one that pauses for it runs on at once.
+    pub fn cancel(&self, which: Which) -> Result<(), OutsideError> {
+        self.ask(|reply| Command::Set(which, None, reply))
+    }
+
+    /// Limits all vCPUs together, beside the limits that each has.
+    pub fn set_vm(&self, quota: Quota) -> Result<(), OutsideError> {
+        self.ask(|reply| Command::SetVm(Some(quota), reply))
+    }
+
+    /// Takes the limit of the VM as a whole away.
+    pub fn cancel_vm(&self) -> Result<(), OutsideError> {
+        self.ask(|reply| Command::SetVm(None, reply))
+    }
+
+    /// The vCPUs that have a limit of their own, with the rate at which their pages went to the ring over the last
+    /// second.
+    pub fn query(&self) -> Vec<LimitInfo> {
+        let books = self.board.lock();
+        let limited = books.vcpus.iter().filter_map(|(&vcpu, book)| {
+            Some(LimitInfo {
+                vcpu,
+                quota: book.quota?,
+                current: book.reading,
+            })
+        });
+        limited.collect()
+    }
+
+    /// The limit of the VM as a whole.
+    pub fn vm_quota(&self) -> Option<Quota> {
+        self.board.lock().vm_quota
+    }
+
+    /// Every vCPU that is or was there, by index, up to now.
+    pub fn books(&self) -> Vec<(usize, VcpuBook)> {
+        let now = self.now();
+        let books = self.board.lock();
+        let book = |(&vcpu, book): (&usize, &VcpuBook)| {
+            let pages = self.counters.drawn(book.slot);
+            (
+                vcpu,
+                VcpuBook {
+                    pages,
+                    ..book.clone().at(now)
+                },
+            )
+        };
+        books.vcpus.iter().map(book).collect()
+    }
+
+    /// The pauses since the last call, their times on the limiter's clock.
+    pub fn take_stalls(&self) -> Vec<Stall> {
+        self.board.lock().take_stalls()
+    }
+
+    /// What the user should know, since the last call.
+    pub fn take_faults(&self) -> Vec<Fault> {
+        std::mem::take(&mut self.board.lock().faults)
+    }
+
+    /// Why it ended by itself, if it has.
+    pub fn end(&self) -> Option<End> {
+        self.board.lock().end.clone()
+    }
+
+    fn ask(&self, command: impl FnOnce(Sender<Result<(), OutsideError>>) -> Command) -> Result<(), OutsideError> {
+        let (reply, outcome) = mpsc::channel();
+        let commands = self.commands.as_ref().ok_or(OutsideError::Ended)?;
+        commands.send(command(reply)).map_err(|_| OutsideError::Ended)?;
+        self.waker.wake();
+        outcome.recv().unwrap_or(Err(OutsideError::Ended))
+    }
+}
+
+impl Drop for Limiter {
+    /// Lets every vCPU run free and untraced.
+    fn drop(&mut self) {
+        self.commands = None;
+        self.waker.wake();
+        if let Some(thread) = self.thread.take() {
+            // A panic there was printed, and the kernel has let the VM go.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn system(operation: &'static str) -> impl FnOnce(io::Error) -> OutsideError {
+    move |source| OutsideError::System { operation, source }
+}

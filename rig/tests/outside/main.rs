@@ -1,0 +1,133 @@
+//! A running QEMU, limited from outside: its guest's own counter says whether it is.
+
+mod vm;
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use dirtyrig_limiter::{
+    limit::Which,
+    units::{PAGES_PER_MIB, Quota},
+};
+use dirtyrig_rig::outside::{Limiter, OutsideError};
+use dirtyrig_testkit::{Need, run, trial};
+use libtest_mimic::Failed;
+use vm::Qemu;
+
+const MAX_STALL: Duration = Duration::from_millis(5);
+const QUOTA_MIB_S: f64 = 25.0;
+const WINDOW: Duration = Duration::from_secs(1);
+
+fn main() {
+    const HERE: &[Need] = &[Need::Kvm, Need::Bpf, Need::Qemu];
+    run(vec![
+        trial("each_vcpu_keeps_to_its_quota", HERE, || keeps(4096, 1)),
+        trial("on_a_large_ring_and_two_vcpus_too", HERE, || keeps(65536, 2)),
+        trial("the_vm_as_a_whole_keeps_to_one_quota", HERE, vm_keeps),
+        trial("a_killed_vm_ends_it", HERE, a_killed_vm_ends_it),
+        trial("what_cannot_be_limited_is_refused", HERE, refused),
+    ]);
+}
+
+fn quota() -> Quota {
+    Quota::new(QUOTA_MIB_S).expect("a quota")
+}
+
+/// Pages that `subjects` vCPUs wrote in a window, and the most that they may have: quota x window, a burst each, and the
+/// page that was under way.
+fn window(qemu: &Qemu, subjects: &[usize], mib_per_sec: f64) -> (u64, f64) {
+    let written = || subjects.iter().map(|&vcpu| qemu.written(vcpu)).sum::<u64>();
+    let (begun, before) = (Instant::now(), written());
+    thread::sleep(WINDOW);
+    let pages = written() - before;
+    let bursts = 2.0 * subjects.len() as f64 * MAX_STALL.as_secs_f64();
+    let most = mib_per_sec * (begun.elapsed().as_secs_f64() + bursts) * PAGES_PER_MIB as f64;
+    (pages, most + subjects.len() as f64)
+}
+
+fn keeps(ring: u32, vcpus: usize) -> Result<(), Failed> {
+    let qemu = Qemu::logging(ring, vcpus)?;
+    let limiter = Limiter::attach(qemu.pid(), MAX_STALL)?;
+    assert_eq!(limiter.ring_entries(), ring);
+    assert_eq!(limiter.books().len(), vcpus);
+    limiter.set(Which::All, quota())?;
+    for vcpu in 0..vcpus {
+        let (pages, most) = window(&qemu, &[vcpu], QUOTA_MIB_S);
+        assert!(pages > 0, "vCPU {vcpu} stands still");
+        assert!(pages as f64 <= most, "vCPU {vcpu}: {pages} of {most:.0} pages");
+    }
+    limiter.cancel(Which::One(0))?;
+    eventually("an unlimited vCPU", || window(&qemu, &[0], QUOTA_MIB_S).0 > 10_000);
+    limiter.set(Which::All, quota())?;
+    drop(limiter);
+    is_free(&qemu);
+    Ok(())
+}
+
+fn vm_keeps() -> Result<(), Failed> {
+    let qemu = Qemu::logging(4096, 2)?;
+    let limiter = Limiter::attach(qemu.pid(), MAX_STALL)?;
+    limiter.set_vm(quota())?;
+    for _ in 0..2 {
+        let (pages, most) = window(&qemu, &[0, 1], QUOTA_MIB_S);
+        assert!(pages > 0 && pages as f64 <= most, "{pages} of {most:.0} pages");
+    }
+    limiter.cancel_vm()?;
+    drop(limiter);
+    is_free(&qemu);
+    Ok(())
+}
+
+fn a_killed_vm_ends_it() -> Result<(), Failed> {
+    let mut qemu = Qemu::logging(4096, 1)?;
+    let limiter = Limiter::attach(qemu.pid(), MAX_STALL)?;
+    limiter.set(Which::All, quota())?;
+    qemu.kill();
+    eventually("the end", || limiter.end().is_some());
+    assert!(matches!(limiter.cancel(Which::All), Err(OutsideError::Ended)));
+    Ok(())
+}
+
+fn refused() -> Result<(), Failed> {
+    let qemu = Qemu::start(None, 1)?;
+    let error = Limiter::attach(qemu.pid(), MAX_STALL).expect_err("it has no ring");
+    assert!(matches!(error, OutsideError::NoDirtyRing { .. }), "{error}");
+    let error = Limiter::attach(std::process::id(), MAX_STALL)
+        .expect_err("itself")
+        .to_string();
+    assert!(error.contains(&std::process::id().to_string()), "{error}");
+
+    let qemu = Qemu::logging(4096, 1)?;
+    let first = Limiter::attach(qemu.pid(), MAX_STALL)?;
+    first.set(Which::All, quota())?;
+    let error = first.set(Which::One(7), quota()).expect_err("it has one vCPU");
+    assert!(matches!(error, OutsideError::UnknownVcpu { vcpu: 7, .. }), "{error}");
+    let second = Limiter::attach(qemu.pid(), MAX_STALL).and_then(|second| second.set(Which::All, quota()));
+    let error = second.expect_err("a thread has one tracer");
+    assert!(matches!(error, OutsideError::Held { .. }), "{error}");
+    drop(first);
+    is_free(&qemu);
+    Ok(())
+}
+
+/// No thread is stopped or traced, and the guest goes on faster than any limit of these tests.
+fn is_free(qemu: &Qemu) {
+    for (state, tracer) in qemu.threads() {
+        assert!(
+            tracer == 0 && !matches!(state, 't' | 'T'),
+            "state {state}, traced by {tracer}"
+        );
+    }
+    eventually("a free VM", || window(qemu, &[0], QUOTA_MIB_S).0 > 10_000);
+}
+
+/// Waits until `done` holds; fails the test if it never does.
+fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let given_up = Instant::now() + vm::PATIENCE;
+    while !done() {
+        assert!(Instant::now() < given_up, "still waiting for {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}

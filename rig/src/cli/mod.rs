@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{check, compare, doctor, floor, merge, plot, report, run, serve, sweep};
+use crate::commands::{check, compare, doctor, floor, limit, merge, plot, report, run, serve, sweep};
 
 const ABOUT: &str = "Runs KVM guests under dirty-rate limiters and shows what the limiters did";
 
@@ -44,6 +44,7 @@ enum Command {
     Run(run::Args),
     Sweep(sweep::Args),
     Floor(floor::Args),
+    Limit(limit::Args),
     Compare(compare::Args),
     Serve(serve::Args),
     Plot(plot::Args),
@@ -59,6 +60,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Floor(args) => floor::run(&args),
+        Command::Limit(args) => limit::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Plot(args) => plot::run(&args),

@@ -4,6 +4,7 @@ pub mod check;
 pub mod compare;
 pub mod doctor;
 pub mod floor;
+pub mod limit;
 pub mod merge;
 pub mod plot;
 mod probes;

@@ -1,0 +1,206 @@
+//! `dirtyrig limit`: a running VM of another process, held to a quota.
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::Context;
+use dirtyrig_limiter::law::LimiterKind;
+
+use super::{progress::Live, results, table};
+use crate::{
+    cli::{
+        exit,
+        flags::OutputFlags,
+        output::{data, json, note},
+    },
+    engine::{Interrupted, cell::Watch, interrupt::Interrupt},
+    outside::{Limiter, OutsideTarget, Remote},
+    qmp::{Monitor, Server},
+    recording::{Manifest, Recorder, Recording, schema::Sample},
+    scenario::{
+        End, Scenario,
+        per_vcpu::{MaybeQuota, PerVcpu},
+        probe_mode::ProbeMode,
+        script::Event,
+        settings::{Settings, VcpuCount},
+        values::{Ring, Span},
+    },
+    sweep::execute::run_on,
+};
+
+/// Long enough to tell how fast the VM dirties, short enough not to be waited for.
+const BEFORE: std::time::Duration = std::time::Duration::from_millis(500);
+/// A VM that dirties nothing for so long has its dirty logging off, or is idle.
+const SILENCE_S: f64 = 1.0;
+
+/// Hold a running VM of any VMM to a dirty rate, from outside
+///
+/// The VM goes on unmodified and knows nothing of it: an eBPF program counts the pages that go to its dirty rings and
+/// signals a vCPU on the very page that spends its grant, and its thread is kept stopped until the debt is paid. It needs
+/// root, a VM with dirty rings, and dirty logging on: a migration, or QEMU's `calc-dirty-rate` in the mode dirty-ring.
+/// The VM is free again when this ends, however it ends.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  dirtyrig limit --pid $(pgrep -f qemu-system) --quota 25
+  dirtyrig limit --pid 4711 --quota 100 --per-vm --duration 5m --out results/held
+  dirtyrig limit --pid 4711 --quota 100 --vcpu 1 --at '30s set 25 1' --at '60s cancel 1'
+  dirtyrig limit --pid 4711 --quota 100 --socket /tmp/limit.sock    others change it, by QMP")]
+pub struct Args {
+    /// Process of the VMM
+    #[arg(long, value_name = "PID")]
+    pid: u32,
+
+    /// Limit of each vCPU in MiB/s
+    #[arg(long, value_name = "MIB_S", allow_negative_numbers = true)]
+    quota: MaybeQuota,
+
+    /// Limit this vCPU alone
+    #[arg(long, value_name = "N", conflicts_with = "per_vm")]
+    vcpu: Option<usize>,
+
+    /// One limit for all vCPUs together, shared fairly; what one leaves goes to the others
+    #[arg(long)]
+    per_vm: bool,
+
+    /// For how long [default: until ctrl-c, or the VM's end]
+    #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
+    duration: Option<Span>,
+
+    /// The longest pause that is asked for at once [default: 5ms]
+    #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
+    max_stall: Option<Span>,
+
+    /// A change in time, such as '10s set 500 all' or '30s cancel 0'; may be given several times
+    #[arg(long, value_name = "CHANGE")]
+    at: Vec<Event>,
+
+    /// Let QMP clients change the limits, on a Unix socket made here
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+
+    #[command(flatten)]
+    output: OutputFlags,
+}
+
+/// Runs it.
+pub fn run(args: &Args) -> anyhow::Result<u8> {
+    let dir = results::folder(args.output.out.as_deref(), &format!("limit-{}", args.pid))?;
+    let listening = args.socket.as_deref().map(Server::listen).transpose()?;
+    let interrupt = Interrupt::from_signals()?;
+    let max_stall = args.max_stall.map_or(crate::scenario::MAX_STALL, |Span(span)| span);
+    let limiter = Arc::new(Limiter::attach(args.pid, max_stall)?);
+    let target = OutsideTarget::new(Arc::clone(&limiter), interrupt.clone());
+    let scenario = scenario(args, &limiter)?;
+    let described = serde_json::to_value(scenario.settings()).context("can't describe the scenario")?;
+    let mut recorder = Recorder::create(dir.clone(), Manifest::new(0, [0], results::machine(), described))?;
+
+    let remote = Arc::new(Remote::new(Arc::clone(&limiter), interrupt.clone()));
+    let server = listening
+        .map(|listening| Server::start(listening, Arc::new(Monitor::new(remote.clone()))))
+        .transpose()?;
+    let mut watching = Watching {
+        live: Live::new(&scenario),
+        pid: args.pid,
+        is_told: false,
+    };
+    let outcome = run_on(
+        Box::new(target),
+        (0, 0),
+        &scenario,
+        &mut recorder,
+        &mut watching,
+        &interrupt,
+    );
+    watching.live.end();
+    let is_gone = limiter.end().is_some();
+    if let Some(server) = server {
+        server.end(None);
+    }
+    // The last that holds it: from here on the VM is free.
+    drop((limiter, remote));
+    let summaries = match outcome {
+        Ok((_, summaries)) => summaries,
+        Err(error) => {
+            recorder.finish()?;
+            if error.is::<Interrupted>() {
+                note(format_args!(
+                    "ended before a limit was set: the samples are in {}",
+                    dir.display()
+                ));
+            }
+            return Err(error);
+        }
+    };
+    if is_gone {
+        note(format_args!("the VM of process {} has ended", args.pid));
+    } else {
+        note(format_args!("the VM of process {} runs free again", args.pid));
+    }
+    recorder.append_summaries(0, &summaries)?;
+    recorder.finish()?;
+    results::plots(&Recording::open(&dir)?);
+    note(format_args!("results: {}", dir.display()));
+    if args.output.json {
+        json(&summaries)?;
+    } else {
+        data(table::of_cell(&summaries))?;
+    }
+    // However long it was asked to last, being told to end is the ordinary end of it.
+    Ok(exit::OK)
+}
+
+/// What was asked for, as the cell that it is.
+fn scenario(args: &Args, limiter: &Limiter) -> anyhow::Result<Scenario> {
+    let vcpus = limiter.books().last().map_or(0, |(vcpu, _)| vcpu + 1);
+    if let Some(vcpu) = args.vcpu {
+        anyhow::ensure!(
+            vcpu < vcpus,
+            "vCPU {vcpu} is unknown: the VM of process {} has {vcpus}, so give `--vcpu` an index below {vcpus}",
+            args.pid
+        );
+    }
+    let each = |vcpu| {
+        let is_limited = !args.per_vm && args.vcpu.is_none_or(|one| one == vcpu);
+        if is_limited { args.quota } else { MaybeQuota(None) }
+    };
+    let settings = Settings {
+        ring: vec![Ring::new(limiter.ring_entries()).context("the VM's dirty ring has a size that is unknown")?],
+        quota: vec![PerVcpu::each((0..vcpus).map(each).collect())],
+        vm_quota: args.per_vm.then_some(args.quota),
+        limiter: vec![LimiterKind::BudgetEbpf],
+        max_stall: args.max_stall,
+        vcpus: vec![VcpuCount::new(vcpus as u64).context("the VM has more vCPUs than can be recorded")?],
+        duration: args.duration,
+        warm_up: Some(Span(BEFORE)),
+        at: args.at.clone(),
+        probes: Some(ProbeMode::Off),
+        ..Settings::default()
+    };
+    Ok(Scenario::new(&settings, 0, End::WhenTold)?)
+}
+
+/// Shows how it goes, and says so once if no page is seen.
+struct Watching {
+    live: Live,
+    pid: u32,
+    is_told: bool,
+}
+
+impl Watch for Watching {
+    fn sampled(&mut self, rows: &[Sample]) {
+        self.live.sampled(rows);
+        let is_silent = rows.iter().all(|row| row.t_s >= SILENCE_S && row.harvested_pages == 0);
+        if is_silent && !std::mem::replace(&mut self.is_told, true) {
+            note(format_args!(
+                "warning: the VM of process {} has dirtied no page that was logged: it is idle, or its dirty logging is \
+                 off and nothing can be limited; a migration turns it on, and so does QEMU's `calc-dirty-rate` with \
+                 \"mode\": \"dirty-ring\"",
+                self.pid
+            ));
+        }
+    }
+
+    fn changed(&mut self, event: Event) {
+        self.live.changed(event);
+    }
+}

@@ -19,6 +19,8 @@ pub struct Cell {
     pub period_ms: u64,
     /// The limit; none where nothing was limited.
     pub quota_mib_s: Option<f64>,
+    /// The limit of all vCPUs together, where there was one.
+    pub vm_quota_mib_s: Option<f64>,
     /// Program of this vCPU.
     pub guest: String,
     /// How many vCPUs there were.
@@ -38,6 +40,7 @@ impl Cell {
             ring_entries: row.ring_entries,
             period_ms: row.period_ms,
             quota_mib_s: row.quota_mib_s,
+            vm_quota_mib_s: row.vm_quota_mib_s,
             guest: row.guest.clone(),
             vcpus: row.vcpus,
             vcpu: row.vcpu,
@@ -58,6 +61,7 @@ impl Ord for Cell {
     fn cmp(&self, other: &Self) -> Ordering {
         // No limit is the largest.
         let quota = |cell: &Self| cell.quota_mib_s.unwrap_or(f64::INFINITY);
+        let vm_quota = |cell: &Self| cell.vm_quota_mib_s.unwrap_or(f64::INFINITY);
         let key = |cell: &Self| {
             (
                 cell.vmm.clone(),
@@ -70,6 +74,7 @@ impl Ord for Cell {
         key(self)
             .cmp(&key(other))
             .then(quota(self).total_cmp(&quota(other)))
+            .then(vm_quota(self).total_cmp(&vm_quota(other)))
             .then_with(|| rest(self).cmp(&rest(other)))
     }
 }
@@ -81,6 +86,9 @@ impl fmt::Display for Cell {
         match self.quota_mib_s {
             Some(quota) => write!(f, " quota {quota}")?,
             None => write!(f, " unlimited")?,
+        }
+        if let Some(quota) = self.vm_quota_mib_s {
+            write!(f, " VM quota {quota}")?;
         }
         if self.guest != "sequential" {
             write!(f, " {}", self.guest)?;

@@ -199,7 +199,8 @@ fn a_figure_that_would_be_empty_is_skipped() {
             "error-map",
             "settle",
             "overview",
-            "compared"
+            "compared",
+            "fidelity"
         ]
     );
     check_all(&one_ring);
@@ -221,7 +222,8 @@ fn a_figure_that_would_be_empty_is_skipped() {
             "error-map",
             "settle",
             "slept",
-            "compared"
+            "compared",
+            "fidelity"
         ]
     );
     check_all(&unlimited);
@@ -241,7 +243,7 @@ fn rates_of_zero_are_drawn() {
             row.utilisation_pct,
         ) = (0.0, 0.0, 0.0, 0.0);
     }
-    assert_eq!(skipped(&made), ["compared"]);
+    assert_eq!(skipped(&made), ["compared", "fidelity"]);
     check_all(&made);
 }
 
@@ -249,7 +251,10 @@ fn rates_of_zero_are_drawn() {
 fn one_sample_is_no_curve() {
     let mut made = made(&small());
     made.samples.truncate(1);
-    assert_eq!(skipped(&made), ["convergence", "throttle", "overview", "compared"]);
+    assert_eq!(
+        skipped(&made),
+        ["convergence", "throttle", "overview", "compared", "fidelity"]
+    );
 }
 
 #[test]

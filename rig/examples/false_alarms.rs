@@ -50,7 +50,7 @@ const CELL: &str = "ring = 4096\nquota = 100\nlimiter = 'budget'\nperiod = '100m
 
 /// The pools, and the bursts of the process beside the vCPU in microseconds, chosen on pilot runs of which none is in the
 /// pools.
-const POOLS: [(&str, Option<u64>); 3] = [("a", None), ("slow-20", Some(1500)), ("slow-50", Some(3000))];
+const POOLS: [(&str, Option<u64>); 3] = [("a", None), ("slow-20", Some(1100)), ("slow-50", Some(2300))];
 
 /// As a pipeline would: a run that somebody else disturbed is done again. The process beside the vCPU is a child of this one,
 /// and not somebody else.

@@ -365,3 +365,12 @@ fn help_is_what_it_was() {
         );
     }
 }
+
+#[test]
+fn a_session_that_nobody_could_reach_or_that_is_not_the_rigs() {
+    refused(&["serve"], &["--socket", "--console"]);
+    refused(
+        &["serve", "--console", "--vmm", "qemu"],
+        &["`--vmm qemu` can't be served", "-qmp"],
+    );
+}

@@ -28,6 +28,9 @@ const FACTS: [&str; 14] = [
 /// Settings that may differ: the choice of random numbers, and how often a cell was measured.
 const FREE: [&str; 2] = ["seed", "repetitions"];
 
+/// Settings that came later, and what was so before there was a choice.
+const LATER: [(&str, &str); 2] = [("vmm", "rig"), ("probes", "off")];
+
 /// What differs between the machines and the scenarios, a sentence each; nothing where they may be compared.
 pub fn differences(baseline: &Recording, candidate: &Recording) -> Vec<String> {
     let (old, new) = (&baseline.manifest, &candidate.manifest);
@@ -93,6 +96,11 @@ fn values(scenario: &Value) -> BTreeMap<String, BTreeSet<String>> {
             values.entry(name.clone()).or_default().insert(text(value));
         }
     }
+    for (name, before) in LATER {
+        values
+            .entry(name.to_owned())
+            .or_insert_with(|| BTreeSet::from([before.to_owned()]));
+    }
     values
 }
 
@@ -122,5 +130,45 @@ fn text(value: &Value) -> String {
         Value::Array(values) if !values.is_empty() => values.iter().map(text).collect::<Vec<_>>().join("+"),
         Value::Array(_) | Value::Null => "none".to_owned(),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_setting_from_before_there_was_a_choice_is_what_it_was() {
+        let cells = |settings: Value| values(&json!({ "cells": [{ "settings": settings }] }));
+        let old = cells(json!({ "quota": ["25"], "seed": 1 }));
+        assert_eq!(
+            old,
+            cells(json!({ "quota": ["25"], "seed": 2, "vmm": ["rig"], "probes": "off" }))
+        );
+        assert_ne!(old, cells(json!({ "quota": ["25"], "vmm": ["qemu"], "probes": "off" })));
+        assert_ne!(old, cells(json!({ "quota": ["25"], "thp": true })));
+        assert_eq!(old, values(&json!({ "quota": ["25"] })), "a run has one cell");
+    }
+
+    #[test]
+    fn each_fact_and_parameter_that_differs_is_named_and_what_is_unknown_is_not() {
+        let facts = |usable: u32, pml: &str| {
+            let facts = json!({
+                "cpu": { "usable": usable, "smt": false },
+                "kvm": { "parameters": { "kvm_intel.pml": pml } },
+                "noise": { "samples": usable },
+            });
+            facts.as_object().expect("an object").clone()
+        };
+        assert_eq!(
+            machine(&facts(2, "Y"), &facts(4, "N")),
+            [
+                "machine: cpu.usable is 2 in the baseline and 4 in the candidate",
+                "machine: module parameter kvm_intel.pml is Y in the baseline and N in the candidate"
+            ]
+        );
+        assert!(machine(&facts(2, "Y"), &Map::new()).is_empty());
     }
 }

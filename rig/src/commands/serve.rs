@@ -43,7 +43,7 @@ use crate::{
         wire::{Event, Timestamp},
     },
     recording::{Manifest, Recorder, Recording, schema::Sample},
-    scenario::{End, Scenario, file, script, settings::Settings},
+    scenario::{End, Scenario, file, script, settings::Settings, vmm::Vmm},
     sweep::execute::take_down,
 };
 
@@ -56,6 +56,7 @@ use crate::{
 #[derive(clap::Args, Clone, Debug)]
 #[command(
     mut_arg("repetitions", |arg| arg.hide(true)),
+    mut_arg("vmm", |arg| arg.hide(true)),
     group = clap::ArgGroup::new("remote").args(["socket", "console"]).required(true).multiple(true),
     after_help = "\
 Examples:
@@ -92,6 +93,11 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     };
     let seed = settings.seed.unwrap_or_else(rand::random);
     let mut scenario = Scenario::new(&settings, seed, End::WhenTold)?;
+    anyhow::ensure!(
+        scenario.vm.vmm == Vmm::Rig,
+        "`--vmm {}` can't be served: QEMU has a monitor of its own, so leave `--vmm` out, or use its `-qmp`",
+        scenario.vm.vmm
+    );
     let dir = results::folder(
         args.output.out.as_deref(),
         &format!("serve-{}", scenario.vm.limiter.kind),

@@ -26,7 +26,7 @@ pub enum Change {
     Signal(i32),
     /// Its whole process was stopped (`SIGSTOP`, ctrl-z): [`Tracee::listen`] leaves it so until `SIGCONT`.
     GroupStop,
-    /// It stopped because [`Tracee::interrupt`] asked for it, or because its process goes on after a [`Self::GroupStop`].
+    /// It stopped because its process goes on after a [`Self::GroupStop`].
     Trap,
     /// Its process runs another program from here on.
     Exec,
@@ -48,11 +48,6 @@ impl Tracee {
     /// The thread's id.
     pub fn thread(&self) -> u32 {
         self.thread.cast_unsigned()
-    }
-
-    /// Makes a running thread stop, with [`Change::Trap`] or because of a signal that was on its way.
-    pub fn interrupt(&self) -> io::Result<()> {
-        self.request(libc::PTRACE_INTERRUPT, 0)
     }
 
     /// Lets a stopped thread run on and delivers `signal`, 0 for none.

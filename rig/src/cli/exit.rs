@@ -6,6 +6,7 @@ use super::output::{StdoutClosed, note};
 use crate::{
     engine::{Interrupted, probing::NoProbes},
     machine::MissingRequirement,
+    outside::OutsideError,
 };
 
 /// Everything went well.
@@ -38,7 +39,10 @@ fn code_of(error: &anyhow::Error) -> u8 {
         OK
     } else if error.is::<Interrupted>() {
         INTERRUPTED
-    } else if error.is::<MissingRequirement>() || error.is::<NoProbes>() {
+    } else if error.is::<MissingRequirement>()
+        || error.is::<NoProbes>()
+        || error.downcast_ref().is_some_and(OutsideError::is_requirement)
+    {
         MISSING
     } else {
         ERROR

@@ -23,15 +23,6 @@ pub enum OutsideError {
         /// The VMM.
         pid: u32,
     },
-    /// None of its threads runs a vCPU.
-    #[error(
-        "process {pid} has a VM, but none of its threads runs a vCPU: has it started? (QEMU started with `-S` waits for \
-         `cont`)"
-    )]
-    NoVcpus {
-        /// The VMM.
-        pid: u32,
-    },
     /// No such index.
     #[error("vCPU {vcpu} is unknown: this VM has {known}")]
     UnknownVcpu {
@@ -42,13 +33,11 @@ pub enum OutsideError {
     },
     /// Somebody else traces the thread.
     #[error(
-        "thread {thread} of vCPU {vcpu} is traced by process {tracer} ({name}), and a thread has one tracer at a time: \
+        "thread {thread} is traced by process {tracer} ({name}), and a thread has one tracer at a time: \
          end that debugger, strace or other limiter, or let it detach"
     )]
     Held {
-        /// The vCPU.
-        vcpu: usize,
-        /// Its thread.
+        /// The thread.
         thread: u32,
         /// Who traces it.
         tracer: u32,
@@ -57,14 +46,12 @@ pub enum OutsideError {
     },
     /// The kernel refuses.
     #[error(
-        "thread {thread} of vCPU {vcpu} may not be traced: run as root, or give the binary the capability \
+        "thread {thread} may not be traced: run as root, or give the binary the capability \
          (`setcap cap_bpf,cap_perfmon,cap_dac_read_search,cap_sys_ptrace+ep dirtyrig`); \
          `/proc/sys/kernel/yama/ptrace_scope` is {scope}, and at 3 nobody may"
     )]
     NotPermitted {
-        /// The vCPU.
-        vcpu: usize,
-        /// Its thread.
+        /// The thread.
         thread: u32,
         /// What Yama is set to.
         scope: String,
@@ -100,4 +87,18 @@ pub enum OutsideError {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+impl OutsideError {
+    /// Whether this machine or user lacks what limiting from outside needs, whatever the VM.
+    pub fn is_requirement(&self) -> bool {
+        use dirtyrig_probes::Error;
+        matches!(
+            self,
+            Self::NotPermitted { .. }
+                | Self::Probes(
+                    Error::Privilege { .. } | Error::Load { .. } | Error::NothingAttached { .. } | Error::PidNamespace
+                )
+        )
+    }
 }

@@ -6,7 +6,7 @@
 //!     ▲                         │    ▲            debt slept off: resume
 //!     │     it stopped: detach  │    │ SIGCONT
 //!     └─────────── Leaving ◀────┘    └──────▶ Listening (its whole process is stopped)
-//!                   limit cancelled: interrupt
+//!                   limit cancelled: its next page is to stop it
 //! ```
 
 use std::{fs, io, thread, time::Duration};
@@ -29,7 +29,7 @@ pub(super) enum Hold {
     Paused(Tracee, Pause),
     /// Stopped with its process.
     Listening(Tracee),
-    /// About to be let go: asked to stop, because only a stopped thread can be detached.
+    /// About to be let go: its next page stops it, because only a stopped thread can be detached.
     Leaving(Tracee),
 }
 
@@ -53,8 +53,8 @@ pub(super) struct Vcpu {
     pub(super) hold: Hold,
     /// Pages of its slot that were charged.
     pub(super) charged: u64,
-    /// Whether it ran on a spent grant when it was last looked at.
-    pub(super) overdrawn: bool,
+    /// At how many looks in a row it ran on a spent grant.
+    pub(super) overdrawn: u32,
 }
 
 /// How often a thread's masks are read, with a millisecond between: libraries block everything for an instant.
@@ -78,27 +78,31 @@ pub(super) fn choose_signal(process: u32, vcpu: usize, thread: u32) -> Result<St
     })
 }
 
-/// Seizes the thread of `vcpu`; `None` if it is gone.
-pub(super) fn seize(process: u32, vcpu: usize, thread: u32) -> Result<Option<Tracee>, OutsideError> {
+/// Seizes a thread; `None` if it is gone.
+pub(super) fn seize(process: u32, thread: u32) -> Result<Option<Tracee>, OutsideError> {
     match Tracee::seize(thread) {
         Ok(tracee) => Ok(Some(tracee)),
         Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => Ok(None),
-        Err(source) => Err(refusal(process, vcpu, thread, source)),
+        Err(source) => Err(refusal(process, thread, source)),
     }
 }
 
-fn refusal(process: u32, vcpu: usize, thread: u32, source: io::Error) -> OutsideError {
+/// Why a thread could not be seized.
+fn refusal(process: u32, thread: u32, source: io::Error) -> OutsideError {
     let status = fs::read_to_string(format!("/proc/{process}/task/{thread}/status")).unwrap_or_default();
-    match tracer_in(&status) {
-        Some(tracer) => OutsideError::Held {
-            vcpu,
-            thread,
-            tracer,
-            name: fs::read_to_string(format!("/proc/{tracer}/comm"))
-                .map_or_else(|_| "?".to_owned(), |name| name.trim_end().to_owned()),
-        },
+    match number_in(&status, "TracerPid:") {
+        Some(tracing) => {
+            // The kernel names the thread that traces.
+            let status = fs::read_to_string(format!("/proc/{tracing}/status")).unwrap_or_default();
+            let tracer = number_in(&status, "Tgid:").unwrap_or(tracing);
+            OutsideError::Held {
+                thread,
+                tracer,
+                name: fs::read_to_string(format!("/proc/{tracer}/comm"))
+                    .map_or_else(|_| "?".to_owned(), |name| name.trim_end().to_owned()),
+            }
+        }
         None => OutsideError::NotPermitted {
-            vcpu,
             thread,
             scope: fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope")
                 .map_or_else(|_| "absent".to_owned(), |scope| scope.trim_end().to_owned()),
@@ -107,10 +111,10 @@ fn refusal(process: u32, vcpu: usize, thread: u32, source: io::Error) -> Outside
     }
 }
 
-/// The process that traces a thread, by its `status`.
-fn tracer_in(status: &str) -> Option<u32> {
-    let line = status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?;
-    line.trim().parse().ok().filter(|&tracer| tracer != 0)
+/// A number in a thread's `status`, if it is there and not 0.
+fn number_in(status: &str, key: &str) -> Option<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+    line.trim().parse().ok().filter(|&number| number != 0)
 }
 
 #[cfg(test)]
@@ -119,8 +123,11 @@ mod tests {
 
     #[test]
     fn a_tracer_is_read_from_status() {
-        assert_eq!(tracer_in("Name:\tCPU 0/KVM\nTracerPid:\t4711\nUid:\t0\n"), Some(4711));
-        assert_eq!(tracer_in("Name:\tCPU 0/KVM\nTracerPid:\t0\n"), None);
-        assert_eq!(tracer_in(""), None);
+        assert_eq!(
+            number_in("Name:\tCPU 0/KVM\nTracerPid:\t4711\nUid:\t0\n", "TracerPid:"),
+            Some(4711)
+        );
+        assert_eq!(number_in("Name:\tCPU 0/KVM\nTracerPid:\t0\n", "TracerPid:"), None);
+        assert_eq!(number_in("", "TracerPid:"), None);
     }
 }

@@ -15,11 +15,15 @@
 //! The VM knows nothing of it: to its VMM this is a signal that made `KVM_RUN` return. The vCPU's thread alone is
 //! seized, so the VMM's others answer as ever; a signal of the VMM's own passes at once.
 //!
+//! A vCPU is never interrupted elsewhere: a signal, or ptrace's own interrupt, that comes while its thread resets a dirty
+//! ring cuts the reset short, and QEMU aborts. For the same reason a vCPU that goes free while others are limited keeps its
+//! tracer until its next page.
+//!
 //! The VM goes free however this ends, `kill -9` included: the kernel detaches what a tracer that dies holds, and the
 //! eBPF program goes with its file descriptors.
 
 use std::{
-    fmt, io,
+    fmt, fs, io,
     sync::{
         Arc,
         mpsc::{self, Sender},
@@ -34,7 +38,7 @@ use dirtyrig_limiter::{
     units::Quota,
 };
 use dirtyrig_probes::check_target;
-use nix::sys::prctl;
+use nix::{sys::prctl, unistd::gettid};
 
 use self::{
     books::Board,
@@ -62,6 +66,9 @@ pub use target::OutsideTarget;
 /// Room for as many vCPUs.
 const SLOTS: u32 = 1024;
 
+/// How long the kernel is waited for to be rid of a thread that has ended.
+const PARTING: Duration = Duration::from_secs(1);
+
 /// Why a limiter ended by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
@@ -74,9 +81,14 @@ pub enum End {
 /// What goes on although something isn't as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
+    /// A vCPU's thread was not found.
+    NotFound {
+        /// The vCPU.
+        vcpu: usize,
+    },
     /// A vCPU that came later can't be held.
     NotHeld(String),
-    /// A thread didn't stop on its signal within a tenth of a second, and was interrupted.
+    /// A thread doesn't stop on its signal.
     SignalUnheard {
         /// The vCPU.
         vcpu: usize,
@@ -88,11 +100,15 @@ pub enum Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NotFound { vcpu } => write!(
+                f,
+                "vCPU {vcpu} has run on no thread yet (is the VM paused?): it is limited from when it does"
+            ),
             Self::NotHeld(error) => write!(f, "a vCPU that came later is not limited: {error}"),
             Self::SignalUnheard { vcpu, signal } => write!(
                 f,
-                "vCPU {vcpu} did not stop on signal {signal}, so it was interrupted late: does its thread block it \
-                 outside KVM_RUN?"
+                "vCPU {vcpu} does not stop on signal {signal}, so it is not limited: its VMM seems to block that outside \
+                 KVM_RUN"
             ),
         }
     }
@@ -110,6 +126,8 @@ pub struct Limiter {
     commands: Option<Sender<Command>>,
     waker: Waker,
     thread: Option<JoinHandle<()>>,
+    /// Its id.
+    tracer: i32,
 }
 
 impl Limiter {
@@ -120,7 +138,7 @@ impl Limiter {
         if process == std::process::id() {
             return Err(OutsideError::Itself { pid: process });
         }
-        let ring_entries = threads::ring_entries(process).into_iter().max();
+        let ring_entries = threads::rings(process).into_values().max();
         let ring_entries = ring_entries.ok_or(OutsideError::NoDirtyRing { pid: process })?;
         let counters = Arc::new(dirtyrig_probes::Quota::attach(SLOTS)?);
         let (wake, waker) = wake::channel().map_err(system("listen for SIGCHLD"))?;
@@ -137,6 +155,7 @@ impl Limiter {
             let mut tracer = tracer();
             let outcome = tracer.meet();
             let goes_on = outcome.is_ok();
+            let outcome = outcome.map(|()| gettid().as_raw());
             // It fails if nobody waits any more, and then nobody sends commands either.
             let _ = ready.send(outcome);
             if goes_on {
@@ -147,7 +166,7 @@ impl Limiter {
             .name("outside".to_owned())
             .spawn(body)
             .map_err(system("start a thread"))?;
-        let limiter = Self {
+        let mut limiter = Self {
             process,
             ring_entries,
             clock,
@@ -156,8 +175,9 @@ impl Limiter {
             commands: Some(commands),
             waker,
             thread: Some(thread),
+            tracer: 0,
         };
-        met.recv().unwrap_or(Err(OutsideError::Ended))?;
+        limiter.tracer = met.recv().unwrap_or(Err(OutsideError::Ended))?;
         Ok(limiter)
     }
 
@@ -264,6 +284,12 @@ impl Drop for Limiter {
         if let Some(thread) = self.thread.take() {
             // A panic there was printed, and the kernel has let the VM go.
             let _ = thread.join();
+            // The kernel detaches what it held a little later, just before the thread is gone from here.
+            let task = format!("/proc/self/task/{}", self.tracer);
+            let given_up = self.now() + PARTING;
+            while self.now() < given_up && fs::exists(&task).unwrap_or(false) {
+                thread::sleep(PARTING / 10_000);
+            }
         }
     }
 }

@@ -1,18 +1,24 @@
 //! Which threads of a VMM run vCPUs, as `/proc` tells.
 //!
-//! A thread is a vCPU's if it is in `KVM_RUN`, which shows where it sleeps there, or if its name says so, or if it has
-//! spent time in a guest. The number is the one in the thread's name, which is what the VMM's own commands use (QEMU:
-//! `cpu-index`), else that of the descriptor on which it calls `KVM_RUN`.
+//! Which vCPUs there are the mappings of their rings tell. A thread is a vCPU's if its name says so, or if it sleeps in
+//! `KVM_RUN`, or if the kernel's events show it there. The number is the one in the thread's name, which is what the VMM's
+//! own commands use (QEMU: `cpu-index`), else that of the descriptor on which it calls `KVM_RUN`.
+//!
+//! No thread is interrupted for that: one that happens to be in `KVM_RESET_DIRTY_RINGS` would have its reset cut short, and
+//! QEMU takes that for a fault of the kernel's and aborts.
 
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use dirtyrig_probes::{vcpu_of_descriptor, vcpu_of_thread_name};
 
-/// A thread that runs a vCPU.
+/// A thread that runs a vCPU, or may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct VcpuThread {
     pub(super) thread: u32,
-    /// Unknown while it runs in the guest and has no name: where it stops, [`in_kvm_run`] knows.
+    /// Unknown while it runs and has no name, though it has spent time in a guest.
     pub(super) vcpu: Option<usize>,
 }
 
@@ -42,7 +48,7 @@ pub(super) fn find(process: u32, known: &BTreeSet<u32>) -> Vec<VcpuThread> {
 }
 
 /// The vCPU for which a thread that stands still is in `KVM_RUN`.
-pub(super) fn in_kvm_run(process: u32, thread: u32) -> Option<usize> {
+fn in_kvm_run(process: u32, thread: u32) -> Option<usize> {
     let text = fs::read_to_string(format!("/proc/{process}/task/{thread}/syscall")).ok()?;
     Some(vcpu_of_descriptor(process, kvm_run_descriptor(&text)?)? as usize)
 }
@@ -68,21 +74,23 @@ fn guest_ticks(process: u32, thread: u32) -> u64 {
         .unwrap_or(0)
 }
 
-/// Entries of each dirty ring that `process` has mapped.
-pub(super) fn ring_entries(process: u32) -> Vec<u32> {
+/// The entries of each vCPU's dirty ring, as `process` has mapped them.
+pub(super) fn rings(process: u32) -> BTreeMap<usize, u32> {
     rings_in(&fs::read_to_string(format!("/proc/{process}/maps")).unwrap_or_default())
 }
 
-fn rings_in(maps: &str) -> Vec<u32> {
+fn rings_in(maps: &str) -> BTreeMap<usize, u32> {
     let ring = |line: &str| {
         let mut words = line.split_ascii_whitespace();
         let (range, _permissions, offset) = (words.next()?, words.next()?, words.next()?);
-        if offset != RING_OFFSET || !line.contains("anon_inode:kvm-vcpu:") {
+        if offset != RING_OFFSET {
             return None;
         }
+        let (_, vcpu) = line.split_once("anon_inode:kvm-vcpu:")?;
         let (from, to) = range.split_once('-')?;
         let at = |text| u64::from_str_radix(text, 16).ok();
-        Some((at(to)?.checked_sub(at(from)?)? / ENTRY_BYTES) as u32)
+        let entries = at(to)?.checked_sub(at(from)?)? / ENTRY_BYTES;
+        Some((vcpu.trim_end().parse().ok()?, u32::try_from(entries).ok()?))
     };
     maps.lines().filter_map(ring).collect()
 }
@@ -113,13 +121,13 @@ mod tests {
                     7fe6b2200000-7fe6b2210000 rw-s 00040000 00:0f 1064               anon_inode:kvm-vcpu:0\n\
                     7fe6b2300000-7fe6b2400000 rw-s 00040000 00:0f 1064               anon_inode:kvm-vcpu:1\n\
                     7fe6b2500000-7fe6b2600000 rw-s 00040000 08:01 99                 /a/file\n";
-        assert_eq!(rings_in(maps), [4096, 65_536]);
-        assert_eq!(rings_in("7f00-7f10 r-xp 00000000 08:01 7 /bin/true\n"), [0; 0]);
+        assert_eq!(rings_in(maps), BTreeMap::from([(0, 4096), (1, 65_536)]));
+        assert!(rings_in("7f00-7f10 r-xp 00000000 08:01 7 /bin/true\n").is_empty());
     }
 
     #[test]
     fn a_process_without_a_vm_has_none() {
         assert_eq!(find(std::process::id(), &BTreeSet::new()), []);
-        assert_eq!(ring_entries(std::process::id()), [0; 0]);
+        assert!(rings(std::process::id()).is_empty());
     }
 }

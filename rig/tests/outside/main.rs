@@ -14,6 +14,7 @@ use dirtyrig_limiter::{
 use dirtyrig_rig::outside::{Limiter, OutsideError};
 use dirtyrig_testkit::{Need, run, trial};
 use libtest_mimic::Failed;
+use serde_json::json;
 use vm::Qemu;
 
 const MAX_STALL: Duration = Duration::from_millis(5);
@@ -26,6 +27,7 @@ fn main() {
         trial("each_vcpu_keeps_to_its_quota", HERE, || keeps(4096, 1)),
         trial("on_a_large_ring_and_two_vcpus_too", HERE, || keeps(65536, 2)),
         trial("the_vm_as_a_whole_keeps_to_one_quota", HERE, vm_keeps),
+        trial("attached_and_detached_it_stays_healthy", HERE, again_and_again),
         trial("a_killed_vm_ends_it", HERE, a_killed_vm_ends_it),
         trial("what_cannot_be_limited_is_refused", HERE, refused),
     ]);
@@ -76,6 +78,36 @@ fn vm_keeps() -> Result<(), Failed> {
     }
     limiter.cancel_vm()?;
     drop(limiter);
+    is_free(&qemu);
+    Ok(())
+}
+
+/// On a VM that runs unlimited between the rounds, so that it is in the reset of its rings for much of the time: QEMU aborts
+/// if a signal comes then. `DIRTYRIG_ATTACH_ROUNDS` asks for more rounds.
+fn again_and_again() -> Result<(), Failed> {
+    let rounds = std::env::var("DIRTYRIG_ATTACH_ROUNDS").map_or(30, |text| text.parse().expect("a number of rounds"));
+    let mut qemu = Qemu::logging(4096, 2)?;
+    let mut logged = Instant::now();
+    for round in 0..rounds {
+        if logged.elapsed() > Duration::from_secs(50) {
+            eventually("the end of a measurement", || {
+                let state = qemu.qmp.ask("query-dirty-rate", &json!({})).expect("QEMU answers");
+                state["status"] == "measured"
+            });
+            qemu.log_for_a_minute()?;
+            logged = Instant::now();
+        }
+        let limiter = Limiter::attach(qemu.pid(), MAX_STALL)?;
+        limiter.set(Which::All, quota())?;
+        thread::sleep(Duration::from_millis(round % 20));
+        if round % 3 == 0 {
+            limiter.cancel(Which::All)?;
+        }
+        drop(limiter);
+        qemu.qmp
+            .ask("query-status", &json!({}))
+            .map_err(|error| format!("round {round}: {error:#}"))?;
+    }
     is_free(&qemu);
     Ok(())
 }

@@ -1,0 +1,64 @@
+//! Pauses that are over, and pages that are charged.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use dirtyrig_limiter::units::Pages;
+
+use super::{
+    super::{
+        error::OutsideError,
+        held::{Hold, Pause},
+    },
+    Tracer, pages, system,
+};
+
+impl Tracer {
+    pub(super) fn next_due(&self) -> Option<Duration> {
+        self.vcpus
+            .values()
+            .filter_map(|held| match held.hold {
+                Hold::Paused(_, pause) => Some(pause.due),
+                _ => None,
+            })
+            .min()
+    }
+
+    /// Continues those whose pause is over, unless others have drawn on the VM's quota meanwhile.
+    pub(super) fn end_pauses(&mut self) -> Result<(), OutsideError> {
+        let now = self.clock.now();
+        for (&vcpu, held) in &mut self.vcpus {
+            let Hold::Paused(_, pause) = &mut held.hold else {
+                continue;
+            };
+            if pause.due > now {
+                continue;
+            }
+            let more = self.accounts.pause(now, vcpu);
+            if !more.is_zero() {
+                pause.due = now + more;
+                continue;
+            }
+            let Pause { since, due, deliver } = *pause;
+            let grant = self.accounts.grant(now, vcpu);
+            // Relaxed: the thread stands still, and continuing it orders this before its first page.
+            self.quota.budget(held.slot).store(pages(grant), Ordering::Relaxed);
+            if let Hold::Paused(tracee, _) = std::mem::replace(&mut held.hold, Hold::Free) {
+                tracee.resume(deliver).map_err(system("continue a vCPU thread"))?;
+                held.hold = Hold::Running(tracee);
+            }
+            self.board
+                .lock()
+                .resume(vcpu, self.clock.now(), due.saturating_sub(since));
+        }
+        Ok(())
+    }
+
+    pub(super) fn charge(&mut self, now: Duration, vcpu: usize) {
+        if let Some(held) = self.vcpus.get_mut(&vcpu) {
+            let drawn = self.quota.drawn(held.slot);
+            let pages = Pages(drawn.saturating_sub(held.charged));
+            held.charged = drawn;
+            self.accounts.charge(now, vcpu, pages);
+        }
+    }
+}

@@ -152,13 +152,10 @@ impl<'a> PointRow<'a> {
         Self {
             recording,
             point,
-            quota: point.quota_mib_s.map_or_else(
-                || Number {
-                    shown: "none".to_owned(),
-                    sort: f64::INFINITY,
-                },
-                plain,
-            ),
+            quota: Number {
+                shown: point.quota_words(),
+                sort: point.quota_mib_s.or(point.vm_quota_mib_s).unwrap_or(f64::INFINITY),
+            },
             period_s: point.settings.period_ms as f64 / 1000.0,
             floor: if point.predicted_floor_mib_s > 0.0 {
                 plain(point.predicted_floor_mib_s)

@@ -70,7 +70,7 @@ fn settings(point: &Point) -> String {
         settings.ring_entries,
         settings.period_s(),
         escaped(&settings.guest_words()),
-        point.quota_mib_s.map_or_else(|| "none".to_owned(), rate),
+        point.quota_words(),
     )
 }
 

@@ -49,6 +49,8 @@ pub struct Point {
     pub settings: Settings,
     /// The quota; none for an unlimited vCPU.
     pub quota_mib_s: Option<f64>,
+    /// The quota of all vCPUs together; none where they have none.
+    pub vm_quota_mib_s: Option<f64>,
     /// How many runs of a vCPU there are.
     pub runs: usize,
     /// How many of them held the quota.
@@ -103,6 +105,8 @@ pub struct Compared {
     pub settings: Settings,
     /// The quota; none for unlimited vCPUs.
     pub quota_mib_s: Option<f64>,
+    /// The quota of all vCPUs together; none where they have none.
+    pub vm_quota_mib_s: Option<f64>,
     /// The point of each recording that has it, with that recording's name.
     pub points: Vec<(String, Point)>,
 }
@@ -123,6 +127,18 @@ impl Settings {
     }
 }
 
+impl Point {
+    /// What was asked for: of each vCPU, of all together, or nothing.
+    pub fn quota_words(&self) -> String {
+        match (self.quota_mib_s, self.vm_quota_mib_s) {
+            (None, None) => "none".to_owned(),
+            (Some(one), None) => words::rate(one),
+            (None, Some(all)) => format!("{} for all", words::rate(all)),
+            (Some(one), Some(all)) => format!("{}, {} for all", words::rate(one), words::rate(all)),
+        }
+    }
+}
+
 impl Range {
     /// Of the values that are numbers.
     fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
@@ -135,8 +151,13 @@ impl Range {
     }
 }
 
-/// Settings, then quota; an unlimited one comes last. Quotas are above zero, so that their bits sort as they do.
-type Key = (Settings, u64);
+/// Settings, then a vCPU's quota, then that of all together; an unlimited one comes last.
+type Key = (Settings, u64, u64);
+
+/// Quotas are above zero, so that their bits sort as they do.
+fn sortable(quota_mib_s: Option<f64>) -> u64 {
+    quota_mib_s.map_or(u64::MAX, f64::to_bits)
+}
 
 fn key(row: &Summary) -> Key {
     let settings = Settings {
@@ -148,7 +169,7 @@ fn key(row: &Summary) -> Key {
         memory_mib: row.memory_mib,
         vmm: row.vmm.clone(),
     };
-    (settings, row.quota_mib_s.map_or(u64::MAX, f64::to_bits))
+    (settings, sortable(row.quota_mib_s), sortable(row.vm_quota_mib_s))
 }
 
 /// The points of `rows`, sorted by their settings and quota.
@@ -159,7 +180,7 @@ pub fn points(rows: &[Summary]) -> Vec<Point> {
     }
     groups
         .into_iter()
-        .map(|((settings, _), rows)| point(settings, &rows))
+        .map(|((settings, ..), rows)| point(settings, &rows))
         .collect()
 }
 
@@ -174,6 +195,7 @@ fn point(settings: Settings, rows: &[&Summary]) -> Point {
     Point {
         settings,
         quota_mib_s: common.quota_mib_s,
+        vm_quota_mib_s: common.vm_quota_mib_s,
         runs: rows.len(),
         held: count(Verdict::Held),
         disturbed: rows.iter().filter(|row| !row.disturbed.is_empty()).count(),
@@ -215,16 +237,21 @@ pub fn compare(parts: &[Part]) -> Vec<Compared> {
     let mut shared: BTreeMap<Key, Vec<(String, Point)>> = BTreeMap::new();
     for part in parts {
         for point in &part.points {
-            let key = (point.settings.clone(), point.quota_mib_s.map_or(u64::MAX, f64::to_bits));
+            let key = (
+                point.settings.clone(),
+                sortable(point.quota_mib_s),
+                sortable(point.vm_quota_mib_s),
+            );
             shared.entry(key).or_default().push((part.name.clone(), point.clone()));
         }
     }
     shared
         .into_iter()
         .filter(|(_, points)| points.len() > 1)
-        .map(|((settings, _), points)| Compared {
+        .map(|((settings, ..), points)| Compared {
             settings,
             quota_mib_s: points[0].1.quota_mib_s,
+            vm_quota_mib_s: points[0].1.vm_quota_mib_s,
             points,
         })
         .collect()

@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::points::{Floor, Point, Range};
 use crate::{
-    recording::{Recording, ranges, schema::Summary, schema::Verdict},
+    analysis,
+    recording::{Recording, schema::Summary, schema::Verdict},
     sweep::findings,
 };
 
@@ -140,9 +141,10 @@ pub(super) fn trust(recording: &Recording) -> Vec<String> {
             torn.line, torn.file
         ));
     }
-    lines.push(repetitions(&recording.summaries));
-    lines.extend(disturbed(&recording.summaries));
-    lines.extend(noise(manifest.machine.get("noise")));
+    if recording.summaries.is_empty() {
+        lines.push("No cell is finished, so there are no figures yet.".to_owned());
+    }
+    lines.extend(analysis::trust(&manifest.machine, &recording.summaries));
     if manifest.merged_from.len() > 1 {
         let machines = manifest.machine.get("machines").and_then(Value::as_u64).unwrap_or(1);
         lines.push(format!(
@@ -155,52 +157,6 @@ pub(super) fn trust(recording: &Recording) -> Vec<String> {
         lines.push("Recorded by a build whose source was changed after its commit.".to_owned());
     }
     lines
-}
-
-fn repetitions(rows: &[Summary]) -> String {
-    let most = rows.iter().map(|row| row.repetition).max().map_or(0, |last| last + 1);
-    match most {
-        0 => "No cell is finished, so there are no figures yet.".to_owned(),
-        1 => "One run for each combination of settings: how far repetitions would lie apart is not known. Intervals are those \
-              of one run, over its windows."
-            .to_owned(),
-        most => format!("Up to {most} runs for each combination of settings; ranges are from the lowest to the highest of them."),
-    }
-}
-
-fn disturbed(rows: &[Summary]) -> Option<String> {
-    let heard = rows.iter().any(|row| row.timer_late_p99_us.is_some());
-    let cells: std::collections::BTreeSet<u32> = rows
-        .iter()
-        .filter(|row| !row.disturbed.is_empty())
-        .map(|row| row.cell)
-        .collect();
-    if !heard {
-        return (!rows.is_empty()).then(|| "Nobody listened to the machine's noise while the cells ran.".to_owned());
-    }
-    Some(if cells.is_empty() {
-        "No cell was disturbed by the machine.".to_owned()
-    } else {
-        format!(
-            "The machine disturbed {} ({}); the table of cells says how.",
-            of(cells.len(), "cell"),
-            ranges(&cells)
-        )
-    })
-}
-
-fn noise(noise: Option<&Value>) -> Option<String> {
-    let of = |name: &str| noise?.get(name)?.as_f64();
-    let mut words = format!(
-        "Before anything ran, the machine woke a sleeper {:.0} us late (median; 99th percentile {:.0}, longest {:.0})",
-        of("timer_late_p50_us")?,
-        of("timer_late_p99_us")?,
-        of("timer_late_max_us")?
-    );
-    if let Some(steal) = of("steal_pct") {
-        words = format!("{words}, and its hypervisor took {steal:.1} % of its time");
-    }
-    Some(words + ": stalls and throttles can't be told apart more finely than that.")
 }
 
 fn of(count: usize, noun: &str) -> String {

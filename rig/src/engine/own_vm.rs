@@ -23,9 +23,15 @@ use dirtyrig_limiter::{
 
 use super::{
     page_counter,
+    replay_tables::ReplayTables,
     spec::VmSpec,
     target::{Stall, Target, VcpuSnapshot},
 };
+
+/// How far behind its trace a replay may fall and still catch up, as a fraction of a second: 100 ms, which is more than a
+/// busy host takes a vCPU away for, so that what is lost there is made up; and less than what most throttles add up to, so
+/// that a limited guest does not owe all that it was kept from.
+const REPLAY_CATCH_UP_PER_SECOND: u64 = 10;
 
 /// A machine whose vCPUs execute the rig's programs, each on its share of the memory.
 pub struct OwnVm {
@@ -42,7 +48,11 @@ impl OwnVm {
             bytes: pages_each * spec.vcpus as u64 * PAGE_SIZE,
             logged: true,
         };
-        let low = LowMemory::build(&spec.programs, data.gpa + data.bytes).context("can't lay out the guest")?;
+        let replay = spec.replay.as_deref().map(|path| ReplayTables::plan(path, data));
+        let replay = replay.transpose()?;
+        let tables = replay.as_ref().map(ReplayTables::region);
+        let end = tables.map_or(data.gpa + data.bytes, |region| region.gpa + region.bytes);
+        let low = LowMemory::build(&spec.programs, end).context("can't lay out the guest")?;
         let low_region = Region {
             gpa: 0,
             bytes: low.bytes.len() as u64,
@@ -51,7 +61,7 @@ impl OwnVm {
         let entries = low.entries.iter();
         let machine = Machine::new(MachineSpec {
             ring: spec.ring,
-            regions: vec![low_region, data],
+            regions: [low_region, data].into_iter().chain(tables).collect(),
             huge: if spec.thp {
                 HugePages::Transparent
             } else {
@@ -70,14 +80,21 @@ impl OwnVm {
             page_counters: page_counter::for_limiter(spec.limiter.kind, spec.vcpus)?,
         })?;
         machine.memory().write(0, &low.bytes)?;
+        let placed = replay
+            .as_ref()
+            .map(|replay| replay.write(machine.memory(), machine.tsc_hz()));
+        let placed = placed.transpose()?.unwrap_or_default();
         let vm = Self {
             machine: Arc::new(machine),
             plugged: (0..spec.vcpus).map(|vcpu| vcpu < spec.plugged).collect(),
         };
         for (vcpu, program) in spec.programs.iter().enumerate() {
-            let pattern = Pattern {
-                gpa: REGION_BASE + vcpu as u64 * pages_each * PAGE_SIZE,
-                pages: pages_each,
+            let pattern = match &replay {
+                Some(replay) => replay.give(placed[vcpu], vm.block(vcpu)?),
+                None => Pattern {
+                    gpa: REGION_BASE + vcpu as u64 * pages_each * PAGE_SIZE,
+                    pages: pages_each,
+                },
             };
             program.configure(
                 vm.block(vcpu)?,
@@ -85,6 +102,11 @@ impl OwnVm {
                 spec.seed.wrapping_add(vcpu as u64),
                 vm.machine.tsc_hz(),
             );
+            if replay.is_some() {
+                vm.block(vcpu)?
+                    .catch_up_ticks
+                    .store(vm.machine.tsc_hz() / REPLAY_CATCH_UP_PER_SECOND, Ordering::Relaxed);
+            }
         }
         for vcpu in 0..spec.plugged {
             vm.machine.plug(vcpu);

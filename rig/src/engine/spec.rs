@@ -1,5 +1,7 @@
 //! What VM a cell asks for.
 
+use std::path::PathBuf;
+
 use dirtyrig_guests::Program;
 use dirtyrig_limiter::{kvm::caps::RingSize, machine::LimiterSpec};
 
@@ -24,6 +26,8 @@ pub struct VmSpec {
     pub limiter: LimiterSpec,
     /// Seeds the guests' random page choices.
     pub seed: u64,
+    /// The trace that `replay` programs follow.
+    pub replay: Option<PathBuf>,
     /// Which VMM it lives in.
     pub vmm: Vmm,
 }

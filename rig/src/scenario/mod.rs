@@ -19,8 +19,12 @@ use self::{
     probe_mode::ProbeMode,
     script::{Action, Event},
     settings::Settings,
+    vmm::Vmm,
 };
-use crate::engine::{facts, spec::VmSpec};
+use crate::{
+    engine::{facts, spec::VmSpec},
+    trace::{Outline, TraceError},
+};
 
 /// When a cell ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +81,8 @@ const CELL_WINDOWS: f64 = 30.0;
 const CELL_LEAST: Duration = Duration::from_secs(8);
 /// Of guest memory for each vCPU in MiB: twice what the largest ring covers, so that every ring can fill.
 const MEMORY_PER_VCPU_MIB: u64 = 512;
+/// The least memory of a replay, however few pages it has: what `--memory` takes.
+const LEAST_MEMORY_MIB: u64 = 16;
 
 /// Why settings make no cell.
 #[derive(Debug, thiserror::Error)]
@@ -140,8 +146,27 @@ pub enum ScenarioError {
     #[error(transparent)]
     NoVmLimit(LimitError),
     /// A replay, and nothing to replay.
-    #[error("guest `replay` needs a recorded table of pages, which can't be given here: choose another guest")]
+    #[error(
+        "guest `replay` needs a dirty trace: give it with `--replay FILE` instead of `--guest`, or choose another guest"
+    )]
     NothingToReplay,
+    /// A replay, and something else to run.
+    #[error("a trace is replayed by its own guest on its own {vcpus} vCPUs: leave `{flag}` out, or `--replay`")]
+    ReplayAlone {
+        /// The other setting.
+        flag: &'static str,
+        /// The vCPUs of the trace.
+        vcpus: usize,
+    },
+    /// A replay in a VMM that has no room for its table.
+    #[error("a trace is replayed by the rig's own VM: leave `--vmm {vmm}` out, or `--replay`")]
+    ReplayElsewhere {
+        /// The VMM that was asked for.
+        vmm: Vmm,
+    },
+    /// A trace that can't be replayed.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
 }
 
 impl Scenario {
@@ -152,12 +177,19 @@ impl Scenario {
         let period = single("--period", &settings.period)?.map_or(Duration::from_secs(1), values::Period::length);
         let limiter = single("--limiter", &settings.limiter)?.unwrap_or(LimiterKind::Qemu72);
         let max_stall = settings.max_stall.map_or(MAX_STALL, |values::Span(span)| span);
-        let vcpus = single("--vcpus", &settings.vcpus)?.map_or(1, |count| count.get() as usize);
+        let replay = settings.replay.as_deref().map(Outline::read).transpose()?;
+        let vcpus = replay.as_ref().map_or(1, |trace| trace.vcpus.len());
+        let vcpus = single("--vcpus", &settings.vcpus)?.map_or(vcpus, |count| count.get() as usize);
         let plugged = settings.plugged.map_or(vcpus, |count| count.get() as usize);
         if plugged > vcpus {
             return Err(ScenarioError::TooManyPlugged { plugged, vcpus });
         }
-        let programs = single("--guest", &settings.guest)?.unwrap_or(PerVcpu::all(Program::Sequential));
+        let program = if replay.is_some() {
+            Program::Replay
+        } else {
+            Program::Sequential
+        };
+        let programs = single("--guest", &settings.guest)?.unwrap_or(PerVcpu::all(program));
         let quotas = single("--quota", &settings.quota)?.unwrap_or(PerVcpu::all(MaybeQuota(None)));
         for (flag, given) in [("--guest", programs.given()), ("--quota", quotas.given())] {
             if given > vcpus {
@@ -165,9 +197,15 @@ impl Scenario {
             }
         }
         let programs = programs.spread(vcpus);
-        if programs.contains(&Program::Replay) {
-            return Err(ScenarioError::NothingToReplay);
+        let vmm = single("--vmm", &settings.vmm)?.unwrap_or_default();
+        if replay.is_some() && vmm != Vmm::Rig {
+            return Err(ScenarioError::ReplayElsewhere { vmm });
         }
+        let memory_mib = match &replay {
+            Some(trace) => replayed_memory_mib(settings, trace, &programs)?,
+            None if programs.contains(&Program::Replay) => return Err(ScenarioError::NothingToReplay),
+            None => MEMORY_PER_VCPU_MIB * vcpus as u64,
+        };
         let mut script = settings.at.clone();
         script.sort_by_key(|event| event.at);
         let mut scenario = Self {
@@ -176,9 +214,7 @@ impl Scenario {
                 vcpus,
                 plugged,
                 programs,
-                memory_mib: settings
-                    .memory
-                    .map_or(MEMORY_PER_VCPU_MIB * vcpus as u64, settings::MemoryMib::get),
+                memory_mib: settings.memory.map_or(memory_mib, settings::MemoryMib::get),
                 thp: settings.thp,
                 limiter: LimiterSpec {
                     kind: limiter,
@@ -186,7 +222,8 @@ impl Scenario {
                     max_stall,
                 },
                 seed,
-                vmm: single("--vmm", &settings.vmm)?.unwrap_or_default(),
+                replay: settings.replay.clone(),
+                vmm,
             },
             quotas: quotas
                 .spread(vcpus)
@@ -267,6 +304,7 @@ impl Scenario {
             duration: Some(values::Span(self.duration)),
             warm_up: Some(values::Span(self.warm_up)),
             at: self.script.clone(),
+            replay: vm.replay.clone(),
             repetitions: None,
             seed: Some(vm.seed),
             vmm: vec![vm.vmm.clone()],
@@ -284,7 +322,7 @@ impl Scenario {
         let mut notes = Vec::new();
         let share_mib = self.vm.memory_mib as f64 / self.vm.vcpus as f64;
         let ring_mib = self.vm.ring.guest_mib() as f64;
-        if share_mib < ring_mib {
+        if share_mib < ring_mib && self.vm.replay.is_none() {
             notes.push(format!(
                 "each vCPU has {share_mib:.0} MiB, less than the {ring_mib:.0} MiB that ring {} covers, so a guest that \
                  writes in order never fills it: `--memory {:.0}` would do",
@@ -310,12 +348,78 @@ fn single<T: Clone>(flag: &'static str, values: &[T]) -> Result<Option<T>, Scena
     }
 }
 
+/// Checks that a trace is all that is to run, and says what memory it needs.
+fn replayed_memory_mib(settings: &Settings, trace: &Outline, programs: &[Program]) -> Result<u64, ScenarioError> {
+    let vcpus = trace.vcpus.len();
+    let alone = |flag| ScenarioError::ReplayAlone { flag, vcpus };
+    if programs.iter().any(|program| *program != Program::Replay) {
+        return Err(alone("--guest"));
+    }
+    if programs.len() != vcpus {
+        return Err(alone("--vcpus"));
+    }
+    let needed = trace.memory_mib().max(LEAST_MEMORY_MIB);
+    match settings.memory.map(settings::MemoryMib::get) {
+        Some(given) if given < needed => Err(ScenarioError::Trace(TraceError::Memory {
+            path: trace.path.clone(),
+            given,
+            needed,
+            pages: trace.pages(),
+        })),
+        _ => Ok(needed),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn scenario(text: &str) -> Result<Scenario, ScenarioError> {
         Scenario::new(&toml::from_str(text).expect("valid settings"), 1, End::AtDuration)
+    }
+
+    #[test]
+    fn a_trace_says_how_many_vcpus_and_how_much_memory() {
+        use crate::trace::{Head, Write, Writer};
+
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("a.trace");
+        let head = Head {
+            tool_version: String::new(),
+            pid: 1,
+            process: String::new(),
+            vcpus: vec![0, 1],
+            started_utc: String::new(),
+            started_ns: 0,
+        };
+        let mut writer = Writer::create(&path, &head).expect("a new file");
+        // 20 MiB of pages.
+        for n in 0..5120_u32 {
+            let write = Write {
+                at_ns: u64::from(n),
+                slot: 0,
+                page: u64::from(n) * 3,
+            };
+            writer.write(n % 2, Some(n % 2), write).expect("it is written");
+        }
+        writer.finish(0, Duration::from_secs(1)).expect("it is written");
+
+        let with = |more: &str| scenario(&format!("replay = {path:?}\n{more}"));
+        let replay = with("").expect("a good trace");
+        assert_eq!((replay.vm.vcpus, replay.vm.memory_mib), (2, 20));
+        assert_eq!(replay.vm.programs, [Program::Replay; 2]);
+        let again = Scenario::new(&replay.settings(), 1, End::AtDuration).expect("its own settings");
+        assert_eq!(again.vm, replay.vm);
+        assert_eq!(with("memory = 64").expect("more than enough").vm.memory_mib, 64);
+        for (more, words) in [
+            ("memory = 16", "give `--memory 20`"),
+            ("vcpus = 3", "leave `--vcpus` out"),
+            ("guest = 'random'", "leave `--guest` out"),
+            ("vmm = 'qemu'", "leave `--vmm qemu` out"),
+        ] {
+            let error = with(more).expect_err(more).to_string();
+            assert!(error.contains(words), "{more}: {error}");
+        }
     }
 
     #[test]
@@ -367,6 +471,7 @@ mod tests {
         assert!(error("limiter = 'dirty-quota'\nat = ['1s set-vm 25']").contains("choose auto-converge, budget"));
         assert!(error("limiter = 'none'\nvm-quota = 25").contains("can't hold a quota"));
         assert!(error("guest = 'replay'").contains("choose another guest"));
+        assert!(error("replay = '/nonexistent'").contains("can't read the trace `/nonexistent`"));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The settings of an experiment: the flags of `run`, `sweep` and `floor` and the keys of their TOML files, one struct so
 //! that names, meaning and errors are the same everywhere.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use dirtyrig_guests::Program;
 use dirtyrig_limiter::law::LimiterKind;
@@ -97,6 +99,11 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub at: Vec<Event>,
 
+    /// Dirty trace that the guest repeats, page by page with its timing, over and over: `observe --trace` records one
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["guest", "vcpus"])]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replay: Option<PathBuf>,
+
     /// How often each cell is measured [default: 1]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     #[serde(with = "text::one", skip_serializing_if = "Option::is_none")]
@@ -174,6 +181,7 @@ impl Settings {
             duration: self.duration.or(base.duration),
             warm_up: self.warm_up.or(base.warm_up),
             at: list(self.at, base.at),
+            replay: self.replay.or(base.replay),
             repetitions: self.repetitions.or(base.repetitions),
             seed: self.seed.or(base.seed),
             vmm: list(self.vmm, base.vmm),

@@ -6,6 +6,7 @@ use super::output::{StdoutClosed, note};
 use crate::{
     engine::{Interrupted, probing::NoProbes},
     machine::MissingRequirement,
+    observe::watched::NoObserver,
     outside::OutsideError,
 };
 
@@ -41,6 +42,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
         INTERRUPTED
     } else if error.is::<MissingRequirement>()
         || error.is::<NoProbes>()
+        || error.is::<NoObserver>()
         || error.downcast_ref().is_some_and(OutsideError::is_requirement)
     {
         MISSING

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{check, compare, doctor, floor, limit, merge, plot, report, run, serve, sweep};
+use crate::commands::{check, compare, doctor, floor, limit, merge, observe, plot, report, run, serve, sweep};
 
 const ABOUT: &str = "Runs KVM guests under dirty-rate limiters and shows what the limiters did";
 
@@ -27,6 +27,7 @@ Examples:
   dirtyrig plot results/DIR               its figures again, or some of them
   dirtyrig check results/NEW --baseline results/OLD   whether anything got worse
   dirtyrig report results/DIR             findings, figures and tables as one page
+  dirtyrig observe                        any VM of this host, live, from inside the kernel
   dirtyrig run --vcpus 2 --quota 500+none --at '10s set 100 all' --at '20s cancel 0'
 
 Exit codes: 0 fine, 1 a check failed, 2 an error, 4 a requirement is missing, 130 interrupted.";
@@ -51,6 +52,7 @@ enum Command {
     Check(check::Args),
     Report(report::Args),
     Merge(merge::Args),
+    Observe(observe::Args),
 }
 
 /// Runs what the command line asks for. Usage errors, `--help` and `--version` end the process right here.
@@ -67,6 +69,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Merge(args) => merge::run(&args),
+        Command::Observe(args) => observe::run(&args),
     })
 }
 

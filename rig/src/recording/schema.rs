@@ -8,6 +8,9 @@ use super::{EXITS, SAMPLES, SUMMARY};
 /// Version of the recording's format; raised when a column changes its meaning or goes.
 pub const SCHEMA_VERSION: u32 = 1;
 
+/// Stands where a limiter's name does in rows of VMs that were only watched.
+pub const OBSERVED: &str = "observed";
+
 /// A row of one of the tables.
 pub trait Row: Default + Serialize + DeserializeOwned {
     /// Name of the file that holds such rows.

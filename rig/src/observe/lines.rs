@@ -1,0 +1,247 @@
+//! Lines for pipes: CSV with a header, or a JSON object a line; one a vCPU and interval.
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use super::{
+    outlet::{Outlet, Report},
+    rates::{StallFigures, VcpuRates},
+    watched::total,
+};
+use crate::cli::output::data;
+
+/// How many exit reasons a line has.
+const TOP: usize = 5;
+
+/// In which form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Comma-separated values.
+    Csv,
+    /// JSON lines.
+    Json,
+}
+
+/// One vCPU in one interval. The names are the columns; `docs/observe.md` says what each means.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+struct Line<'a> {
+    t_s: f64,
+    pid: u32,
+    process: &'a str,
+    vcpu: Option<u32>,
+    thread: u32,
+    ended: bool,
+    dirty_mib_s: f64,
+    dirtied_pages: u64,
+    ring_full_per_s: f64,
+    ring_full_exits: u64,
+    stalled_pct: Option<f64>,
+    in_run_pct: Option<f64>,
+    ring_full_stalls: u64,
+    ring_full_p50_us: Option<f64>,
+    ring_full_p99_us: Option<f64>,
+    ring_full_max_us: Option<f64>,
+    interrupted_stalls: u64,
+    interrupted_p50_us: Option<f64>,
+    interrupted_p99_us: Option<f64>,
+    interrupted_max_us: Option<f64>,
+    userspace_exits: u64,
+    hardware_exits: Option<u64>,
+    lost_records: u64,
+}
+
+/// Prints them.
+#[derive(Debug)]
+pub struct Lines {
+    form: Form,
+    begun: bool,
+}
+
+impl Lines {
+    /// Lines in this form.
+    pub fn new(form: Form) -> Self {
+        Self { form, begun: false }
+    }
+}
+
+impl Outlet for Lines {
+    fn report(&mut self, report: &Report) -> anyhow::Result<()> {
+        let lines = report.rates.iter().filter(|rates| is_news(rates)).map(|rates| {
+            let (line, exits) = (line(report, rates), top(rates));
+            match self.form {
+                Form::Csv => csv_line(&line, &exits),
+                Form::Json => json_line(&line, &exits),
+            }
+        });
+        let mut text: Vec<String> = lines.collect::<anyhow::Result<_>>()?;
+        if self.form == Form::Csv && !std::mem::replace(&mut self.begun, true) {
+            text.insert(0, header()?);
+        }
+        if text.is_empty() { Ok(()) } else { data(text.join("\n")) }
+    }
+}
+
+/// A thread that has ended has a last line, in the interval in which it did anything last.
+fn is_news(rates: &VcpuRates) -> bool {
+    let did = rates.dirty_mib_s > 0.0 || !rates.exits.is_empty();
+    !rates.counters.gone || did
+}
+
+fn line<'a>(report: &'a Report, rates: &VcpuRates) -> Line<'a> {
+    let counters = &rates.counters;
+    let reading = &report.reading;
+    let micros = |length: Option<std::time::Duration>| length.map(|length| round(length.as_secs_f64() * 1e6));
+    let StallFigures {
+        count, p50, p99, max, ..
+    } = rates.ring_full;
+    let other = rates.interrupted;
+    Line {
+        t_s: round(report.t_s),
+        pid: counters.process,
+        process: reading.processes.get(&counters.process).map_or("", String::as_str),
+        vcpu: counters.vcpu.map(|vcpu| vcpu.id),
+        thread: counters.thread,
+        ended: counters.gone,
+        dirty_mib_s: round(rates.dirty_mib_s),
+        dirtied_pages: counters.pushed_pages,
+        ring_full_per_s: round(rates.ring_full_per_s),
+        ring_full_exits: counters.ring_full_exits,
+        stalled_pct: rates.stalled_pct.map(round),
+        in_run_pct: rates.in_run_pct.map(round),
+        ring_full_stalls: count,
+        ring_full_p50_us: micros(p50),
+        ring_full_p99_us: micros(p99),
+        ring_full_max_us: micros(max),
+        interrupted_stalls: other.count,
+        interrupted_p50_us: micros(other.p50),
+        interrupted_p99_us: micros(other.p99),
+        interrupted_max_us: micros(other.max),
+        userspace_exits: counters.userspace_exits,
+        hardware_exits: reading.sees.hardware_exits.then_some(counters.exits),
+        lost_records: total(&reading.lost),
+    }
+}
+
+/// To a thousandth: more is noise that fills pipes.
+fn round(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Exit<'a> {
+    reason: &'a str,
+    per_s: f64,
+}
+
+fn top(rates: &VcpuRates) -> Vec<Exit<'_>> {
+    let exits = rates.exits.iter().take(TOP);
+    exits
+        .map(|exit| Exit {
+            reason: &exit.name,
+            per_s: round(exit.per_s),
+        })
+        .collect()
+}
+
+/// The last column of CSV, which has no lists.
+const EXITS: &str = "top_exits";
+
+fn header() -> anyhow::Result<String> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.serialize(Line::default()).context("can't name the columns")?;
+    let text = String::from_utf8(writer.into_inner()?)?;
+    Ok(format!("{},{EXITS}", text.lines().next().unwrap_or_default()))
+}
+
+fn csv_line(line: &Line<'_>, exits: &[Exit<'_>]) -> anyhow::Result<String> {
+    let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
+    writer.serialize(line).context("can't put a line into CSV")?;
+    let text = String::from_utf8(writer.into_inner()?)?;
+    let exits: Vec<String> = exits
+        .iter()
+        .map(|exit| format!("{} {}/s", exit.reason, exit.per_s))
+        .collect();
+    Ok(format!("{},{}", text.trim_end(), exits.join("; ")))
+}
+
+fn json_line(line: &Line<'_>, exits: &[Exit<'_>]) -> anyhow::Result<String> {
+    #[derive(Serialize)]
+    struct Whole<'a> {
+        #[serde(flatten)]
+        line: &'a Line<'a>,
+        top_exits: &'a [Exit<'a>],
+    }
+    serde_json::to_string(&Whole { line, top_exits: exits }).context("can't put a line into JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{
+        super::rates::{
+            Rates,
+            tests::{reading, thread},
+        },
+        *,
+    };
+
+    fn report() -> Report {
+        let mut reading = reading(2, vec![thread(7, 5120)]);
+        reading.processes.insert(1, "a, b".to_owned());
+        Report {
+            t_s: 2.0,
+            rates: Rates::from(Duration::ZERO).end(&reading),
+            reading,
+        }
+    }
+
+    #[test]
+    fn csv_has_a_value_for_each_column() {
+        let report = report();
+        let text = csv_line(&line(&report, &report.rates[0]), &top(&report.rates[0])).expect("plain values");
+        let whole = format!("{}\n{text}\n", header().expect("names"));
+        let mut reader = csv::Reader::from_reader(whole.as_bytes());
+        let names = reader.headers().expect("a header").clone();
+        let row = reader
+            .records()
+            .next()
+            .expect("a row")
+            .expect("as many values as columns");
+        let value = |name: &str| &row[names.iter().position(|n| n == name).expect(name)];
+        assert_eq!(
+            (value("process"), value("vcpu"), value("dirty_mib_s")),
+            ("a, b", "", "10.0")
+        );
+        assert_eq!(value("hardware_exits"), "", "not seen, so no zero");
+        assert_eq!(value("ring_full_p50_us"), "", "no stall, no length");
+        assert_eq!(value("top_exits"), "KVM_EXIT_DIRTY_RING_FULL 2.5/s");
+    }
+
+    #[test]
+    fn json_has_the_same_names() {
+        let report = report();
+        let text = json_line(&line(&report, &report.rates[0]), &top(&report.rates[0])).expect("plain values");
+        let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let fields = value.as_object().expect("an object");
+        let header = header().expect("names");
+        assert!(
+            header.split(',').all(|name| fields.contains_key(name)),
+            "{header} {text}"
+        );
+        assert_eq!(fields.len(), header.split(',').count());
+        assert!(value["hardware_exits"].is_null() && value["vcpu"].is_null());
+        assert_eq!(value["top_exits"][0]["per_s"], 2.5);
+    }
+
+    #[test]
+    fn an_ended_thread_is_told_once() {
+        let mut rates = Rates::from(Duration::ZERO);
+        let gone = dirtyrig_probes::VcpuCounters {
+            gone: true,
+            ..thread(7, 5120)
+        };
+        assert!(is_news(&rates.end(&reading(1, vec![gone.clone()]))[0]));
+        assert!(!is_news(&rates.end(&reading(2, vec![gone]))[0]));
+    }
+}

@@ -1,0 +1,210 @@
+//! The families of metrics.
+
+use std::fmt;
+
+use dirtyrig_probes::{StallCounters, VcpuCounters};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _, text},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::{Registry, Unit},
+};
+
+use super::super::watched::Reading;
+
+/// Upper bounds of the histogram of stalls, in seconds: from what a harvest takes to QEMU's longest sleep.
+const BOUNDS_S: [f64; 13] = [
+    0.000_01, 0.000_03, 0.000_1, 0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 30.0,
+];
+
+/// The newest reading as `OpenMetrics` text.
+pub(super) fn text(reading: &Reading) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("dirtyrig");
+    registry.register_collector(Box::new(Newest(reading.clone())));
+    let mut text = String::new();
+    text::encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+#[derive(Debug)]
+struct Newest(Reading);
+
+/// A counter of a vCPU: name, help, unit, how to get it.
+type Count = (&'static str, &'static str, fn(&VcpuCounters) -> u64);
+
+const COUNTS: [Count; 4] = [
+    ("dirtied_pages", "Pages pushed to the vCPU's dirty ring", |vcpu| {
+        vcpu.pushed_pages
+    }),
+    (
+        "reset_pages",
+        "Entries of the vCPU's dirty ring that were reset",
+        |vcpu| vcpu.reset_entries,
+    ),
+    (
+        "ring_full_exits",
+        "Returns of KVM_RUN because the dirty ring was full",
+        |vcpu| vcpu.ring_full_exits,
+    ),
+    ("userspace_exits", "Returns of KVM_RUN, whatever the reason", |vcpu| {
+        vcpu.userspace_exits
+    }),
+];
+
+impl Collector for Newest {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Self(reading) = self;
+        for (name, help, count) in COUNTS {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for vcpu in &reading.vcpus {
+                let labels = labels(reading, vcpu);
+                let metric = family.encode_family(&labels)?;
+                ConstCounter::new(count(vcpu)).encode(metric)?;
+            }
+        }
+        if reading.sees.hardware_exits {
+            let help = "Exits from guest mode";
+            let mut family = encoder.encode_descriptor("hardware_exits", help, None, MetricType::Counter)?;
+            for vcpu in &reading.vcpus {
+                let labels = labels(reading, vcpu);
+                let metric = family.encode_family(&labels)?;
+                ConstCounter::new(vcpu.exits).encode(metric)?;
+            }
+        }
+        if reading.sees.runs {
+            let help = "Time in finished KVM_RUN calls";
+            let mut family = encoder.encode_descriptor("in_run", help, Some(&Unit::Seconds), MetricType::Counter)?;
+            for vcpu in &reading.vcpus {
+                let labels = labels(reading, vcpu);
+                let metric = family.encode_family(&labels)?;
+                ConstCounter::new(vcpu.in_run.as_secs_f64()).encode(metric)?;
+            }
+        }
+        exits(reading, &mut encoder)?;
+        if reading.sees.stall_ends {
+            stalls(reading, &mut encoder)?;
+        }
+        lost(reading, &mut encoder)
+    }
+}
+
+fn exits(reading: &Reading, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    let help = "Exits by reason";
+    let mut family = encoder.encode_descriptor("exits", help, None, MetricType::Counter)?;
+    for vcpu in &reading.vcpus {
+        for exit in &vcpu.exit_reasons {
+            let mut labels = labels(reading, vcpu);
+            let source = if exit.reason.is_hardware() {
+                "hardware"
+            } else {
+                "userspace"
+            };
+            labels.extend([("source", source.to_owned()), ("reason", exit.name.clone())]);
+            let metric = family.encode_family(&labels)?;
+            ConstCounter::new(exit.count).encode(metric)?;
+        }
+    }
+    Ok(())
+}
+
+fn stalls(reading: &Reading, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    let help = "Length of stalls: from the return of KVM_RUN to the vCPU's next entry";
+    let mut family = encoder.encode_descriptor("stall", help, Some(&Unit::Seconds), MetricType::Histogram)?;
+    for vcpu in &reading.vcpus {
+        for (cause, stalls) in [("ring_full", &vcpu.ring_full), ("interrupted", &vcpu.interrupted)] {
+            let mut labels = labels(reading, vcpu);
+            labels.push(("cause", cause.to_owned()));
+            let (count, buckets) = buckets(stalls);
+            let mut metric = family.encode_family(&labels)?;
+            metric.encode_histogram::<[(&str, &str); 0]>(stalls.total.as_secs_f64(), count, &buckets, None)?;
+        }
+    }
+    Ok(())
+}
+
+/// How many there are, and how many in each bucket. A bucket of the kernel's that lies across a bound counts above it.
+fn buckets(stalls: &StallCounters) -> (u64, Vec<(f64, u64)>) {
+    let mut buckets: Vec<(f64, u64)> = BOUNDS_S.iter().map(|&bound| (bound, 0)).collect();
+    buckets.push((f64::INFINITY, 0));
+    let mut count = 0;
+    for (_, to, stalls) in stalls.lengths.buckets() {
+        let last = buckets.len() - 1;
+        let index = buckets
+            .iter()
+            .position(|(bound, _)| to.as_secs_f64() <= *bound)
+            .unwrap_or(last);
+        buckets[index].1 += stalls;
+        count += stalls;
+    }
+    (count, buckets)
+}
+
+fn lost(reading: &Reading, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    let help = "What could not be recorded, by kind";
+    let mut family = encoder.encode_descriptor("lost_records", help, None, MetricType::Counter)?;
+    let lost = &reading.lost;
+    for (kind, count) in [
+        ("stalls", lost.stalls),
+        ("pushes", lost.pushes),
+        ("threads", lost.threads),
+        ("exits", lost.exits),
+        ("histograms", lost.histograms),
+        ("rings", lost.rings),
+    ] {
+        let labels = [("kind", kind)];
+        let metric = family.encode_family(&labels)?;
+        ConstCounter::new(count).encode(metric)?;
+    }
+    let help = "Whether a process that was watched still runs";
+    let mut family = encoder.encode_descriptor("process_up", help, None, MetricType::Gauge)?;
+    for (pid, name) in &reading.processes {
+        let labels = [("pid", pid.to_string()), ("process", name.clone())];
+        let metric = family.encode_family(&labels)?;
+        ConstGauge::new(i64::from(!reading.ended.contains(pid))).encode(metric)?;
+    }
+    Ok(())
+}
+
+fn labels(reading: &Reading, vcpu: &VcpuCounters) -> Vec<(&'static str, String)> {
+    let name = reading.processes.get(&vcpu.process).cloned().unwrap_or_default();
+    vec![
+        ("pid", vcpu.process.to_string()),
+        ("process", name),
+        ("vcpu", vcpu.vcpu.map(|vcpu| vcpu.id.to_string()).unwrap_or_default()),
+        ("thread", vcpu.thread.to_string()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::super::rates::tests::{reading, thread},
+        *,
+    };
+
+    #[test]
+    fn counters_go_out_as_they_are() {
+        let text = text(&reading(1, vec![thread(7, 5120)])).expect("text");
+        let line = "dirtyrig_dirtied_pages_total{pid=\"1\",process=\"qemu\",vcpu=\"\",thread=\"7\"} 5120";
+        assert!(text.lines().any(|found| found == line), "{text}");
+        assert!(text.contains("# TYPE dirtyrig_dirtied_pages counter\n"), "{text}");
+        assert!(text.contains("reason=\"KVM_EXIT_DIRTY_RING_FULL\"} 5"), "{text}");
+        assert!(text.contains("# TYPE dirtyrig_stall_seconds histogram\n"), "{text}");
+        assert!(
+            text.contains("dirtyrig_process_up{pid=\"1\",process=\"qemu\"} 1\n"),
+            "{text}"
+        );
+        assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[test]
+    fn what_is_not_seen_has_no_metric() {
+        let mut blind = reading(1, vec![thread(7, 5120)]);
+        let text_of = |reading: &Reading| text(reading).expect("text");
+        assert!(!text_of(&blind).contains("hardware_exits"));
+        blind.sees.stall_ends = false;
+        assert!(!text_of(&blind).contains("stall_seconds"));
+        blind.sees.hardware_exits = true;
+        assert!(text_of(&blind).contains("dirtyrig_hardware_exits_total"));
+    }
+}

@@ -1,0 +1,362 @@
+//! Keeps what is seen as a recording: a cell a process, drawn by `plot` like any other.
+//!
+//! Nobody outside the guest knows its true rate, nor what its limiter believes, asks or throttles: the true rates are
+//! `NaN`, and the pages that the kernel logged stand where the limiter's reading does.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    path::PathBuf,
+    time::Duration,
+};
+
+use dirtyrig_limiter::units::Pages;
+use dirtyrig_probes::{Event, StallCause, VcpuCounters};
+use serde_json::{Map, Value, json};
+
+use super::{
+    outlet::{Outlet, Report},
+    processes,
+    watched::{Reading, total},
+};
+use crate::{
+    analysis::{CellFacts, LawFacts, add_probes, summarize},
+    engine::{
+        probed::{KernelCounts, KernelStall, Probed},
+        target::Stall,
+    },
+    recording::{
+        Manifest, Recorder,
+        schema::{ExitRow, ExitSource, OBSERVED, Sample},
+    },
+};
+
+/// What stands for the guest's program.
+const GUEST: &str = "unknown";
+/// A reading of pages logged is taken over this long, as a limiter's would be.
+const READ_OVER: Duration = Duration::from_secs(1);
+
+/// A recording being made.
+pub struct Record {
+    recorder: Recorder,
+    /// When the first reading was taken, which is where everything is counted from.
+    begun: Option<Duration>,
+    cells: BTreeMap<u32, Cell>,
+}
+
+/// One process.
+struct Cell {
+    number: u32,
+    vmm: String,
+    ring_entries: u32,
+    vcpus: Vec<Vcpu>,
+    /// The counts of each vCPU thread at the first reading.
+    base: Option<HashMap<u32, VcpuCounters>>,
+    samples: Vec<Sample>,
+    counts: Vec<(f64, Vec<KernelCounts>)>,
+    /// Every pause, and how many of them are in the log.
+    stalls: Vec<KernelStall>,
+    logged: usize,
+    logged_until: Duration,
+    exits: BTreeMap<(u32, ExitSource, String), u64>,
+}
+
+/// What was seen of one vCPU, oldest first.
+#[derive(Default)]
+struct Vcpu {
+    recent: VecDeque<(Duration, u64)>,
+    in_run: Duration,
+    last_pause: Duration,
+    paused: Duration,
+}
+
+impl Record {
+    /// Begins a recording of `pids` in a folder that holds nothing.
+    pub fn begin(
+        dir: PathBuf,
+        machine: Map<String, Value>,
+        pids: impl IntoIterator<Item = u32>,
+        interval: Duration,
+    ) -> anyhow::Result<Self> {
+        let cells: BTreeMap<u32, Cell> = (0..)
+            .zip(pids)
+            .map(|(number, pid)| (pid, Cell::of(number, pid)))
+            .collect();
+        let watched: Vec<_> = cells
+            .iter()
+            .map(|(pid, cell)| json!({"cell": cell.number, "pid": pid, "process": cell.vmm}))
+            .collect();
+        let what = json!({"observed": watched, "interval_ms": interval.as_millis() as u64});
+        let manifest = Manifest::new(0, cells.values().map(|cell| cell.number), machine, what);
+        Ok(Self {
+            recorder: Recorder::create(dir, manifest)?,
+            begun: None,
+            cells,
+        })
+    }
+}
+
+impl Record {
+    fn since_begun(&self, reading: &Reading) -> Duration {
+        self.begun
+            .map_or(Duration::ZERO, |begun| reading.at.saturating_sub(begun))
+    }
+}
+
+impl Outlet for Record {
+    fn event(&mut self, event: &Event) -> anyhow::Result<()> {
+        if let Event::Stall(stall) = event
+            && let Some(cell) = self.cells.get_mut(&stall.process)
+            && let Some(vcpu) = stall.vcpu
+            && let Some(at) = self.begun.and_then(|begun| stall.exit_at.checked_sub(begun))
+            // Most interruptions are kicks, which throttle nobody: they are not pauses.
+            && stall.cause == StallCause::RingFull
+        {
+            if let Some(vcpu) = cell.vcpus.get_mut(vcpu.id as usize) {
+                vcpu.last_pause = stall.length();
+                vcpu.paused += stall.length();
+            }
+            cell.stalls.push(KernelStall {
+                vcpu: vcpu.id as usize,
+                at,
+                length: stall.length(),
+                asked: None,
+            });
+        }
+        Ok(())
+    }
+
+    fn reading(&mut self, reading: &Reading) -> anyhow::Result<()> {
+        let first = self.begun.is_none();
+        let t = reading.at.saturating_sub(*self.begun.get_or_insert(reading.at));
+        for (&pid, cell) in &mut self.cells {
+            let threads = reading.vcpus.iter().filter(|vcpu| vcpu.process == pid);
+            let rows = cell.sample(t, reading.at, threads);
+            if first {
+                continue;
+            }
+            self.recorder.append_samples(&rows)?;
+            cell.samples.extend(rows);
+        }
+        Ok(())
+    }
+
+    fn report(&mut self, report: &Report) -> anyhow::Result<()> {
+        let now = self.since_begun(&report.reading);
+        for cell in self.cells.values_mut() {
+            cell.log(&mut self.recorder, now)?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self: Box<Self>, last: &Reading) -> anyhow::Result<Option<String>> {
+        let now = self.since_begun(last);
+        for (&pid, cell) in &mut self.cells {
+            cell.log(&mut self.recorder, now)?;
+            let threads = last.vcpus.iter().filter(|vcpu| vcpu.process == pid);
+            cell.finish(&mut self.recorder, threads, last)?;
+        }
+        let dir = self.recorder.dir().to_owned();
+        self.recorder.finish()?;
+        Ok(Some(format!("recording: {}", dir.display())))
+    }
+}
+
+impl Cell {
+    fn of(number: u32, pid: u32) -> Self {
+        let open = processes::vcpus(pid).last().map_or(0, |&highest| highest as usize + 1);
+        Self {
+            number,
+            vmm: processes::name(pid),
+            ring_entries: processes::ring_entries(pid).unwrap_or_default(),
+            vcpus: (0..open).map(|_| Vcpu::default()).collect(),
+            base: None,
+            samples: Vec::new(),
+            counts: Vec::new(),
+            stalls: Vec::new(),
+            logged: 0,
+            logged_until: Duration::ZERO,
+            exits: BTreeMap::new(),
+        }
+    }
+
+    /// The rows of a reading taken at `at`, and `t` after the recording began.
+    fn sample<'a>(
+        &mut self,
+        t: Duration,
+        at: Duration,
+        threads: impl Iterator<Item = &'a VcpuCounters>,
+    ) -> Vec<Sample> {
+        let mut sums: Vec<(KernelCounts, Duration)> = vec![Default::default(); self.vcpus.len()];
+        let threads: Vec<&VcpuCounters> = threads.collect();
+        let base = self
+            .base
+            .get_or_insert_with(|| threads.iter().map(|&thread| (thread.thread, thread.clone())).collect());
+        for thread in threads {
+            let Some(index) = thread.vcpu.map(|vcpu| vcpu.id as usize) else {
+                continue;
+            };
+            if index >= sums.len() {
+                sums.resize(index + 1, Default::default());
+                self.vcpus.resize_with(index + 1, Vcpu::default);
+            }
+            let (counts, in_run) = &mut sums[index];
+            let base = base.get(&thread.thread);
+            let gain = |of: fn(&VcpuCounters) -> u64| of(thread).saturating_sub(base.map_or(0, of));
+            counts.pushed_pages += gain(|thread| thread.pushed_pages);
+            counts.reset_pages += gain(|thread| thread.reset_entries);
+            counts.ring_full_exits += gain(|thread| thread.ring_full_exits);
+            counts.userspace_exits += gain(|thread| thread.userspace_exits);
+            counts.hardware_exits += gain(|thread| thread.exits);
+            let open = thread.running_since.filter(|_| !thread.gone);
+            *in_run += thread.in_run + open.map_or(Duration::ZERO, |since| at.saturating_sub(since));
+        }
+        let cell = self.number;
+        let rows = self.vcpus.iter_mut().zip(&sums).enumerate();
+        let rows = rows
+            .map(|(index, (vcpu, (counts, in_run)))| vcpu.row((cell, index as u32), t, counts, *in_run))
+            .collect();
+        self.counts
+            .push((t.as_secs_f64(), sums.into_iter().map(|(counts, _)| counts).collect()));
+        rows
+    }
+
+    /// Puts the pauses that ended since the last call into the log.
+    fn log(&mut self, recorder: &mut Recorder, now: Duration) -> anyhow::Result<()> {
+        let fresh = &self.stalls[self.logged..];
+        let own: Vec<Stall> = fresh.iter().map(pause).collect();
+        let interval = self.logged_until..now;
+        recorder.append_stalls(self.number, &interval, &own)?;
+        recorder.append_kernel_stalls(self.number, &interval, fresh)?;
+        self.logged = self.stalls.len();
+        self.logged_until = now;
+        Ok(())
+    }
+
+    fn finish<'a>(
+        &mut self,
+        recorder: &mut Recorder,
+        threads: impl Iterator<Item = &'a VcpuCounters>,
+        last: &Reading,
+    ) -> anyhow::Result<()> {
+        for thread in threads {
+            let Some(vcpu) = thread.vcpu else { continue };
+            let base = self.base.as_ref().and_then(|base| base.get(&thread.thread));
+            let before = |reason| {
+                let earlier = base.and_then(|base| base.exit_reasons.iter().find(|exit| exit.reason == reason));
+                earlier.map_or(0, |exit| exit.count)
+            };
+            for exit in &thread.exit_reasons {
+                let source = if exit.reason.is_hardware() {
+                    ExitSource::Hardware
+                } else {
+                    ExitSource::Userspace
+                };
+                *self.exits.entry((vcpu.id, source, exit.name.clone())).or_default() +=
+                    exit.count.saturating_sub(before(exit.reason));
+            }
+        }
+        let exits: Vec<ExitRow> = std::mem::take(&mut self.exits)
+            .into_iter()
+            .map(|((vcpu, source, reason), count)| ExitRow {
+                cell: self.number,
+                vcpu,
+                source,
+                reason,
+                count: Some(count),
+            })
+            .collect();
+        let facts = CellFacts {
+            cell: self.number,
+            repetition: 0,
+            vmm: self.vmm.clone(),
+            limiter: OBSERVED.to_owned(),
+            guests: vec![GUEST.to_owned(); self.vcpus.len()],
+            ring_entries: self.ring_entries,
+            period: READ_OVER,
+            memory_mib: 0,
+            law: LawFacts {
+                period: Some(READ_OVER),
+                whole_rings: false,
+                cap_share: None,
+                tolerance_mib_s: None,
+            },
+            measure_from_s: Some(0.0),
+        };
+        let pauses: Vec<Stall> = self.stalls.iter().map(pause).collect();
+        let mut summaries = summarize(&facts, &self.samples, &pauses);
+        let probed = Probed {
+            counts: std::mem::take(&mut self.counts),
+            stalls: std::mem::take(&mut self.stalls),
+            exits: Vec::new(),
+            sees_hardware: last.sees.hardware_exits,
+            lost: total(&last.lost),
+            notes: last.notes.clone(),
+        };
+        add_probes(&mut summaries, &self.samples, &probed);
+        for summary in &mut summaries {
+            // Analysis takes a cell without a quota for one without a limit; here nobody knows.
+            summary.unlimited_mib_s = f64::NAN;
+            summary.reason = format!(
+                "observed from outside: it logs {:.0} MiB/s, and whether a limiter holds it there is not known",
+                summary.ring_mib_s
+            );
+        }
+        recorder.append_exits(&exits)?;
+        // A process in which no vCPU was ever seen has nothing to sum up: its cell stays unfinished.
+        if !summaries.is_empty() {
+            recorder.append_summaries(self.number, &summaries)?;
+        }
+        Ok(())
+    }
+}
+
+impl Vcpu {
+    fn row(&mut self, (cell, vcpu): (u32, u32), t: Duration, counts: &KernelCounts, in_run: Duration) -> Sample {
+        let last = self.recent.back().map_or(Duration::ZERO, |(at, _)| *at);
+        self.recent.push_back((t, counts.pushed_pages));
+        while self.recent.len() > 2 && t.saturating_sub(self.recent[1].0) >= READ_OVER {
+            self.recent.pop_front();
+        }
+        // Before the first reading nothing was counted.
+        let (from, pages) = match self.recent.len() {
+            1 => (Duration::ZERO, 0),
+            _ => self.recent[0],
+        };
+        let ran = in_run.saturating_sub(std::mem::replace(&mut self.in_run, in_run));
+        let span = t.saturating_sub(last).as_secs_f64();
+        let utilisation_pct = if span > 0.0 {
+            (100.0 * ran.as_secs_f64() / span).min(100.0)
+        } else {
+            0.0
+        };
+        Sample {
+            cell,
+            vcpu,
+            t_s: t.as_secs_f64(),
+            ring_mib_s: Pages(counts.pushed_pages.saturating_sub(pages))
+                .per(t.saturating_sub(from))
+                .unwrap_or_default()
+                .0,
+            guest_mib_s: f64::NAN,
+            guest_read_mib_s: f64::NAN,
+            throttle_us: self.last_pause.as_micros() as u64,
+            utilisation_pct,
+            harvested_pages: counts.pushed_pages,
+            ring_full_exits: counts.ring_full_exits,
+            exits: counts.userspace_exits,
+            slept_us: self.paused.as_micros() as u64,
+            ..Sample::default()
+        }
+    }
+}
+
+/// A pause as the analysis takes it: of what was asked for, nothing is known.
+fn pause(stall: &KernelStall) -> Stall {
+    Stall {
+        vcpu: stall.vcpu,
+        at: stall.at,
+        length: stall.length,
+        asked: Duration::ZERO,
+        slept: Duration::ZERO,
+    }
+}

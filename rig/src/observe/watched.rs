@@ -1,0 +1,167 @@
+//! The probes of the processes asked for: drained on a timer, read at each report.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use dirtyrig_probes::{
+    Error, Event, KvmEvent, Lost, Options, Probes, Target, VcpuCounters, kvm_processes, monotonic_now,
+};
+
+use super::processes;
+
+/// Whose vCPUs are watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whom {
+    /// These processes.
+    Pids(BTreeSet<u32>),
+    /// Every VM on the host, those to come included.
+    All,
+}
+
+/// Nothing can be watched on this machine, or by this user: exit code [`MISSING`](crate::cli::exit::MISSING).
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct NoObserver(Error);
+
+/// What the counters were at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Reading {
+    /// When, on the clock of the probes.
+    pub at: Duration,
+    /// Every vCPU thread, by process and vCPU.
+    pub vcpus: Vec<VcpuCounters>,
+    /// The names of their processes.
+    pub processes: BTreeMap<u32, String>,
+    /// Which processes have ended.
+    pub ended: BTreeSet<u32>,
+    /// What the kernel shows here.
+    pub sees: Sees,
+    /// What could not be recorded.
+    pub lost: Lost,
+    /// What must be known to read the figures, in sentences.
+    pub notes: Vec<String>,
+}
+
+/// What the kernel shows here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sees {
+    /// When a vCPU is in `KVM_RUN`.
+    pub runs: bool,
+    /// When a stall ends.
+    pub stall_ends: bool,
+    /// Exits from guest mode: the event is attached and does fire.
+    pub hardware_exits: bool,
+}
+
+/// Attached probes.
+pub struct Watched {
+    /// One for all, or one a process.
+    probes: Vec<(Option<u32>, Probes)>,
+    names: BTreeMap<u32, String>,
+}
+
+impl Watched {
+    /// Attaches the probes; `trace` says whether every page is wanted.
+    pub fn attach(whom: &Whom, trace: bool) -> anyhow::Result<Self> {
+        let targets: Vec<(Option<u32>, Target)> = match whom {
+            Whom::All => vec![(None, Target::AllKvm)],
+            Whom::Pids(pids) => pids.iter().map(|&pid| (Some(pid), Target::Pid(pid))).collect(),
+        };
+        let attach = |(pid, target)| {
+            let options = Options::new(target);
+            let options = if trace { options.tracing() } else { options };
+            Ok((pid, Probes::attach(&options).map_err(sorted)?))
+        };
+        let probes = targets.into_iter().map(attach).collect::<anyhow::Result<Vec<_>>>()?;
+        let mut watched = Self {
+            probes,
+            names: BTreeMap::new(),
+        };
+        match whom {
+            Whom::All => watched.names.extend(kvm_processes()),
+            Whom::Pids(pids) => watched
+                .names
+                .extend(pids.iter().map(|&pid| (pid, processes::name(pid)))),
+        }
+        Ok(watched)
+    }
+
+    /// Hands every event since the last call to `sink`.
+    pub fn drain(&mut self, mut sink: impl FnMut(&Event)) -> Result<(), Error> {
+        for (_, probes) in &mut self.probes {
+            probes.drain(|event| sink(&event))?;
+        }
+        Ok(())
+    }
+
+    /// Reads the counters.
+    pub fn read(&mut self) -> Result<Reading, Error> {
+        let mut reading = Reading {
+            at: monotonic_now(),
+            ..Reading::default()
+        };
+        for (pid, probes) in &mut self.probes {
+            let status = probes.status()?;
+            let attached = |event| status.event(event).is_some_and(|event| event.attached.is_ok());
+            let sees = &mut reading.sees;
+            sees.runs |= attached(KvmEvent::Run);
+            sees.stall_ends |= attached(KvmEvent::Run) || attached(KvmEvent::Entry);
+            sees.hardware_exits |= status.event(KvmEvent::Exit).is_some_and(|event| event.fired > 0);
+            reading.lost = sum(reading.lost, status.lost);
+            for note in status.notes {
+                if !reading.notes.contains(&note) {
+                    reading.notes.push(note);
+                }
+            }
+            reading.vcpus.extend(probes.vcpus()?);
+            if let Some(pid) = pid.filter(|_| !probes.target_lives()) {
+                reading.ended.insert(pid);
+            }
+        }
+        for vcpu in &reading.vcpus {
+            self.names
+                .entry(vcpu.process)
+                .or_insert_with(|| processes::name(vcpu.process));
+        }
+        reading.processes.clone_from(&self.names);
+        let alone = |pid: &u32| {
+            let mut own = reading.vcpus.iter().filter(|vcpu| vcpu.process == *pid).peekable();
+            own.peek().is_some() && own.all(|vcpu| vcpu.gone)
+        };
+        let gone: Vec<u32> = self.names.keys().copied().filter(alone).collect();
+        reading.ended.extend(gone.into_iter().filter(|&pid| !lives(pid)));
+        Ok(reading)
+    }
+}
+
+/// Tells what the machine lacks from what was asked wrongly.
+fn sorted(error: Error) -> anyhow::Error {
+    match error {
+        Error::Privilege { .. } | Error::Load { .. } | Error::NothingAttached { .. } | Error::PidNamespace => {
+            NoObserver(error).into()
+        }
+        other => other.into(),
+    }
+}
+
+fn lives(pid: u32) -> bool {
+    std::path::Path::new(&format!("/proc/{pid}")).exists()
+}
+
+fn sum(a: Lost, b: Lost) -> Lost {
+    Lost {
+        stalls: a.stalls + b.stalls,
+        pushes: a.pushes + b.pushes,
+        threads: a.threads + b.threads,
+        exits: a.exits + b.exits,
+        histograms: a.histograms + b.histograms,
+        rings: a.rings + b.rings,
+    }
+}
+
+/// All that was lost, whatever it was.
+pub fn total(lost: &Lost) -> u64 {
+    lost.stalls + lost.pushes + lost.threads + lost.exits + lost.histograms + lost.rings
+}

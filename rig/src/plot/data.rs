@@ -7,7 +7,7 @@ use std::{
 
 use hdrhistogram::Histogram;
 
-use crate::recording::schema::{Sample, Summary, Verdict};
+use crate::recording::schema::{OBSERVED, Sample, Summary, Verdict};
 
 /// Repetitions of the same measurement, put together.
 pub(crate) struct Point<'a> {
@@ -178,6 +178,24 @@ pub(crate) struct Series<'a> {
     pub(crate) summary: Option<&'a Summary>,
 }
 
+/// Under what a row was measured, in words.
+pub(crate) fn conditions(row: &Summary) -> String {
+    if row.limiter == OBSERVED {
+        // Nobody knows its quota and period, and not always its ring.
+        return match row.ring_entries {
+            0 => OBSERVED.to_owned(),
+            entries => format!("{OBSERVED}, ring {entries}"),
+        };
+    }
+    let quota = row.quota_mib_s.map_or("no quota".to_owned(), |quota| {
+        format!("{} MiB/s", super::axis::number(quota))
+    });
+    format!(
+        "{}, ring {}, {quota}, {} ms",
+        row.limiter, row.ring_entries, row.period_ms
+    )
+}
+
 impl Series<'_> {
     /// Which cell and conditions, for a panel's title.
     pub(crate) fn label(&self) -> String {
@@ -189,13 +207,7 @@ impl Series<'_> {
         } else {
             String::new()
         };
-        let quota = row.quota_mib_s.map_or("no quota".to_owned(), |quota| {
-            format!("{} MiB/s", super::axis::number(quota))
-        });
-        format!(
-            "cell {}: {}, ring {}, {quota}, period {} ms{vcpu}",
-            self.cell, row.limiter, row.ring_entries, row.period_ms
-        )
+        format!("cell {}: {}{vcpu}", self.cell, conditions(row))
     }
 
     /// Where the quota changes, with the words for it.

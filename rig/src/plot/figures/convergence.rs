@@ -10,6 +10,7 @@ use super::{
     },
     chosen_series, grid, paged, time_subtitle,
 };
+use crate::recording::schema::OBSERVED;
 
 pub(crate) const FIGURE: Figure = Figure {
     name: "convergence",
@@ -37,7 +38,7 @@ fn pages(view: &RecordingView<'_>, choice: &Choice<'_>) -> Result<Vec<Page>, Ski
             suffix: String::new(),
             title: "Dirty rate over time".to_owned(),
             subtitle: time_subtitle(view, here),
-            legend: legend(),
+            legend: legend(here),
             panels,
             columns,
             panel_size,
@@ -46,7 +47,11 @@ fn pages(view: &RecordingView<'_>, choice: &Choice<'_>) -> Result<Vec<Page>, Ski
     }))
 }
 
-pub(super) fn legend() -> Vec<Key> {
+pub(super) fn legend(series: &[Series<'_>]) -> Vec<Key> {
+    let observed = |series: &Series<'_>| series.summary.is_some_and(|row| row.limiter == OBSERVED);
+    if series.iter().all(observed) {
+        return vec![Key::line(style::READING, "pages that the kernel logged")];
+    }
     vec![
         Key::line(style::TRUTH, "guest's counter (truth)"),
         Key::line(style::READING, "limiter's reading"),

@@ -9,6 +9,7 @@ use super::{
     },
     convergence, time_subtitle,
 };
+use crate::recording::schema::OBSERVED;
 
 pub(crate) const FIGURE: Figure = Figure {
     name: "overview",
@@ -61,7 +62,7 @@ fn pages(view: &RecordingView<'_>, choice: &Choice<'_>) -> Result<Vec<Page>, Ski
                     "Dirty rate over time, all cells".to_owned()
                 },
                 subtitle: time_subtitle(view, here),
-                legend: convergence::legend(),
+                legend: convergence::legend(here),
                 panels,
                 columns: COLUMNS.min(here.len()),
                 panel_size: PANEL,
@@ -86,6 +87,9 @@ fn title(series: &Series<'_>) -> String {
     let Some(row) = series.summary else {
         return series.label();
     };
+    if row.limiter == OBSERVED {
+        return series.label();
+    }
     let quota = row.quota_mib_s.map_or("no quota".to_owned(), number);
     let vcpu = if row.vcpus > 1 {
         format!(", vCPU {}", series.vcpu)

@@ -8,7 +8,7 @@ use super::{
     super::{
         Choice, Figure, RecordingView, Skip,
         axis::{Axis, number},
-        data::{Exact, merge, positive_range},
+        data::{Exact, conditions, merge, positive_range},
         page::{Key, Mark, Page, Panel, Stroke},
         style,
     },
@@ -79,14 +79,7 @@ pub(super) fn curves<'a>(view: &RecordingView<'a>, cells: &[u32]) -> BTreeMap<Of
             .entry(key)
             .and_modify(|curve| merge(&mut curve.lengths, &stalls.lengths))
             .or_insert_with(|| Curve {
-                label: format!(
-                    "{}, ring {}, {}, {} ms",
-                    row.limiter,
-                    row.ring_entries,
-                    row.quota_mib_s
-                        .map_or("no quota".to_owned(), |quota| format!("{} MiB/s", number(quota))),
-                    row.period_ms
-                ),
+                label: conditions(row),
                 lengths: stalls.lengths.clone(),
             });
     }

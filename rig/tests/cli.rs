@@ -344,6 +344,7 @@ fn help_is_what_it_was() {
         ("help-run", &["run", "--help"]),
         ("help-sweep", &["sweep", "--help"]),
         ("help-floor", &["floor", "--help"]),
+        ("help-observe", &["observe", "--help"]),
         ("help-serve", &["serve", "--help"]),
     ] {
         let output = dirtyrig(dir.path(), arguments);

@@ -14,9 +14,14 @@ pub const PERIOD: Duration = Duration::from_secs(1);
 /// Where q35 stops to lay out memory without a hole: at the window of its PCI configuration space.
 const MEMORY_END_MIB: u64 = 0xb000_0000 >> 20;
 
-/// Whether QEMU `version` can hold vCPUs with `limiter`.
+/// Whether the vCPUs of QEMU `version` can be held with `limiter`: its own, or the one that works from outside.
 pub fn has_limiter(version: Version, limiter: LimiterKind) -> bool {
-    limiter == LimiterKind::None || version.law() == Some(limiter)
+    is_from_outside(limiter) || limiter == LimiterKind::None || version.law() == Some(limiter)
+}
+
+/// Whether `limiter` holds a QEMU from outside.
+pub fn is_from_outside(limiter: LimiterKind) -> bool {
+    limiter == LimiterKind::BudgetEbpf
 }
 
 /// An error that names what QEMU `version` can't do of `spec`.

@@ -12,6 +12,7 @@ pub mod ability;
 pub mod binary;
 pub mod choice;
 pub mod error;
+mod held;
 pub mod limits;
 pub mod memory;
 pub mod process;

@@ -21,6 +21,7 @@ use super::{
     ability,
     binary::Binary,
     error::QemuError,
+    held::Held,
     limits::{Limits, Logging},
     process::{Launch, Qemu},
     running,
@@ -46,6 +47,8 @@ const ATTACHED_LOGGING: Logging = Logging::Measuring {
 pub struct QemuTarget {
     name: String,
     vcpus: usize,
+    // The first to go: a QEMU that ends is not to be held.
+    held: Option<Held>,
     // Before the limits, so that of a QEMU of ours the guest ends first and its limits need not be waited for.
     guest: Guest,
     limits: Limits,
@@ -93,6 +96,7 @@ impl QemuTarget {
         Ok(Self {
             name: name(binary.version),
             vcpus: spec.vcpus,
+            held: Held::if_asked(spec, qemu.pid(), watch.now())?,
             guest: Guest::Ours(Box::new(qemu)),
             limits: Limits::start(client, spec.vcpus, logging(spec.limiter.kind, OWN_LOGGING), false),
             watch,
@@ -112,6 +116,7 @@ impl QemuTarget {
         Ok(Self {
             name: name(qemu.version),
             vcpus,
+            held: Held::if_asked(spec, qemu.pid, watch.now())?,
             guest: Guest::Theirs(qemu.pid),
             limits: Limits::start(qemu.client, vcpus, logging(spec.limiter.kind, ATTACHED_LOGGING), true),
             watch,
@@ -155,7 +160,7 @@ fn name(version: Version) -> String {
 
 /// QEMU's own limiter keeps pages logged once a limit is set; without it they must be logged all the same.
 fn logging(limiter: LimiterKind, until_limited: Logging) -> Logging {
-    if limiter == LimiterKind::None {
+    if limiter == LimiterKind::None || ability::is_from_outside(limiter) {
         Logging::Always
     } else {
         until_limited
@@ -212,24 +217,58 @@ impl Target for QemuTarget {
                 ..VcpuSnapshot::default()
             }
         };
-        Ok(seen.iter().enumerate().map(snapshot).collect())
+        let mut shots: Vec<VcpuSnapshot> = seen.iter().enumerate().map(snapshot).collect();
+        if let Some(held) = &self.held {
+            held.complete(&mut shots)?;
+        }
+        Ok(shots)
     }
 
     fn take_stalls(&mut self) -> Vec<Stall> {
-        self.watch.take_stalls()
+        let seen = self.watch.take_stalls();
+        self.held.as_ref().map_or(seen, Held::take_stalls)
+    }
+
+    fn set_vm_limit(&mut self, quota: Quota) -> anyhow::Result<()> {
+        match &self.held {
+            Some(held) => Ok(held.limiter.set_vm(quota)?),
+            None => anyhow::bail!(
+                "QEMU's own limiter can't hold one quota for the whole VM: limit its vCPUs, or give `--limiter budget-ebpf`"
+            ),
+        }
+    }
+
+    fn cancel_vm_limit(&mut self) -> anyhow::Result<()> {
+        match &self.held {
+            Some(held) => Ok(held.limiter.cancel_vm()?),
+            None => Ok(()),
+        }
+    }
+
+    fn vm_quota(&self) -> Option<Quota> {
+        self.held.as_ref().and_then(|held| held.limiter.vm_quota())
     }
 
     fn set_limit(&mut self, which: Which, quota: Quota) -> anyhow::Result<()> {
+        if let Some(held) = &self.held {
+            return Ok(held.limiter.set(which, quota)?);
+        }
         let asked = self.limits.set(which, quota);
         Ok(asked.map_err(|error| self.explained(error))?)
     }
 
     fn cancel_limit(&mut self, which: Which) -> anyhow::Result<()> {
+        if let Some(held) = &self.held {
+            return Ok(held.limiter.cancel(which)?);
+        }
         let asked = self.limits.cancel(which);
         Ok(asked.map_err(|error| self.explained(error))?)
     }
 
     fn query(&mut self) -> anyhow::Result<Vec<LimitInfo>> {
+        if let Some(held) = &self.held {
+            return Ok(held.limiter.query());
+        }
         let limits = self.limits.query();
         Ok(limits.map_err(|error| self.explained(error))?)
     }
@@ -250,7 +289,10 @@ impl Target for QemuTarget {
     }
 
     fn stop(self: Box<Self>) -> anyhow::Result<()> {
-        let Self { guest, limits, .. } = *self;
+        let Self {
+            guest, limits, held, ..
+        } = *self;
+        drop(held);
         match guest {
             Guest::Ours(mut qemu) => {
                 qemu.kill()?;

@@ -1,0 +1,59 @@
+//! A QEMU that is held from outside instead of by its own limiter.
+
+use std::time::Duration;
+
+use super::ability;
+use crate::{
+    cli::output::note,
+    engine::{
+        spec::VmSpec,
+        target::{Stall, VcpuSnapshot},
+    },
+    outside::{End, Limiter},
+};
+
+/// The limiter of a QEMU, outside it.
+pub(super) struct Held {
+    pub(super) limiter: Limiter,
+    /// What the target's clock is ahead of the limiter's.
+    ahead: Duration,
+}
+
+impl Held {
+    /// Attaches to QEMU's process if `spec` asks for the limiter that works from outside. `now` is on the target's clock.
+    pub(super) fn if_asked(spec: &VmSpec, process: u32, now: Duration) -> anyhow::Result<Option<Self>> {
+        if !ability::is_from_outside(spec.limiter.kind) {
+            return Ok(None);
+        }
+        let limiter = Limiter::attach(process, spec.limiter.max_stall)?;
+        let ahead = now.saturating_sub(limiter.now());
+        Ok(Some(Self { limiter, ahead }))
+    }
+
+    /// Adds what the limiter knows to what was seen of each vCPU: here its pauses are known, and what it asked for.
+    pub(super) fn complete(&self, shots: &mut [VcpuSnapshot]) -> anyhow::Result<()> {
+        if let Some(End::Failed(why)) = self.limiter.end() {
+            anyhow::bail!("QEMU could not be limited any longer, and runs free: {why}");
+        }
+        for fault in self.limiter.take_faults() {
+            note(format_args!("warning: {fault}"));
+        }
+        for (vcpu, book) in self.limiter.books() {
+            if let Some(shot) = shots.get_mut(vcpu) {
+                shot.asked = book.asked;
+                shot.slept = book.stopped;
+                shot.throttle = book.last_asked;
+            }
+        }
+        Ok(())
+    }
+
+    /// The pauses since the last call, on the target's clock.
+    pub(super) fn take_stalls(&self) -> Vec<Stall> {
+        let mut stalls = self.limiter.take_stalls();
+        for stall in &mut stalls {
+            stall.at += self.ahead;
+        }
+        stalls
+    }
+}

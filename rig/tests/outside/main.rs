@@ -1,5 +1,6 @@
 //! A running QEMU, limited from outside: its guest's own counter says whether it is.
 
+mod command;
 mod vm;
 
 use std::{
@@ -30,6 +31,22 @@ fn main() {
         trial("attached_and_detached_it_stays_healthy", HERE, again_and_again),
         trial("a_killed_vm_ends_it", HERE, a_killed_vm_ends_it),
         trial("what_cannot_be_limited_is_refused", HERE, refused),
+        trial("its_own_kicks_get_through", HERE, command::its_own_kicks_get_through),
+        trial("limits_change_at_random", HERE, command::random_changes),
+        trial("killed_it_frees_the_vm", HERE, command::killed_it_frees_the_vm),
+        trial(
+            "interrupted_it_leaves_a_recording",
+            HERE,
+            command::interrupted_it_leaves_a_recording,
+        ),
+        trial(
+            "it_ends_with_its_time_and_with_the_vm",
+            HERE,
+            command::it_ends_with_its_time_and_with_the_vm,
+        ),
+        trial("qmp_clients_command_it", HERE, command::qmp_clients_command_it),
+        trial("another_vmm_is_limited_too", HERE, command::another_vmm_is_limited_too),
+        trial("what_can_not_be_is_told", HERE, command::what_can_not_be_is_told),
     ]);
 }
 
@@ -87,16 +104,9 @@ fn vm_keeps() -> Result<(), Failed> {
 fn again_and_again() -> Result<(), Failed> {
     let rounds = std::env::var("DIRTYRIG_ATTACH_ROUNDS").map_or(30, |text| text.parse().expect("a number of rounds"));
     let mut qemu = Qemu::logging(4096, 2)?;
-    let mut logged = Instant::now();
+    let mut logging = command::Logging::new();
     for round in 0..rounds {
-        if logged.elapsed() > Duration::from_secs(50) {
-            eventually("the end of a measurement", || {
-                let state = qemu.qmp.ask("query-dirty-rate", &json!({})).expect("QEMU answers");
-                state["status"] == "measured"
-            });
-            qemu.log_for_a_minute()?;
-            logged = Instant::now();
-        }
+        logging.keep(&mut qemu)?;
         let limiter = Limiter::attach(qemu.pid(), MAX_STALL)?;
         limiter.set(Which::All, quota())?;
         thread::sleep(Duration::from_millis(round % 20));

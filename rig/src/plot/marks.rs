@@ -276,10 +276,13 @@ fn label(
     let half = (text::width(words, LABEL, Weight::Bold) * f64::from(UNITS) / 2.0) as i32 + UNITS;
     let rise = 7 * UNITS;
     let (near, far) = (14 * UNITS, 26 * UNITS);
-    let beside = half + 7 * UNITS;
+    let beside = half + 10 * UNITS;
     let places = [
         (0, -near),
         (0, near),
+        // Above, but to a side: near an edge of the panel.
+        (-half, -near),
+        (half, -near),
         (beside, 0),
         (-beside, 0),
         (beside, -near),

@@ -1,5 +1,7 @@
 //! The lowest rate a limiter comes down to against the size of the ring, beside what the period predicts.
 
+use std::collections::BTreeMap;
+
 use super::{
     super::{
         Choice, Figure, RecordingView, Skip,
@@ -120,7 +122,7 @@ fn legend(periods: &[u64]) -> Vec<Key> {
         Key::line(predicted_stroke(color), predicted),
         Key::line(style::reference(style::SOFT_INK, style::LONG), "cap: 1 % of unlimited"),
         Key::line(style::reference(style::GREY, style::SOLID), "unlimited"),
-        Key::line(style::QUOTA, "quota asked for"),
+        Key::line(style::QUOTA, "lowest quota asked for"),
         Key::glyph(style::PUBLISHED, published::KEY),
     ]);
     keys
@@ -132,6 +134,19 @@ fn predicted_stroke(color: style::Color) -> super::super::page::Stroke {
         width: 20,
         dash: PREDICTED,
     }
+}
+
+/// Of each ring, over all periods.
+fn lowest_asked(facet: &Facet<'_>) -> Vec<(f64, f64)> {
+    let mut lowest: BTreeMap<u32, f64> = BTreeMap::new();
+    for (row, quota) in facet.points.iter().filter_map(|p| Some((p.rows[0], p.quota()?))) {
+        let known = lowest.entry(row.ring_entries).or_insert(quota);
+        *known = known.min(quota);
+    }
+    lowest
+        .into_iter()
+        .map(|(ring, quota)| (f64::from(ring), quota))
+        .collect()
 }
 
 fn marks(facet: &Facet<'_>, periods: &[u64]) -> Vec<Mark> {
@@ -165,7 +180,7 @@ fn marks(facet: &Facet<'_>, periods: &[u64]) -> Vec<Mark> {
             by_ring(None, &|p| p.of(|row| row.cap_floor_mib_s).map(|s| s.middle)),
             style::reference(style::SOFT_INK, style::LONG),
         ),
-        line(by_ring(None, &|p| p.quota()), style::QUOTA),
+        line(lowest_asked(facet), style::QUOTA),
     ];
     for (i, period) in periods.iter().enumerate() {
         let color = if periods.len() == 1 {

@@ -2,66 +2,27 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::Context;
 use dirtyrig_rig::{
     compare::{Judged, judged},
-    engine::{
-        build_target,
-        cell::{CellResult, Watch},
-        interrupt::Interrupt,
-        sink::Discard,
-    },
     machine::Facts,
-    recording::schema::Sample,
-    scenario::{End, Scenario, script::Event, settings::Settings},
-    sweep::execute::run_on,
 };
 
-/// One cell of a limiter, run to its end.
-pub(crate) struct Cell {
-    result: CellResult,
-    period: Option<Duration>,
-}
+use super::cell::{Cell, Runner};
 
-impl Cell {
-    /// The phases of a vCPU, or of all together.
-    pub(crate) fn phases(&self, vcpu: Option<u32>) -> Vec<Judged> {
-        let all = judged(&self.result.samples, self.period);
-        let own = all.into_iter().find(|(subject, _)| *subject == vcpu);
-        own.map(|(_, phases)| phases).unwrap_or_default()
-    }
-
-    /// The longest pause of a vCPU that reached into the time between two instants, ms.
-    pub(crate) fn longest_stall_ms(&self, vcpu: usize, from_s: f64, until_s: f64) -> f64 {
-        let within = self.result.stalls.iter().filter(|stall| {
-            let at_s = stall.at.as_secs_f64();
-            stall.vcpu == vcpu && at_s <= until_s && at_s + stall.length.as_secs_f64() >= from_s
-        });
-        within.map(|stall| stall.length.as_secs_f64() * 1e3).fold(0.0, f64::max)
-    }
-
-    /// Mean rate of a count of pages of a vCPU between two times, MiB/s.
-    pub(crate) fn rate(&self, vcpu: u32, count: fn(&Sample) -> u64, from_s: f64, until_s: f64) -> f64 {
-        let own: Vec<&Sample> = self.result.samples.iter().filter(|row| row.vcpu == vcpu).collect();
-        let first = own.iter().find(|row| row.t_s >= from_s);
-        let last = own.iter().rfind(|row| row.t_s <= until_s);
-        match (first, last) {
-            (Some(first), Some(last)) if last.t_s > first.t_s => {
-                (count(last) - count(first)) as f64 / 256.0 / (last.t_s - first.t_s)
-            }
-            _ => f64::NAN,
-        }
-    }
+/// The phases of a vCPU of a cell, or of all together; `period` is that of the law, where it has one.
+pub(crate) fn phases(cell: &Cell, vcpu: Option<u32>, period: Option<Duration>) -> Vec<Judged> {
+    let all = judged(&cell.result.samples, period);
+    let own = all.into_iter().find(|(subject, _)| *subject == vcpu);
+    own.map(|(_, phases)| phases).unwrap_or_default()
 }
 
 /// The run of the benchmark: its cells, and what came of them.
 pub(crate) struct Bench {
     pub(crate) has_bpf: bool,
     pub(crate) facts: Facts,
-    interrupt: Interrupt,
+    runner: Runner,
     /// By row and column of the table, a value a repetition.
     pub(crate) values: BTreeMap<(&'static str, &'static str), Vec<f64>>,
-    seed: u64,
 }
 
 impl Bench {
@@ -69,9 +30,8 @@ impl Bench {
         Ok(Self {
             has_bpf,
             facts: Facts::gather(),
-            interrupt: Interrupt::from_signals()?,
+            runner: Runner::new()?,
             values: BTreeMap::new(),
-            seed: 0,
         })
     }
 
@@ -84,32 +44,13 @@ impl Bench {
         }
     }
 
-    /// Runs the cell that the TOML `settings` describe under `limiter`, sampled every 10 ms.
+    /// Runs a cell, see [`Runner::run`].
     pub(crate) fn run(&mut self, limiter: &str, settings: &str) -> anyhow::Result<Cell> {
-        let text = format!("limiter = '{limiter}'\nwarm-up = '600ms'\n{settings}");
-        let settings: Settings = toml::from_str(&text).with_context(|| format!("bad settings:\n{text}"))?;
-        self.seed += 1;
-        let scenario = Scenario {
-            sample_every: Duration::from_millis(10),
-            ..Scenario::new(&settings, self.seed, End::AtDuration)?
-        };
-        let target = build_target(&scenario.vm)?;
-        let (result, _) = run_on(target, (0, 0), &scenario, &mut Discard, &mut Silent, &self.interrupt)?;
-        Ok(Cell {
-            result,
-            period: dirtyrig_rig::engine::facts::law(scenario.vm.limiter).period,
-        })
+        self.runner.run(limiter, settings)
     }
 
     /// Keeps a value of one repetition.
     pub(crate) fn keep(&mut self, row: &'static str, column: &'static str, value: f64) {
         self.values.entry((row, column)).or_default().push(value);
     }
-}
-
-struct Silent;
-
-impl Watch for Silent {
-    fn sampled(&mut self, _: &[Sample]) {}
-    fn changed(&mut self, _: Event) {}
 }

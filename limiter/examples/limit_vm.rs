@@ -2,10 +2,8 @@
 //! Steps 1 to 4 are all that a VMM adds.
 use std::{error::Error, sync::Arc, thread, time::Duration};
 
-use dirtyrig_guests::{
-    Program, Region as Pattern,
-    image::{LowMemory, REGION_BASE},
-};
+use dirtyrig_guests::image::{LowMemory, REGION_BASE};
+use dirtyrig_guests::{Program, Region as Pattern};
 use dirtyrig_limiter::{
     attach::{Ran, VmLimiter},
     kvm::{
@@ -63,11 +61,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
 
     // 2. The limiter.
-    let (kind, period, max_stall) = (LimiterKind::Budget, Duration::from_secs(1), Duration::from_millis(5));
     let spec = LimiterSpec {
-        kind,
-        period,
-        max_stall,
+        kind: LimiterKind::Budget,
+        period: Duration::from_secs(1),
+        max_stall: Duration::from_millis(5),
     };
     let limiter = VmLimiter::new(Arc::clone(&vm), ring, 1, spec, None)?;
 

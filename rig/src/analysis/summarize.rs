@@ -123,6 +123,12 @@ fn summarize_vcpu<'a>(
     let reading = binned(&read, |row| row.ring_mib_s);
     let guest_mib_s = measured.rate(|row| row.written_pages);
     let ring_mib_s = read.mean(|row| row.ring_mib_s);
+    // A limiter that settles at once is measured for so short that no window of readings is whole.
+    let ring_median_mib_s = if reading.median.is_nan() {
+        ring_mib_s
+    } else {
+        reading.median
+    };
 
     // Without a warm-up the only unlimited rate there is may be the measured one.
     let unlimited = unlimited_rate(samples).or_else(|| last.quota_mib_s.is_none().then_some(guest_mib_s));
@@ -143,7 +149,7 @@ fn summarize_vcpu<'a>(
         ring: if shared.is_some() {
             vm_guest_mib_s
         } else {
-            reading.median
+            ring_median_mib_s
         },
         oscillation_pct: truth.oscillation_pct(),
         state,
@@ -165,7 +171,7 @@ fn summarize_vcpu<'a>(
         unlimited_mib_s: unlimited.unwrap_or(f64::NAN),
         measured_s: measured.span_s(),
         ring_mib_s,
-        ring_median_mib_s: reading.median,
+        ring_median_mib_s,
         ring_sd_mib_s: reading.sd,
         ring_ci_low_mib_s: reading.interval.low,
         ring_ci_high_mib_s: reading.interval.high,

@@ -123,12 +123,7 @@ fn summarize_vcpu<'a>(
     let reading = binned(&read, |row| row.ring_mib_s);
     let guest_mib_s = measured.rate(|row| row.written_pages);
     let ring_mib_s = read.mean(|row| row.ring_mib_s);
-    // A limiter that settles at once is measured for so short that no window of readings is whole.
-    let ring_median_mib_s = if reading.median.is_nan() {
-        ring_mib_s
-    } else {
-        reading.median
-    };
+    let ring_median_mib_s = median_or(ring_mib_s, reading.median);
 
     // Without a warm-up the only unlimited rate there is may be the measured one.
     let unlimited = unlimited_rate(samples).or_else(|| last.quota_mib_s.is_none().then_some(guest_mib_s));
@@ -211,6 +206,11 @@ fn summarize_vcpu<'a>(
         cost_pct: Some(measured.gain_per_s(|row| row.cost_us) / 1e6 * 100.0),
         ..settings(facts)
     })
+}
+
+/// A median, or the mean: a limiter that settles at once is measured for so short that no window of readings is whole.
+fn median_or(mean: f64, median: f64) -> f64 {
+    if median.is_nan() { mean } else { median }
 }
 
 /// The rate of all vCPUs together from `from_s` to `to_s`; the samples are in the order of their times.

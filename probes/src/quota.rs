@@ -14,7 +14,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{HashMap, Map, MapData},
+    maps::{Array, HashMap, Map, MapData},
 };
 use dirtyrig_probes_common::{Budget, Limited, MAX_THREADS};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -36,22 +36,24 @@ use crate::{
 /// budget:
 ///
 /// ```no_run
-/// # use std::sync::atomic::Ordering;
 /// # let (vcpu_thread, signal, burst) = (1, 12, 32);
 /// let quota = dirtyrig_probes::Quota::attach(1)?;
-/// quota.budget(0).store(burst, Ordering::Relaxed);
+/// quota.refill(0, burst);
 /// quota.limit(std::process::id(), vcpu_thread, 0, signal)?;
 /// // In the vCPU thread, after KVM_RUN returned EINTR: what is left is at most 0 and says by how many it overdrew.
-/// let owed = burst - quota.budget(0).load(Ordering::Relaxed);
+/// let owed = burst - quota.left(0);
 /// // ... sleep for owed / rate ...
-/// quota.budget(0).store(burst, Ordering::Relaxed);
+/// quota.refill(0, burst);
 /// # Ok::<(), dirtyrig_probes::Error>(())
 /// ```
 ///
 /// Several threads may share a slot: a quota for the whole VM. The signal goes to the thread whose page it is, so the
 /// others stop at their own next page. Share a `Quota` between threads in an `Arc`; dropping it frees every vCPU.
+///
+/// One thread is to run one vCPU, as in every VMM that we know, and be released when it ends: the program tells vCPUs apart
+/// by the address of their ring, which a later VM may be given again.
 pub struct Quota {
-    limited: Mutex<HashMap<MapData, u32, Raw<Limited>>>,
+    threads: Mutex<Threads>,
     budgets: Budgets,
     kind: AttachKind,
     /// Owns the program and its link.
@@ -88,9 +90,13 @@ impl Quota {
         };
         for slot in 0..slots {
             // Relaxed: the program is not attached yet, and nobody else has the mapping.
-            budgets.at(slot).left.store(i64::MAX, Ordering::Relaxed);
+            budgets.at(slot).end.store(i64::MAX, Ordering::Relaxed);
         }
-        let limited = Mutex::new(map::take(&mut ebpf, "LIMITED")?);
+        let threads = Mutex::new(Threads {
+            limited: map::take(&mut ebpf, "LIMITED")?,
+            generation: map::take(&mut ebpf, "GENERATION")?,
+            changes: 0,
+        });
         let event = "kvm_dirty_ring_push";
         let kind = match attach_raw(&mut ebpf, "quota_raw", event) {
             Ok(()) => AttachKind::RawTracepoint,
@@ -107,7 +113,7 @@ impl Quota {
             },
         };
         Ok(Self {
-            limited,
+            threads,
             budgets,
             kind,
             _ebpf: ebpf,
@@ -142,32 +148,54 @@ impl Quota {
             signal,
             reserved: 0,
         };
-        let mut map = self.limited.lock().unwrap_or_else(PoisonError::into_inner);
-        map.insert(thread, Raw(limited), 0).map_err(|source| Error::Map {
-            name: "LIMITED",
-            operation: "write",
-            source,
+        self.change(|map| {
+            map.insert(thread, Raw(limited), 0).map_err(|source| Error::Map {
+                name: "LIMITED",
+                operation: "write",
+                source,
+            })
         })
     }
 
     /// Lets a thread dirty what it wants again; without effect on one that is not limited.
     pub fn release(&self, thread: u32) -> Result<(), Error> {
-        map::remove(
-            &mut self.limited.lock().unwrap_or_else(PoisonError::into_inner),
-            &thread,
-            "LIMITED",
-        )
+        self.change(|map| map::remove(map, &thread, "LIMITED"))
     }
 
-    /// The pages left in `slot`, shared with the kernel: it subtracts one a page, and signals at zero and below.
-    ///
-    /// `Relaxed` is enough: the count is all that is shared. Adding (`fetch_add`) loses no page that is being
-    /// charged meanwhile, as storing may.
+    fn change(&self, change: impl FnOnce(&mut Limits) -> Result<(), Error>) -> Result<(), Error> {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut threads.limited)?;
+        threads.changes += 1;
+        let changes = threads.changes;
+        threads.generation.set(0, changes, 0).map_err(|source| Error::Map {
+            name: "GENERATION",
+            operation: "write",
+            source,
+        })
+    }
+
+    /// Lets the threads of `slot` dirty `pages` from now on, whatever was left: the signal comes on the last of them, and
+    /// on every page after it. `i64::MAX` is without end. Pages that are dirtied during the call count or not.
     ///
     /// # Panics
     /// If there is no such slot.
-    pub fn budget(&self, slot: u32) -> &AtomicI64 {
-        &self.budgets.at(slot).left
+    pub fn refill(&self, slot: u32, pages: i64) {
+        let budget = self.budgets.at(slot);
+        // Relaxed, here and below: each count stands for itself, and nothing else is published through it.
+        let drawn = budget.drawn.load(Ordering::Relaxed);
+        budget.end.store(drawn.saturating_add(pages), Ordering::Relaxed);
+    }
+
+    /// The pages left in `slot`: at most 0 once it is spent, and below by how many it was overdrawn.
+    ///
+    /// # Panics
+    /// If there is no such slot.
+    pub fn left(&self, slot: u32) -> i64 {
+        let budget = self.budgets.at(slot);
+        match budget.end.load(Ordering::Relaxed) {
+            i64::MAX => i64::MAX,
+            end => end - budget.drawn.load(Ordering::Relaxed),
+        }
     }
 
     /// Pages drawn from `slot` since it was attached.
@@ -175,8 +203,7 @@ impl Quota {
     /// # Panics
     /// If there is no such slot.
     pub fn drawn(&self, slot: u32) -> u64 {
-        // Relaxed, here and below: statistics.
-        self.budgets.at(slot).drawn.load(Ordering::Relaxed)
+        self.budgets.at(slot).drawn.load(Ordering::Relaxed).unsigned_abs()
     }
 
     /// Signals sent for `slot`.
@@ -196,19 +223,30 @@ impl Quota {
     }
 }
 
-/// A [`Budget`] as the kernel and this process share it: both change it atomically.
+type Limits = HashMap<MapData, u32, Raw<Limited>>;
+
+/// Who is limited.
+struct Threads {
+    limited: Limits,
+    /// Tells the program that `limited` has changed.
+    generation: Array<MapData, u64>,
+    /// What it says.
+    changes: u64,
+}
+
+/// A [`Budget`] as the kernel and this process share it: all is the kernel's to write but `end`, which is ours.
 #[repr(C, align(64))]
 struct Shared {
-    left: AtomicI64,
-    drawn: AtomicU64,
+    drawn: AtomicI64,
+    end: AtomicI64,
     signals: AtomicU64,
     refused: AtomicU64,
 }
 
 const _: () = {
     assert!(size_of::<Shared>() == size_of::<Budget>());
-    assert!(offset_of!(Shared, left) == offset_of!(Budget, left));
     assert!(offset_of!(Shared, drawn) == offset_of!(Budget, drawn));
+    assert!(offset_of!(Shared, end) == offset_of!(Budget, end));
     assert!(offset_of!(Shared, signals) == offset_of!(Budget, signals));
     assert!(offset_of!(Shared, refused) == offset_of!(Budget, refused));
 };

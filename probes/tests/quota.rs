@@ -20,6 +20,7 @@ fn main() {
         trial("two_vcpus_have_budgets_of_their_own", HERE, two_budgets),
         trial("two_vcpus_share_a_budget", HERE, shared_budget),
         trial("a_released_vcpu_and_a_foreign_thread_run_free", HERE, released),
+        trial("a_ring_at_a_reused_address_is_nobodys_budget", HERE, reused_ring),
         trial("what_cannot_be_is_refused", &[Need::Bpf], refused),
     ]);
 }
@@ -42,14 +43,14 @@ fn limited(quota: &Arc<Quota>, slots: [u32; 2], burst: [i64; 2], rounds: usize) 
         let (quota, exits) = (quota.clone(), exits.clone());
         Arc::new(move |vcpu, harvested| {
             exits.lock().unwrap()[vcpu].push(harvested);
-            quota.budget(slots[vcpu]).store(burst[vcpu], Ordering::Relaxed);
+            quota.refill(slots[vcpu], burst[vcpu]);
         })
     };
     let mut guest = Guest::new(SHAPE);
     let go = Arc::new(AtomicBool::new(false));
     guest.start(&go, &after_exit);
     for vcpu in 0..2 {
-        quota.budget(slots[vcpu]).store(burst[vcpu], Ordering::Relaxed);
+        quota.refill(slots[vcpu], burst[vcpu]);
         quota.limit(std::process::id(), guest.thread(vcpu), slots[vcpu], KICK as i32)?;
     }
     go.store(true, Ordering::Release);
@@ -109,7 +110,7 @@ fn shared_budget() -> Result<(), Failed> {
             std::thread::sleep(std::time::Duration::from_millis(1));
         })
     };
-    quota.budget(0).store(WHOLE, Ordering::Relaxed);
+    quota.refill(0, WHOLE);
     let go = Arc::new(AtomicBool::new(false));
     guest.start(&go, &after_exit);
     for vcpu in 0..2 {
@@ -125,7 +126,7 @@ fn shared_budget() -> Result<(), Failed> {
         .sum();
     assert_eq!(quota.drawn(0), harvested, "every page of either was charged");
     assert_eq!(
-        quota.budget(0).load(Ordering::Relaxed),
+        quota.left(0),
         WHOLE - harvested.cast_signed(),
         "and none was lost or charged twice"
     );
@@ -145,7 +146,7 @@ fn released() -> Result<(), Failed> {
     let go = Arc::new(AtomicBool::new(false));
     let nothing: AfterExit = Arc::new(|_, _| {});
     guest.start(&go, &nothing);
-    quota.budget(0).store(0, Ordering::Relaxed);
+    quota.refill(0, 0);
     // The one is released again, the other's id is said to belong to another process.
     quota.limit(std::process::id(), guest.thread(0), 0, KICK as i32)?;
     quota.release(guest.thread(0))?;
@@ -157,6 +158,34 @@ fn released() -> Result<(), Failed> {
         assert_eq!(guest.counts(vcpu).interrupted.load(Ordering::Relaxed), 0);
     }
     assert_eq!((quota.drawn(0), quota.signals(0)), (0, 0));
+    Ok(())
+}
+
+fn reused_ring() -> Result<(), Failed> {
+    const BUDGET: i64 = 50_000;
+    let shape = Shape {
+        ring_entries: 1024,
+        vcpus: 1,
+        pages_per_vcpu: 2048,
+    };
+    let quota = Quota::attach(1)?;
+    quota.refill(0, BUDGET);
+    let thread = nix::unistd::gettid().as_raw().unsigned_abs();
+    quota.limit(std::process::id(), thread, 0, KICK as i32)?;
+    let mut guest = Guest::new(shape);
+    guest.run_here(3_000);
+    let drawn = quota.drawn(0);
+    assert_eq!(drawn, guest.counts(0).harvested.load(Ordering::Relaxed));
+    drop(guest);
+    // This thread is not released, and the kernel gives the next vCPU, of another thread, the memory of the one before.
+    let interrupted = std::thread::spawn(move || {
+        let mut next = Guest::new(shape);
+        next.run_here(3 * BUDGET.unsigned_abs());
+        next.counts(0).interrupted.load(Ordering::Relaxed)
+    });
+    assert_eq!(interrupted.join().unwrap(), 0, "who is not limited is not signalled");
+    assert_eq!((quota.signals(0), quota.refused(0)), (0, 0));
+    assert!(quota.drawn(0) < BUDGET.unsigned_abs(), "and does not spend the budget");
     Ok(())
 }
 
@@ -172,9 +201,6 @@ fn refused() -> Result<(), Failed> {
     for signal in [-1, 0, 65] {
         assert!(matches!(quota.limit(1, 1, 0, signal), Err(Error::NoSuchSignal { .. })));
     }
-    assert!(
-        (0..3).all(|slot| quota.budget(slot).load(Ordering::Relaxed) == i64::MAX),
-        "without end until set"
-    );
+    assert!((0..3).all(|slot| quota.left(slot) == i64::MAX), "without end until set");
     Ok(())
 }

@@ -303,14 +303,31 @@ pub struct Limited {
     pub reserved: u32,
 }
 
+/// Whose page was the last on a CPU, and which budget it drew on: the one element of the per-CPU array `DRAWERS`. As long
+/// as the same vCPU goes on and nobody's limit changes, nothing has to be looked up.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drawer {
+    /// The address of its ring, or (classic tracepoints) process and thread; 0 before the first page.
+    pub vcpu: u64,
+    /// What the one element of `GENERATION` said when it was looked up.
+    pub generation: u64,
+    /// Its [`Limited::slot`], or [`NO_SLOT`].
+    pub slot: u64,
+}
+
+/// The slot of who is not limited: beyond the end of `BUDGETS`.
+pub const NO_SLOT: u64 = u32::MAX as u64;
+
 /// One budget: an element of the memory-mapped array `BUDGETS`, a cache line of its own.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Budget {
-    /// Pages left; the program subtracts one a page and signals at zero and below.
-    pub left: i64,
-    /// Pages drawn from it since it was attached.
-    pub drawn: u64,
+    /// Pages drawn from it since it was attached. The program alone writes it, one more a page.
+    pub drawn: i64,
+    /// The number of drawn pages at which it is spent: the program signals on that page and on every one after it. The
+    /// limiter alone writes it.
+    pub end: i64,
     /// Signals sent.
     pub signals: u64,
     /// Signals that the kernel refused to send.
@@ -336,6 +353,7 @@ const _: () = {
     assert!(BUCKETS == 280);
     assert!(size_of::<Histogram>() == BUCKETS * 4);
     assert!(size_of::<Limited>() == 16);
+    assert!(size_of::<Drawer>() == 24);
     assert!(size_of::<Budget>() == 64);
     assert!(offset_of!(Budget, refused) == 24);
 };

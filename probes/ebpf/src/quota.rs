@@ -1,4 +1,4 @@
-//! The quota: counts a vCPU's budget of pages down, one a push, and signals its thread on the page that spends it.
+//! The quota: counts the pages that a vCPU draws from its budget, and signals its thread on the page that spends it.
 //!
 //! The signal makes `KVM_RUN` return; who set the budget then sleeps off the debt and sets the next one. While the
 //! budget is spent every further page signals again: a signal that somebody else consumed is not the last one.
@@ -14,67 +14,103 @@ use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     helpers::{bpf_get_current_pid_tgid, bpf_send_signal_thread},
     macros::{map, raw_tracepoint, tracepoint},
-    maps::{Array, HashMap},
+    maps::{Array, HashMap, PerCpuArray},
     programs::{RawTracePointContext, TracePointContext},
 };
-use dirtyrig_probes_common::{Budget, Limited, MAX_THREADS};
+use dirtyrig_probes_common::{Budget, Drawer, Limited, MAX_THREADS, NO_SLOT};
 
 /// Who is limited, by thread id.
 #[map]
 static LIMITED: HashMap<u32, Limited> = HashMap::with_max_entries(MAX_THREADS, 0);
+/// How often `LIMITED` has changed; raised after each change.
+#[map]
+static GENERATION: Array<u64> = Array::with_max_entries(1, 0);
+#[map]
+static DRAWERS: PerCpuArray<Drawer> = PerCpuArray::with_max_entries(1, 0);
 /// The budgets, mapped into the limiter. Sized by the loader.
 #[map]
 static BUDGETS: Array<Budget> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 #[raw_tracepoint(tracepoint = "kvm_dirty_ring_push")]
-pub fn quota_raw(_ctx: RawTracePointContext) -> i32 {
-    draw();
+pub fn quota_raw(ctx: RawTracePointContext) -> i32 {
+    // TP_PROTO(struct kvm_dirty_ring *ring, u32 slot, u64 offset)
+    draw(ctx.arg(0));
     0
 }
 
 #[tracepoint]
 pub fn quota_tp(_ctx: TracePointContext) -> u32 {
-    draw();
+    // The record has no address, but one thread runs one vCPU.
+    draw(bpf_get_current_pid_tgid());
     0
 }
 
+/// Counts one page of `vcpu` to its budget.
+///
+/// This runs for each page of every vCPU on the host. Calls of helpers are most of what it costs, so it makes none until
+/// the budget is spent: a vCPU is told by its ring, and looked up only where another came between or a limit changed.
 #[inline(always)]
-fn draw() {
-    let id = bpf_get_current_pid_tgid();
-    let (tgid, tid) = ((id >> 32) as u32, id as u32);
-    let Some(limited) = LIMITED.get_ptr(&tid) else { return };
-    // SAFETY: a live element of a preallocated map, replaced as a whole by the loader.
-    let Limited {
-        tgid: owner,
-        slot,
-        signal,
-        ..
-    } = unsafe { core::ptr::read_volatile(limited) };
-    if owner != tgid {
-        return;
-    }
-    let Some(budget) = BUDGETS.get_ptr_mut(slot) else {
+fn draw(vcpu: u64) {
+    let (Some(drawer), Some(generation)) = (DRAWERS.get_ptr_mut(0), GENERATION.get_ptr(0)) else {
         return;
     };
-    // SAFETY: live members of the element. The limiter and the vCPUs that share the slot use atomics on them as well.
-    let before = unsafe { fetch_add((&raw mut (*budget).left).cast(), -1) };
-    // SAFETY: as above.
-    unsafe { fetch_add(&raw mut (*budget).drawn, 1) };
-    if before <= 1 {
-        // SAFETY: the helper has no precondition: an invalid signal is refused.
-        let sent = unsafe { bpf_send_signal_thread(signal) } == 0;
-        // SAFETY: as above.
-        unsafe {
-            fetch_add(
-                if sent {
-                    &raw mut (*budget).signals
-                } else {
-                    &raw mut (*budget).refused
-                },
-                1,
-            )
-        };
+    // SAFETY: a live map element. Read before LIMITED, which changes first: what is looked up is as new as this says.
+    let generation = unsafe { core::ptr::read_volatile(generation) };
+    // SAFETY: a live map element of this CPU; programs of these types do not migrate while they run.
+    let drawer = unsafe { &mut *drawer };
+    if drawer.vcpu != vcpu || drawer.generation != generation {
+        let slot = limited().map_or(NO_SLOT, |(slot, _)| u64::from(slot));
+        *drawer = Drawer { vcpu, generation, slot };
     }
+    let Some(budget) = BUDGETS.get_ptr_mut(drawer.slot as u32) else {
+        return;
+    };
+    // SAFETY: live members of the element, which its users change atomically, and not both sides the same.
+    let (drawn, end) = unsafe {
+        (
+            fetch_add(&raw mut (*budget).drawn, 1) + 1,
+            core::ptr::read_volatile(&raw const (*budget).end),
+        )
+    };
+    if drawn >= end {
+        signal(drawer, budget);
+    }
+}
+
+/// The slot and the signal of the current thread, if it is limited.
+#[inline(always)]
+fn limited() -> Option<(u32, u32)> {
+    let id = bpf_get_current_pid_tgid();
+    let (tgid, tid) = ((id >> 32) as u32, id as u32);
+    let limited = LIMITED.get_ptr(&tid)?;
+    // SAFETY: a live element of a preallocated map, replaced as a whole by the loader.
+    let limited = unsafe { core::ptr::read_volatile(limited) };
+    (limited.tgid == tgid).then_some((limited.slot, limited.signal))
+}
+
+/// Signals the current thread, whose page was beyond the end of `budget`.
+#[inline(always)]
+fn signal(drawer: &mut Drawer, budget: *mut Budget) {
+    let Some((_, signal)) = limited().filter(|(slot, _)| u64::from(*slot) == drawer.slot) else {
+        // The ring of a vCPU that is no more, at whose address there is another's now: this page was not its.
+        // SAFETY: a live member of the element, changed atomically by all.
+        unsafe { fetch_add(&raw mut (*budget).drawn, -1) };
+        drawer.vcpu = 0;
+        return;
+    };
+    // SAFETY: the helper has no precondition: an invalid signal is refused.
+    let sent = unsafe { bpf_send_signal_thread(signal) } == 0;
+    // SAFETY: live members of the element, changed atomically by all.
+    unsafe {
+        fetch_add(
+            if sent {
+                (&raw mut (*budget).signals).cast()
+            } else {
+                (&raw mut (*budget).refused).cast()
+            },
+            1,
+        )
+    };
 }
 
 /// Adds to `*count` and returns what it was: sequentially consistent, the only order that the kernel's JIT has.
@@ -82,7 +118,7 @@ fn draw() {
 /// # Safety
 /// `count` must point into a live map element, whose other users are atomic too.
 #[inline(always)]
-unsafe fn fetch_add(count: *mut u64, by: i64) -> i64 {
+unsafe fn fetch_add(count: *mut i64, by: i64) -> i64 {
     let mut value = by;
     // SAFETY: by the caller; the instruction (Linux 5.12) reads and writes `*count` alone.
     unsafe {

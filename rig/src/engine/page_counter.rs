@@ -1,6 +1,6 @@
 //! The eBPF quota as the page counter that the limiter wants: one slot a vCPU.
 
-use std::{error::Error, sync::Arc, sync::atomic::Ordering};
+use std::{error::Error, sync::Arc};
 
 use anyhow::Context as _;
 use dirtyrig_limiter::{enforce::page_budget::PageCounter, kvm::kick::KICK, law::LimiterKind, units::Pages};
@@ -36,7 +36,6 @@ impl PageCounter for Slot {
 
     fn set_budget(&mut self, pages: Option<Pages>) {
         let pages = pages.map_or(i64::MAX, |pages| i64::try_from(pages.0).unwrap_or(i64::MAX));
-        // Relaxed: the vCPU is out of the guest, on this thread; entering it orders the store before the first page.
-        self.quota.budget(self.slot).store(pages, Ordering::Relaxed);
+        self.quota.refill(self.slot, pages);
     }
 }

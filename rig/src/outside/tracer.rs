@@ -16,7 +16,6 @@ use std::{
     fs, io,
     sync::{
         Arc,
-        atomic::Ordering,
         mpsc::{Receiver, Sender, TryRecvError},
     },
     time::Duration,
@@ -188,8 +187,8 @@ impl Tracer {
 impl Drop for Tracer {
     fn drop(&mut self) {
         for held in self.vcpus.values() {
-            // Relaxed: from here on nobody is signalled, whatever ended this thread.
-            self.quota.budget(held.slot).store(i64::MAX, Ordering::Relaxed);
+            // From here on nobody is signalled, whatever ended this thread.
+            self.quota.refill(held.slot, i64::MAX);
             let _ = self.quota.release(held.thread);
         }
     }

@@ -1,6 +1,6 @@
 //! What the kernel tells of the tracees: a stop on the signal of a spent grant, one on a signal of the VMM's, the end.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 
 use dirtyrig_probes::{Change, Tracee, next_change};
 
@@ -48,8 +48,7 @@ impl Tracer {
             _ => (true, 0),
         };
         if is_leaving {
-            // Relaxed: the thread stands still.
-            self.quota.budget(held.slot).store(i64::MAX, Ordering::Relaxed);
+            self.quota.refill(held.slot, i64::MAX);
             return tracee.detach(deliver).map_err(system("let a vCPU thread go"));
         }
         if change == Change::GroupStop {
@@ -76,8 +75,7 @@ impl Tracer {
         let Some(held) = self.vcpus.get_mut(&vcpu) else {
             return Ok(());
         };
-        // Relaxed, here and below: the thread stands still.
-        let is_spent = self.quota.budget(held.slot).load(Ordering::Relaxed) <= 0;
+        let is_spent = self.quota.left(held.slot) <= 0;
         let asked = if is_spent {
             self.accounts.pause(now, vcpu)
         } else {
@@ -91,7 +89,7 @@ impl Tracer {
             drop(board);
             if is_spent {
                 let grant = self.accounts.grant(now, vcpu);
-                self.quota.budget(held.slot).store(pages(grant), Ordering::Relaxed);
+                self.quota.refill(held.slot, pages(grant));
             }
             tracee.resume(deliver).map_err(system("continue a vCPU thread"))?;
             held.hold = Hold::Running(tracee);

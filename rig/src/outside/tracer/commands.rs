@@ -1,6 +1,6 @@
 //! What users ask for: limits set, changed and cancelled, all or none.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 
 use dirtyrig_limiter::{limit::Which, units::Quota as Rate};
 
@@ -91,8 +91,8 @@ impl Tracer {
             Hold::Running(_) | Hold::Listening(_) | Hold::Leaving(_) | Hold::Free => {
                 // One that owes stops at its next page.
                 let left = if pause.is_zero() { pages(grant) } else { 0 };
-                // Relaxed: the count is all that is shared; what is drawn meanwhile is charged at the next stop.
-                self.quota.budget(held.slot).store(left, Ordering::Relaxed);
+                // What is drawn meanwhile is charged at the next stop.
+                self.quota.refill(held.slot, left);
             }
         }
         Ok(())

@@ -1,7 +1,5 @@
 //! Seizing a vCPU's thread and letting it go.
 
-use std::sync::atomic::Ordering;
-
 use super::{
     super::{
         error::OutsideError,
@@ -46,8 +44,7 @@ impl Tracer {
         let (next, left) = match std::mem::replace(&mut held.hold, Hold::Free) {
             Hold::Running(tracee) | Hold::Listening(tracee) | Hold::Leaving(tracee) => (Hold::Leaving(tracee), 0),
             Hold::Paused(tracee, pause) => {
-                // Relaxed, here and below: as in `follow`.
-                self.quota.budget(held.slot).store(i64::MAX, Ordering::Relaxed);
+                self.quota.refill(held.slot, i64::MAX);
                 tracee.detach(pause.deliver).map_err(system("let a vCPU thread go"))?;
                 let now = self.clock.now();
                 self.board
@@ -57,7 +54,7 @@ impl Tracer {
             }
             Hold::Free => (Hold::Free, i64::MAX),
         };
-        self.quota.budget(held.slot).store(left, Ordering::Relaxed);
+        self.quota.refill(held.slot, left);
         held.hold = next;
         Ok(())
     }

@@ -1,7 +1,5 @@
 //! What is looked at every now and then: the counters, threads that do not stop, whether the VM is still there.
 
-use std::sync::atomic::Ordering;
-
 use dirtyrig_limiter::units::Pages;
 use dirtyrig_probes::{check_target, process_lives};
 
@@ -54,8 +52,7 @@ impl Tracer {
     /// `KVM_RUN`.
     fn look_for_deaf(&mut self) {
         for (&vcpu, held) in &mut self.vcpus {
-            // Relaxed: a look.
-            let is_spent = self.quota.budget(held.slot).load(Ordering::Relaxed) < 0;
+            let is_spent = self.quota.left(held.slot) < 0;
             if !is_spent || !matches!(held.hold, Hold::Running(_)) {
                 held.overdrawn = 0;
                 continue;

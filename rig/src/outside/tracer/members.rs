@@ -1,6 +1,6 @@
 //! vCPUs that come and go.
 
-use std::{collections::BTreeSet, fs, sync::atomic::Ordering, time::Duration};
+use std::{collections::BTreeSet, fs, time::Duration};
 
 use super::{
     super::{
@@ -73,8 +73,7 @@ impl Tracer {
             return Ok(());
         }
         let slot = self.announce(vcpu);
-        // Relaxed: nobody draws on it yet.
-        self.quota.budget(slot).store(i64::MAX, Ordering::Relaxed);
+        self.quota.refill(slot, i64::MAX);
         let signal = StopSignal::NONE_SENT;
         self.quota.limit(self.process, thread, slot, signal.number)?;
         let held = Vcpu {

@@ -1,6 +1,6 @@
 //! Pauses that are over, and pages that are charged.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 
 use dirtyrig_limiter::units::Pages;
 
@@ -40,8 +40,7 @@ impl Tracer {
             }
             let Pause { since, due, deliver } = *pause;
             let grant = self.accounts.grant(now, vcpu);
-            // Relaxed: the thread stands still, and continuing it orders this before its first page.
-            self.quota.budget(held.slot).store(pages(grant), Ordering::Relaxed);
+            self.quota.refill(held.slot, pages(grant));
             if let Hold::Paused(tracee, _) = std::mem::replace(&mut held.hold, Hold::Free) {
                 tracee.resume(deliver).map_err(system("continue a vCPU thread"))?;
                 held.hold = Hold::Running(tracee);

@@ -34,14 +34,16 @@ const DRAIN_EVERY: Duration = Duration::from_millis(50);
 enum Under {
     Nothing,
     Counting,
+    Learning,
     CountingClassic,
     Tracing,
     Quota,
 }
 
-const ALL: [(Under, &str); 5] = [
+const ALL: [(Under, &str); 6] = [
     (Under::Nothing, "bare"),
     (Under::Counting, "counting"),
+    (Under::Learning, "counting, a ring is yet unknown"),
     (Under::CountingClassic, "counting, by classic tracepoints"),
     (Under::Tracing, "tracing every page"),
     (Under::Quota, "a quota that is never spent"),
@@ -97,7 +99,8 @@ fn window(guest: &Guest, under: Under) -> f64 {
     let counting = || Options::new(Target::Pid(std::process::id()));
     let mut probes = match under {
         Under::Nothing | Under::Quota => None,
-        Under::Counting => Some(counting()),
+        // Without a drain nothing is learnt.
+        Under::Counting | Under::Learning => Some(counting()),
         Under::CountingClassic => Some(Options {
             attach: vec![AttachKind::Tracepoint],
             ..counting()
@@ -113,11 +116,21 @@ fn window(guest: &Guest, under: Under) -> f64 {
         quota
     });
     sleep(SETTLE);
+    // As it is after a moment, or while a vCPU's ring is not known.
+    while under == Under::Counting
+        && let Some(probes) = &mut probes
+        && probes.runs_for_each_page()
+    {
+        sleep(SETTLE);
+        probes.drain(|_| {}).expect("the maps are there");
+    }
     // The guest's own counter: its region is so much larger than its ring that every write meets a clean page.
     let (pages, cpu, begin) = (guest.written(0), cpu_time(guest.thread(0)), Instant::now());
     while begin.elapsed() < WINDOW {
         sleep(DRAIN_EVERY);
-        if let Some(probes) = &mut probes {
+        if under != Under::Learning
+            && let Some(probes) = &mut probes
+        {
             probes.drain(|_| {}).expect("the maps are there");
         }
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use aya::{
     Ebpf,
-    programs::{ProgramError, RawTracePoint, TracePoint},
+    programs::{ProgramError, RawTracePoint, TracePoint, raw_trace_point::RawTracePointLinkId},
 };
 use dirtyrig_probes_common::{Config, NO_FIELD};
 
@@ -158,7 +158,7 @@ impl Formats {
         }
     }
 
-    fn readable(&self, event: KvmEvent) -> Result<(), String> {
+    pub(crate) fn readable(&self, event: KvmEvent) -> Result<(), String> {
         let (_, readable) = self
             .readable
             .iter()
@@ -179,9 +179,9 @@ pub(crate) fn attach(
     let mut failures = Vec::new();
     for &kind in allowed {
         let attached = match (kind, plan.raw) {
-            (AttachKind::RawTracepoint, Some(program)) => {
-                attach_raw(ebpf, program, plan.event).map_err(|error| refusal(&error))
-            }
+            (AttachKind::RawTracepoint, Some(program)) => attach_raw(ebpf, program, plan.event)
+                .map(drop)
+                .map_err(|error| refusal(&error)),
             (AttachKind::RawTracepoint, None) => continue,
             (AttachKind::Tracepoint, _) => formats.readable(event).and_then(|()| {
                 attach_classic(ebpf, plan.classic, plan.category, plan.event).map_err(|error| refusal(&error))
@@ -195,10 +195,13 @@ pub(crate) fn attach(
     Err(failures.join("; "))
 }
 
-pub(crate) fn attach_raw(ebpf: &mut Ebpf, program: &str, event: &str) -> Result<(), ProgramError> {
+/// Attaches, and loads first what is not loaded yet.
+pub(crate) fn attach_raw(ebpf: &mut Ebpf, program: &str, event: &str) -> Result<RawTracePointLinkId, ProgramError> {
     let program: &mut RawTracePoint = program_of(ebpf, program).try_into()?;
-    program.load()?;
-    program.attach(event).map(drop)
+    match program.load() {
+        Ok(()) | Err(ProgramError::AlreadyLoaded) => program.attach(event),
+        Err(error) => Err(error),
+    }
 }
 
 pub(crate) fn attach_classic(ebpf: &mut Ebpf, program: &str, category: &str, event: &str) -> Result<(), ProgramError> {

@@ -116,6 +116,14 @@ pub enum Error {
         /// How many there are.
         slots: u32,
     },
+    /// A slot that another thread has.
+    #[error("slot {slot} is that of thread {thread}: release it first")]
+    SlotTaken {
+        /// What was asked for.
+        slot: u32,
+        /// Who has it.
+        thread: u32,
+    },
     /// A signal that does not exist.
     #[error("signal {signal}: a number from 1 to 64 is expected")]
     NoSuchSignal {

@@ -53,6 +53,7 @@ mod object;
 mod observer;
 mod process;
 mod quota;
+mod rings;
 mod status;
 mod tracee;
 mod tracefs;

@@ -20,6 +20,7 @@ use crate::{
     exits::ExitNames,
     map::{self, Raw},
     object, process,
+    rings::{self, Rings},
 };
 
 /// Whose vCPUs are watched.
@@ -75,7 +76,9 @@ type BpfMap<K, V> = BpfHashMap<MapData, K, V>;
 /// Attached probes. Dropping them detaches everything.
 pub struct Probes {
     /// Owns the programs and their links.
-    _ebpf: Ebpf,
+    ebpf: Ebpf,
+    /// Where pages are told by the index of their ring; elsewhere they are counted.
+    rings_by_index: Option<Rings>,
     target: Target,
     attached: Vec<(KvmEvent, Result<AttachKind, String>)>,
     exit_names: ExitNames,
@@ -96,6 +99,16 @@ impl Probes {
     /// Attaches the probes. What can't be attached is left out and told by [`status`](Self::status); an error is what
     /// leaves nothing to observe.
     pub fn attach(options: &Options) -> Result<Self, Error> {
+        let by_index = options.attach.first() == Some(&AttachKind::RawTracepoint);
+        if by_index && let Some(probes) = Self::attach_counting(options, false)? {
+            return Ok(probes);
+        }
+        Self::attach_counting(options, true).map(|probes| probes.expect("pages can always be counted"))
+    }
+
+    /// Attaches the probes so that pages are counted one by one, or told by the index of their ring: `None` if that takes
+    /// what can't be attached.
+    fn attach_counting(options: &Options, count_pushes: bool) -> Result<Option<Self>, Error> {
         process::check_pid_namespace()?;
         if let Target::Pid(pid) = options.target {
             process::check_target(pid)?;
@@ -105,6 +118,7 @@ impl Probes {
         let mut config = Config {
             filter: u32::from(matches!(options.target, Target::Pid(_))),
             trace_pushes: u32::from(options.trace_pushes),
+            count_pushes: u32::from(count_pushes),
             ..Config::default()
         };
         let formats = Formats::read(&mut config);
@@ -128,11 +142,24 @@ impl Probes {
         }
 
         let wanted = |event: &KvmEvent| options.hardware_exits || !matches!(event, KvmEvent::Entry | KvmEvent::Exit);
+        let mut rings_by_index = None;
+        let mut attach_one = |event: KvmEvent| {
+            if event == KvmEvent::RingPush && !count_pushes {
+                rings_by_index = Some(Rings::attach(&mut ebpf, options.target, options.trace_pushes)?);
+                return Ok(AttachKind::RawTracepoint);
+            }
+            attach(&mut ebpf, &formats, event, &options.attach)
+        };
         let attached: Vec<_> = KvmEvent::ALL
             .into_iter()
             .filter(wanted)
-            .map(|event| (event, attach(&mut ebpf, &formats, event, &options.attach)))
+            .map(|event| (event, attach_one(event)))
             .collect();
+        // Without these three nobody reads the indices of a ring when its vCPU enters and leaves KVM_RUN.
+        let needed = |event: &KvmEvent| matches!(event, KvmEvent::UserspaceExit | KvmEvent::RingPush | KvmEvent::Run);
+        if !count_pushes && attached.iter().any(|(event, result)| needed(event) && result.is_err()) {
+            return Ok(None);
+        }
         // The others tell nothing without one of these two.
         let essential = |event: &KvmEvent| matches!(event, KvmEvent::UserspaceExit | KvmEvent::RingPush);
         if attached
@@ -142,8 +169,9 @@ impl Probes {
         {
             return Err(nothing_attached(&attached));
         }
-        Ok(Self {
+        Ok(Some(Self {
             target: options.target,
+            rings_by_index,
             attached,
             exit_names: formats.exit_names,
             stalls: map::take(&mut ebpf, "STALLS")?,
@@ -157,13 +185,14 @@ impl Probes {
             histograms: map::take(&mut ebpf, "HISTOGRAMS")?,
             lost: map::take(&mut ebpf, "LOST")?,
             vcpus: HashMap::new(),
-            _ebpf: ebpf,
-        })
+            ebpf,
+        }))
     }
 
     /// Hands every event since the last call to `sink`, stalls first, each kind in the order of its records; returns
     /// how many there were. Call it on a timer: what exceeds a buffer in between is lost, and counted.
     pub fn drain(&mut self, mut sink: impl FnMut(Event)) -> Result<usize, Error> {
+        self.tend_rings()?;
         let mut drained = 0;
         while let Some(record) = self.stalls.next().map(|item| Raw::<StallRecord>::from_bytes(&item)) {
             let record = record.expect("every record in STALLS is a StallRecord");
@@ -188,6 +217,7 @@ impl Probes {
     /// What each vCPU thread has done, by process and thread. Threads that have ended stay, marked as gone, until
     /// their room is needed.
     pub fn vcpus(&mut self) -> Result<Vec<VcpuCounters>, Error> {
+        self.tend_rings()?;
         let threads = map::entries(&self.threads, "THREADS")?;
         let mut reasons: HashMap<u32, Vec<ExitCount>> = HashMap::new();
         for (Raw(key), count) in map::entries(&self.exits, "EXITS")? {
@@ -207,7 +237,7 @@ impl Probes {
                 thread: tid,
                 vcpu: self.identify(tid, &thread),
                 gone: !process::thread_lives(thread.tgid, tid),
-                pushed_pages: self.pushed_by(&thread)?,
+                pushed_pages: self.pushed_by(tid, &thread)?,
                 reset_entries: thread.reset_entries,
                 resets: thread.resets,
                 userspace_exits: thread.userspace_exits,
@@ -228,12 +258,29 @@ impl Probes {
         Ok(counters)
     }
 
+    /// Whether a program runs for each page that is dirtied: while it is not known of every vCPU which ring it has, and all
+    /// the time where pages are traced or can only be counted.
+    pub fn runs_for_each_page(&self) -> bool {
+        self.rings_by_index.as_ref().is_none_or(Rings::is_learning)
+    }
+
+    fn tend_rings(&mut self) -> Result<(), Error> {
+        let Some(rings) = &mut self.rings_by_index else {
+            return Ok(());
+        };
+        let threads = || {
+            let threads = map::entries(&self.threads, "THREADS")?;
+            Ok(threads.into_iter().map(|(tid, Raw(thread))| (tid, thread)).collect())
+        };
+        rings.tend(&mut self.ebpf, threads)
+    }
+
     /// What the probes can and cannot see here, and what was lost.
     pub fn status(&self) -> Result<Status, Error> {
         let threads = map::entries(&self.threads, "THREADS")?;
         let mut pushed = 0;
-        for (_, Raw(thread)) in &threads {
-            pushed += self.pushed_by(thread)?;
+        for (tid, Raw(thread)) in &threads {
+            pushed += self.pushed_by(*tid, thread)?;
         }
         let total = |of: fn(&Thread) -> u64| threads.iter().map(|(_, Raw(thread))| of(thread)).sum();
         let events = self.attached.iter().map(|(event, attached)| EventStatus {
@@ -270,7 +317,21 @@ impl Probes {
             exits: count(LOST_EXITS)?,
             histograms: count(LOST_HISTOGRAMS)?,
             rings: count(LOST_RINGS)?,
+            vcpus: self.vcpus_not_met()?,
         })
+    }
+
+    /// The vCPUs that filled a ring which never became known, as they were gone before what learns was attached again.
+    fn vcpus_not_met(&self) -> Result<u64, Error> {
+        if self.rings_by_index.is_none() {
+            return Ok(0);
+        }
+        let threads = map::entries(&self.threads, "THREADS")?;
+        let is_missing = |tid: u32, thread: &Thread| {
+            thread.ring_full_exits > 0 && thread.indexed_pages == 0 && !process::thread_lives(thread.tgid, tid)
+        };
+        let missing = threads.iter().filter(|(tid, Raw(thread))| is_missing(*tid, thread));
+        Ok(missing.count() as u64)
     }
 
     /// Whether what is watched is still there; always, for every VM on the host.
@@ -290,12 +351,17 @@ impl Probes {
         })
     }
 
-    fn pushed_by(&self, thread: &Thread) -> Result<u64, Error> {
-        let pushed = self
+    fn pushed_by(&self, tid: u32, thread: &Thread) -> Result<u64, Error> {
+        let counted = self
             .pushed
             .get(&(thread.slot as u32), 0)
             .map_err(map_error("PUSHED", "read"))?;
-        Ok(pushed.0.pages)
+        if self.rings_by_index.is_none() {
+            return Ok(counted.0.pages);
+        }
+        rings::pages(&self.ebpf, *thread, || {
+            Ok(map::get(&self.threads, &tid, "THREADS")?.map(|Raw(thread)| thread))
+        })
     }
 
     fn vcpu_of(&mut self, tid: u32) -> Result<Option<VcpuId>, Error> {

@@ -103,6 +103,19 @@ fn kvm_file(descriptor: &Path) -> Option<String> {
     Some(target.to_str()?.strip_prefix("anon_inode:kvm-")?.to_owned())
 }
 
+/// The descriptors of a process's vCPUs, as far as this process may look.
+pub(crate) fn vcpu_descriptors(process: u32) -> Vec<u32> {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{process}/fd")) else {
+        return Vec::new();
+    };
+    let is_vcpu = |path: &Path| kvm_file(path).is_some_and(|file| file.starts_with("vcpu:"));
+    descriptors
+        .flatten()
+        .filter(|entry| is_vcpu(&entry.path()))
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
 /// The vCPU behind the descriptor on which a thread calls `KVM_RUN`.
 pub fn vcpu_of_descriptor(process: u32, descriptor: u32) -> Option<u32> {
     kvm_file(Path::new(&format!("/proc/{process}/fd/{descriptor}")))?

@@ -1,6 +1,7 @@
 //! A budget of pages for each vCPU, counted down in the kernel, exact to the page.
 
 use std::{
+    collections::BTreeMap,
     fmt, io,
     mem::offset_of,
     num::NonZeroUsize,
@@ -47,8 +48,8 @@ use crate::{
 /// # Ok::<(), dirtyrig_probes::Error>(())
 /// ```
 ///
-/// Several threads may share a slot: a quota for the whole VM. The signal goes to the thread whose page it is, so the
-/// others stop at their own next page. Share a `Quota` between threads in an `Arc`; dropping it frees every vCPU.
+/// Each slot has one thread, whose pages it counts without an atomic instruction. Share a `Quota` between threads in an
+/// `Arc`; dropping it frees every vCPU.
 ///
 /// One thread is to run one vCPU, as in every VMM that we know, and be released when it ends: the program tells vCPUs apart
 /// by the address of their ring, which a later VM may be given again.
@@ -94,12 +95,13 @@ impl Quota {
         }
         let threads = Mutex::new(Threads {
             limited: map::take(&mut ebpf, "LIMITED")?,
-            generation: map::take(&mut ebpf, "GENERATION")?,
+            generation: map::take(&mut ebpf, DATA)?,
+            of_slot: BTreeMap::new(),
             changes: 0,
         });
         let event = "kvm_dirty_ring_push";
         let kind = match attach_raw(&mut ebpf, "quota_raw", event) {
-            Ok(()) => AttachKind::RawTracepoint,
+            Ok(_) => AttachKind::RawTracepoint,
             Err(raw) => match attach_classic(&mut ebpf, "quota_tp", "kvm", event) {
                 Ok(()) => AttachKind::Tracepoint,
                 Err(classic) => {
@@ -131,7 +133,7 @@ impl Quota {
     }
 
     /// Lets a thread draw on the budget in `slot` from its next page on, and be sent `signal` when that is spent.
-    /// Set the budget first. A thread that is limited already changes to this slot.
+    /// Set the budget first. A thread that is limited already changes to this slot, which no other thread may have.
     pub fn limit(&self, process: u32, thread: u32, slot: u32, signal: i32) -> Result<(), Error> {
         if slot >= self.slots() {
             return Err(Error::NoSuchSlot {
@@ -148,27 +150,40 @@ impl Quota {
             signal,
             reserved: 0,
         };
-        self.change(|map| {
-            map.insert(thread, Raw(limited), 0).map_err(|source| Error::Map {
-                name: "LIMITED",
-                operation: "write",
-                source,
-            })
+        self.change(|threads| {
+            if let Some(&other) = threads.of_slot.get(&slot)
+                && other != thread
+            {
+                return Err(Error::SlotTaken { slot, thread: other });
+            }
+            threads.of_slot.retain(|_, of| *of != thread);
+            threads.of_slot.insert(slot, thread);
+            threads
+                .limited
+                .insert(thread, Raw(limited), 0)
+                .map_err(|source| Error::Map {
+                    name: "LIMITED",
+                    operation: "write",
+                    source,
+                })
         })
     }
 
     /// Lets a thread dirty what it wants again; without effect on one that is not limited.
     pub fn release(&self, thread: u32) -> Result<(), Error> {
-        self.change(|map| map::remove(map, &thread, "LIMITED"))
+        self.change(|threads| {
+            threads.of_slot.retain(|_, of| *of != thread);
+            map::remove(&mut threads.limited, &thread, "LIMITED")
+        })
     }
 
-    fn change(&self, change: impl FnOnce(&mut Limits) -> Result<(), Error>) -> Result<(), Error> {
+    fn change(&self, change: impl FnOnce(&mut Threads) -> Result<(), Error>) -> Result<(), Error> {
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut threads.limited)?;
+        change(&mut threads)?;
         threads.changes += 1;
         let changes = threads.changes;
         threads.generation.set(0, changes, 0).map_err(|source| Error::Map {
-            name: "GENERATION",
+            name: DATA,
             operation: "write",
             source,
         })
@@ -223,11 +238,14 @@ impl Quota {
     }
 }
 
-type Limits = HashMap<MapData, u32, Raw<Limited>>;
+/// The program's global variables.
+const DATA: &str = ".data";
 
 /// Who is limited.
 struct Threads {
-    limited: Limits,
+    limited: HashMap<MapData, u32, Raw<Limited>>,
+    /// The thread that has a slot.
+    of_slot: BTreeMap<u32, u32>,
     /// Tells the program that `limited` has changed.
     generation: Array<MapData, u64>,
     /// What it says.

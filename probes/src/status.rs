@@ -30,12 +30,19 @@ pub struct Lost {
     pub histograms: u64,
     /// Rings whose resets are not counted.
     pub rings: u64,
+    /// vCPUs that filled their ring and were gone before it was known which ring that was.
+    pub vcpus: u64,
 }
 
 impl Lost {
     /// Whether anything was lost.
     pub fn any(&self) -> bool {
-        *self != Self::default()
+        self.total() > 0
+    }
+
+    /// All that was lost, whatever it was.
+    pub fn total(&self) -> u64 {
+        self.stalls + self.pushes + self.threads + self.exits + self.histograms + self.rings + self.vcpus
     }
 }
 
@@ -122,6 +129,12 @@ fn notes(events: &[EventStatus], lost: &Lost) -> Vec<String> {
     );
     note_loss(lost.histograms, "stalls from the histograms: observe one process");
     note_loss(lost.rings, "rings, whose resets are not counted: observe one process");
+    if lost.vcpus > 0 {
+        notes.push(format!(
+            "lost the pages of {} vCPUs, which came and went between two drains: drain more often",
+            lost.vcpus
+        ));
+    }
     notes
 }
 

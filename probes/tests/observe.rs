@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use dirtyrig_probes::{
@@ -36,6 +36,7 @@ fn main() {
         trial("they_agree_by_classic_tracepoints_too", HERE, || {
             three_counts(AttachKind::Tracepoint)
         }),
+        trial("they_agree_while_no_program_runs_for_each_page", HERE, learnt),
         trial("every_page_is_traced_in_order", HERE, every_page_is_traced),
         trial("at_full_speed_no_record_is_lost", HERE, soak),
         trial("a_buffer_too_small_loses_and_counts", HERE, a_small_buffer_loses),
@@ -43,6 +44,11 @@ fn main() {
         trial("every_vm_is_seen_when_all_are_asked_for", HERE, all_vms),
         trial("another_process_is_not_counted", HERE, filtered),
         trial("a_ring_at_a_reused_address_is_told_apart", HERE, reused_ring),
+        trial(
+            "and_while_no_program_runs_for_each_page",
+            HERE,
+            reused_ring_while_learnt,
+        ),
         trial(
             "a_vcpu_that_fills_no_ring_is_told_by_its_descriptor",
             HERE,
@@ -140,6 +146,69 @@ fn three_counts(kind: AttachKind) -> Result<(), Failed> {
         Some(Ok(kind)),
         "{status}"
     );
+    Ok(())
+}
+
+/// Drains until it is known which vCPU has which ring.
+fn learn(probes: &mut Probes) -> Result<(), Failed> {
+    let begin = Instant::now();
+    loop {
+        probes.drain(|_| {})?;
+        if !probes.runs_for_each_page() {
+            return Ok(());
+        }
+        assert!(begin.elapsed() < Duration::from_secs(20), "the rings are learnt");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn learnt() -> Result<(), Failed> {
+    let mut probes = Probes::attach(&own())?;
+    assert!(probes.runs_for_each_page());
+    let go = Arc::new(AtomicBool::new(true));
+    let mut first = Guest::new(SHAPE);
+    first.start(&go, &nothing());
+    learn(&mut probes)?;
+    // It is read while the vCPU runs, not only where it exits.
+    let harvested = |guest: &Guest, vcpu| guest.counts(vcpu).harvested.load(Ordering::Relaxed);
+    for _ in 0..50 {
+        let least = harvested(&first, 0);
+        let vcpus = probes.vcpus()?;
+        let most = harvested(&first, 0) + SHAPE.ring_entries as u64;
+        let pushed = of(&vcpus, &first, 0).pushed_pages;
+        assert!((least..=most).contains(&pushed), "{pushed} pages of {least} to {most}");
+    }
+    // A VM that comes now has pushed pages before anything is attached again; they count as well.
+    let mut second = Guest::new(SHAPE);
+    second.start(&go, &nothing());
+    second.wait_for(0, 20_000);
+    learn(&mut probes)?;
+    let status = probes.status()?;
+    assert!(!status.lost.any(), "{status}");
+    let (mut pushed, mut reset_seen, mut reset) = (0, 0, 0);
+    for guest in [&mut first, &mut second] {
+        guest.stop();
+        let vcpus = probes.vcpus()?;
+        for index in 0..SHAPE.vcpus {
+            let seen = of(&vcpus, guest, index);
+            assert_eq!(seen.pushed_pages, harvested(guest, index), "pages pushed and harvested");
+            pushed += seen.pushed_pages;
+            reset_seen += seen.reset_entries;
+            reset += guest.counts(index).reset.load(Ordering::Relaxed);
+        }
+    }
+    assert_eq!((pushed, pushed), (reset, reset_seen), "pages pushed and entries reset");
+    // One that comes and goes before anybody looks is said to be missing.
+    let third = run_guest(SHAPE, 5_000, &nothing());
+    let missing = probes.lost()?;
+    assert_eq!(missing.vcpus, SHAPE.vcpus as u64, "{missing:?}");
+    let told = probes.status()?.to_string();
+    assert!(told.contains("lost the pages of 2 vCPUs"), "{told}");
+    // All are gone: nothing is known of the next.
+    drop((first, second, third));
+    std::thread::sleep(Duration::from_millis(1_100));
+    probes.drain(|_| {})?;
+    assert!(probes.runs_for_each_page());
     Ok(())
 }
 
@@ -344,15 +413,38 @@ fn filtered() -> Result<(), Failed> {
 
 fn reused_ring() -> Result<(), Failed> {
     let mut probes = Probes::attach(&own())?;
+    let counted = guests_in_this_thread();
+    told_apart(&mut probes, counted)
+}
+
+fn reused_ring_while_learnt() -> Result<(), Failed> {
+    let mut probes = Probes::attach(&own())?;
+    let guests = std::thread::spawn(guests_in_this_thread);
+    let mut rested = 0;
+    while !guests.is_finished() {
+        probes.drain(|_| {})?;
+        rested += u32::from(!probes.runs_for_each_page());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(rested > 0, "it ran for each page all the time");
+    told_apart(&mut probes, guests.join().unwrap())
+}
+
+/// One after the other in one thread: the kernel gives the next vCPU the memory of the one before. The pages that they
+/// harvested, and the entries that they reset.
+fn guests_in_this_thread() -> (u64, u64) {
     let shape = Shape { vcpus: 1, ..SHAPE };
     let (mut harvested, mut reset) = (0, 0);
-    // One after the other in one thread: the kernel gives the next vCPU the memory of the one before.
-    for pages in [3_000, 5_000, 1_500, 7_000] {
+    for pages in [3_000, 200_000, 1_500, 150_000, 7_000] {
         let mut guest = Guest::new(shape);
         guest.run_here(pages);
         harvested += guest.counts(0).harvested.load(Ordering::Relaxed);
         reset += guest.counts(0).reset.load(Ordering::Relaxed);
     }
+    (harvested, reset)
+}
+
+fn told_apart(probes: &mut Probes, (harvested, reset): (u64, u64)) -> Result<(), Failed> {
     let vcpus = probes.vcpus()?;
     assert_eq!(vcpus.len(), 1, "one thread");
     assert_eq!((vcpus[0].pushed_pages, vcpus[0].reset_entries), (harvested, reset));

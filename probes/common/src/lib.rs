@@ -18,6 +18,8 @@ pub struct Config {
     pub filter: u32,
     /// 1: a record for every pushed page.
     pub trace_pushes: u32,
+    /// 1: `push_raw` counts the pages of a ring whose index can't be read at any time.
+    pub count_pushes: u32,
     /// `kvm_userspace_exit`: u32 `reason`.
     pub userspace_exit_reason_at: u32,
     /// `kvm_userspace_exit`: i32 `errno`.
@@ -79,8 +81,10 @@ pub struct Thread {
     pub run_fd_plus_one: u32,
     /// What identifies its dirty ring: address or process and index. 0 before the first push.
     pub ring: u64,
-    /// Where the pages that it pushed are counted: index into `PUSHED`.
+    /// Where its pages are counted if they are counted one by one: index into `PUSHED`.
     pub slot: u64,
+    /// Its pages by the indices of its rings, up to `dirty_index`.
+    pub indexed_pages: u64,
     /// Returns of `KVM_RUN`, whatever the reason.
     pub userspace_exits: u64,
     /// Those for a full ring (reason 31, no error).
@@ -101,8 +105,8 @@ pub struct Thread {
     pub stalled_since_ns: u64,
     /// The cause of that stall, a `CAUSE_*`.
     pub stall_cause: u32,
-    /// Keeps the next member aligned.
-    pub reserved: u32,
+    /// The dirty index of its ring when that was last read.
+    pub dirty_index: u32,
     /// Finished stalls by cause.
     pub stalls: [u64; CAUSES],
     /// Their length in all.
@@ -114,7 +118,7 @@ pub struct Thread {
     pub resets: u64,
 }
 
-/// Pages that one thread pushed to its ring: an element of the array `PUSHED`, a cache line of its own. Apart from
+/// Pages of one thread, counted one by one: an element of the array `PUSHED`, a cache line of its own. Apart from
 /// [`Thread`], because this is the one count that grows with every page: an array is reached in fewer steps than a hash.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -136,6 +140,8 @@ pub struct Last {
     pub ring: u64,
     /// Its [`Thread::slot`].
     pub slot: u64,
+    /// What [`RINGS_CHANGED`] said.
+    pub changes: u64,
 }
 
 /// No event has named the vCPU.
@@ -218,9 +224,16 @@ pub struct Ring {
     pub reset_index: u32,
     /// The ring's dirty index when it was last seen.
     pub dirty_index: u32,
-    /// The low half of the pages that its thread had pushed at that time.
+    /// The low half of the pages that were counted of its thread at that time, if they are counted one by one.
     pub pushes: u32,
 }
+
+/// Indices of the map `RINGS_KNOWN`.
+///
+/// How often a vCPU was created by a process that is watched, or a ring turned out to be gone.
+pub const RINGS_CHANGED: u32 = 0;
+/// Not 0 once every ring of every watched VM was known: one that is met later was made after that, and began at 0.
+pub const RINGS_ALL_KNOWN: u32 = 1;
 
 /// Entries that a ring can have at most: no single reset can give back more.
 pub const MAX_RING_ENTRIES: u32 = 65_536;
@@ -310,7 +323,7 @@ pub struct Limited {
 pub struct Drawer {
     /// The address of its ring, or (classic tracepoints) process and thread; 0 before the first page.
     pub vcpu: u64,
-    /// What the one element of `GENERATION` said when it was looked up.
+    /// What `GENERATION` said when it was looked up.
     pub generation: u64,
     /// Its [`Limited::slot`], or [`NO_SLOT`].
     pub slot: u64,
@@ -336,13 +349,13 @@ pub struct Budget {
 
 // The eBPF target and the host agree on these by construction; a change of either must be noticed.
 const _: () = {
-    assert!(size_of::<Config>() == 18 * 4);
-    assert!(size_of::<Thread>() == 16 + 11 * 8 + 8 + 32 + 16);
+    assert!(size_of::<Config>() == 19 * 4);
+    assert!(size_of::<Thread>() == 16 + 12 * 8 + 8 + 32 + 16);
     assert!(offset_of!(Thread, slot) == 24);
     assert!(size_of::<Pushed>() == 64);
-    assert!(size_of::<Last>() == 24);
-    assert!(offset_of!(Thread, stalled_since_ns) == 96);
-    assert!(offset_of!(Thread, stalls) == 112);
+    assert!(size_of::<Last>() == 32);
+    assert!(offset_of!(Thread, stalled_since_ns) == 104);
+    assert!(offset_of!(Thread, stalls) == 120);
     assert!(size_of::<StallRecord>() == 32);
     assert!(offset_of!(StallRecord, tgid) == 16);
     assert!(size_of::<PushRecord>() == 24);

@@ -5,11 +5,6 @@
 
 #![no_std]
 #![no_main]
-// For the two atomic additions: `core` offers none on a target without compare-and-swap.
-#![feature(asm_experimental_arch)]
-
-use core::arch::asm;
-
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     helpers::{bpf_get_current_pid_tgid, bpf_send_signal_thread},
@@ -22,9 +17,10 @@ use dirtyrig_probes_common::{Budget, Drawer, Limited, MAX_THREADS, NO_SLOT};
 /// Who is limited, by thread id.
 #[map]
 static LIMITED: HashMap<u32, Limited> = HashMap::with_max_entries(MAX_THREADS, 0);
-/// How often `LIMITED` has changed; raised after each change.
-#[map]
-static GENERATION: Array<u64> = Array::with_max_entries(1, 0);
+/// How often `LIMITED` has changed; raised by the loader after each change. In `.data` and not a map: no look-up.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".data")]
+static GENERATION: u64 = 0;
 #[map]
 static DRAWERS: PerCpuArray<Drawer> = PerCpuArray::with_max_entries(1, 0);
 /// The budgets, mapped into the limiter. Sized by the loader.
@@ -51,11 +47,10 @@ pub fn quota_tp(_ctx: TracePointContext) -> u32 {
 /// the budget is spent: a vCPU is told by its ring, and looked up only where another came between or a limit changed.
 #[inline(always)]
 fn draw(vcpu: u64) {
-    let (Some(drawer), Some(generation)) = (DRAWERS.get_ptr_mut(0), GENERATION.get_ptr(0)) else {
-        return;
-    };
-    // SAFETY: a live map element. Read before LIMITED, which changes first: what is looked up is as new as this says.
-    let generation = unsafe { core::ptr::read_volatile(generation) };
+    let Some(drawer) = DRAWERS.get_ptr_mut(0) else { return };
+    // SAFETY: a valid static; volatile because the loader writes it. Read before LIMITED, which changes first: what is
+    // looked up is as new as this says.
+    let generation = unsafe { core::ptr::read_volatile(&raw const GENERATION) };
     // SAFETY: a live map element of this CPU; programs of these types do not migrate while they run.
     let drawer = unsafe { &mut *drawer };
     if drawer.vcpu != vcpu || drawer.generation != generation {
@@ -65,12 +60,11 @@ fn draw(vcpu: u64) {
     let Some(budget) = BUDGETS.get_ptr_mut(drawer.slot as u32) else {
         return;
     };
-    // SAFETY: live members of the element, which its users change atomically, and not both sides the same.
+    // SAFETY: a live element, whose one thread this is; the limiter alone writes `end`, hence volatile.
     let (drawn, end) = unsafe {
-        (
-            fetch_add(&raw mut (*budget).drawn, 1) + 1,
-            core::ptr::read_volatile(&raw const (*budget).end),
-        )
+        let drawn = (*budget).drawn + 1;
+        core::ptr::write_volatile(&raw mut (*budget).drawn, drawn);
+        (drawn, core::ptr::read_volatile(&raw const (*budget).end))
     };
     if drawn >= end {
         signal(drawer, budget);
@@ -93,43 +87,21 @@ fn limited() -> Option<(u32, u32)> {
 fn signal(drawer: &mut Drawer, budget: *mut Budget) {
     let Some((_, signal)) = limited().filter(|(slot, _)| u64::from(*slot) == drawer.slot) else {
         // The ring of a vCPU that is no more, at whose address there is another's now: this page was not its.
-        // SAFETY: a live member of the element, changed atomically by all.
-        unsafe { fetch_add(&raw mut (*budget).drawn, -1) };
+        // SAFETY: a live element.
+        unsafe { (*budget).drawn -= 1 };
         drawer.vcpu = 0;
         return;
     };
     // SAFETY: the helper has no precondition: an invalid signal is refused.
     let sent = unsafe { bpf_send_signal_thread(signal) } == 0;
-    // SAFETY: live members of the element, changed atomically by all.
+    // SAFETY: a live element, whose one thread this is.
     unsafe {
-        fetch_add(
-            if sent {
-                (&raw mut (*budget).signals).cast()
-            } else {
-                (&raw mut (*budget).refused).cast()
-            },
-            1,
-        )
-    };
-}
-
-/// Adds to `*count` and returns what it was: sequentially consistent, the only order that the kernel's JIT has.
-///
-/// # Safety
-/// `count` must point into a live map element, whose other users are atomic too.
-#[inline(always)]
-unsafe fn fetch_add(count: *mut i64, by: i64) -> i64 {
-    let mut value = by;
-    // SAFETY: by the caller; the instruction (Linux 5.12) reads and writes `*count` alone.
-    unsafe {
-        asm!(
-            "{value} = atomic_fetch_add((u64 *)({count} + 0), {value})",
-            value = inout(reg) value,
-            count = in(reg) count,
-            options(nostack),
-        );
+        if sent {
+            (*budget).signals += 1;
+        } else {
+            (*budget).refused += 1;
+        }
     }
-    value
 }
 
 #[cfg(not(test))]

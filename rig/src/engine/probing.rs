@@ -300,7 +300,7 @@ impl Watching {
             stalls: Vec::new(),
             exits,
             sees_hardware,
-            lost: lost.stalls + lost.pushes + lost.threads + lost.exits + lost.histograms + lost.rings,
+            lost: lost.total(),
             notes: status.notes,
         })
     }

@@ -6,7 +6,6 @@ use serde::Serialize;
 use super::{
     outlet::{Outlet, Report},
     rates::{StallFigures, VcpuRates},
-    watched::total,
 };
 use crate::cli::output::data;
 
@@ -118,7 +117,7 @@ fn line<'a>(report: &'a Report, rates: &VcpuRates) -> Line<'a> {
         interrupted_max_us: micros(other.max),
         userspace_exits: counters.userspace_exits,
         hardware_exits: reading.sees.hardware_exits.then_some(counters.exits),
-        lost_records: total(&reading.lost),
+        lost_records: reading.lost.total(),
     }
 }
 

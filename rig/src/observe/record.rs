@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use super::{
     outlet::{Outlet, Report},
     processes,
-    watched::{Reading, total},
+    watched::Reading,
 };
 use crate::{
     analysis::{CellFacts, LawFacts, add_probes, summarize},
@@ -289,7 +289,7 @@ impl Cell {
             stalls: std::mem::take(&mut self.stalls),
             exits: Vec::new(),
             sees_hardware: last.sees.hardware_exits,
-            lost: total(&last.lost),
+            lost: last.lost.total(),
             notes: last.notes.clone(),
         };
         add_probes(&mut summaries, &self.samples, &probed);

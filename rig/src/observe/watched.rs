@@ -158,10 +158,6 @@ fn sum(a: Lost, b: Lost) -> Lost {
         exits: a.exits + b.exits,
         histograms: a.histograms + b.histograms,
         rings: a.rings + b.rings,
+        vcpus: a.vcpus + b.vcpus,
     }
-}
-
-/// All that was lost, whatever it was.
-pub fn total(lost: &Lost) -> u64 {
-    lost.stalls + lost.pushes + lost.threads + lost.exits + lost.histograms + lost.rings
 }

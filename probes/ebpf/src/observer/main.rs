@@ -2,11 +2,12 @@
 //!
 //! | program | event | question it answers |
 //! |---|---|---|
-//! | `push_*` | `kvm_dirty_ring_push` | which vCPU dirties how much, which pages |
+//! | `push_*` | `kvm_dirty_ring_push` | which vCPU has which ring; which pages |
+//! | `look` | none, the reader runs it | how much a vCPU has dirtied by now |
 //! | `reset_*` | `kvm_dirty_ring_reset` | how many entries came back |
 //! | `ring_exit_tp` | `kvm_dirty_ring_exit` | which thread is which vCPU |
 //! | `userspace_exit_*` | `kvm_userspace_exit` | why `KVM_RUN` returned; a stall begins |
-//! | `run_tp` | `sys_enter_ioctl` | `KVM_RUN` again: a stall ends where `kvm_entry` does not fire |
+//! | `run_tp` | `sys_enter_ioctl` | `KVM_RUN` again: a stall ends where `kvm_entry` does not fire; a vCPU is created |
 //! | `entry_*` | `kvm_entry` | the guest runs again: a stall ends |
 //! | `exit_tp` | `kvm_exit` | why the guest left guest mode |
 //!
@@ -18,7 +19,12 @@
 
 #![no_std]
 #![no_main]
+// For `atomic`.
+#![feature(asm_experimental_arch)]
 
+#[path = "../atomic.rs"]
+mod atomic;
+mod index;
 mod maps;
 mod ring;
 mod run;
@@ -30,6 +36,7 @@ use dirtyrig_probes_common::Config;
 static CONFIG: Config = Config {
     filter: 0,
     trace_pushes: 0,
+    count_pushes: 0,
     userspace_exit_reason_at: 0,
     userspace_exit_errno_at: 0,
     push_index_at: 0,
@@ -48,12 +55,14 @@ static CONFIG: Config = Config {
     ioctl_cmd_at: 0,
 };
 
-/// The constants as the loader set them. The map behind them is frozen, so the verifier drops what they switch off.
-#[inline(always)]
-fn config() -> Config {
-    // SAFETY: a valid static; volatile because the loader writes it after compilation.
-    unsafe { core::ptr::read_volatile(&raw const CONFIG) }
+/// One of the constants as the loader set them. The map behind them is frozen, so the verifier drops what they switch off.
+macro_rules! config {
+    ($member:ident) => {{
+        // SAFETY: a member of a valid static; volatile because the loader writes it after compilation.
+        unsafe { core::ptr::read_volatile(&raw const crate::CONFIG.$member) }
+    }};
 }
+pub(crate) use config;
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -26,6 +26,9 @@ pub static LAST: PerCpuArray<Last> = PerCpuArray::with_max_entries(1, 0);
 /// By [`Thread::ring`].
 #[map]
 pub static RINGS: HashMap<u64, Ring> = HashMap::with_max_entries(MAX_THREADS, 0);
+/// What is known of the rings as a whole: by `RINGS_*`.
+#[map]
+pub static RINGS_KNOWN: Array<u64> = Array::with_max_entries(2, 0);
 #[map]
 pub static EXITS: HashMap<ExitKey, u64> = HashMap::with_max_entries(MAX_EXITS, 0);
 #[map]

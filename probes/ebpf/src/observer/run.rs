@@ -11,10 +11,13 @@ use dirtyrig_probes_common::{
 
 use crate::{
     config,
+    index::{catch_up, change},
     maps::count_exit,
-    thread::{begin_stall, end_stall, known, now, watched},
+    thread::{begin_stall, end_stall, is_watched, known, now, watched},
 };
 
+/// `_IO(KVMIO, 0x41)`.
+const KVM_CREATE_VCPU: u64 = 0xAE41;
 /// `_IO(KVMIO, 0x80)`.
 const KVM_RUN: u64 = 0xAE80;
 const KVM_EXIT_DIRTY_RING_FULL: u32 = 31;
@@ -30,10 +33,9 @@ pub fn userspace_exit_raw(ctx: RawTracePointContext) -> i32 {
 
 #[tracepoint]
 pub fn userspace_exit_tp(ctx: TracePointContext) -> u32 {
-    let config = config();
     let (Some(reason), Some(errno)) = (
-        field::<u32>(&ctx, config.userspace_exit_reason_at),
-        field::<i32>(&ctx, config.userspace_exit_errno_at),
+        field::<u32>(&ctx, config!(userspace_exit_reason_at)),
+        field::<i32>(&ctx, config!(userspace_exit_errno_at)),
     ) else {
         return 0;
     };
@@ -45,6 +47,7 @@ pub fn userspace_exit_tp(ctx: TracePointContext) -> u32 {
 fn userspace_exit(reason: u32, errno: i32) {
     let Some((tid, thread)) = watched() else { return };
     let at = now();
+    catch_up(thread);
     thread.userspace_exits += 1;
     if thread.run_since_ns != 0 {
         thread.run_ns += at - thread.run_since_ns;
@@ -67,16 +70,23 @@ fn userspace_exit(reason: u32, errno: i32) {
 
 #[tracepoint]
 pub fn run_tp(ctx: TracePointContext) -> u32 {
-    let config = config();
-    if field::<u64>(&ctx, config.ioctl_cmd_at) != Some(KVM_RUN) {
-        return 0;
+    match field::<u64>(&ctx, config!(ioctl_cmd_at)) {
+        Some(KVM_RUN) => {}
+        Some(KVM_CREATE_VCPU) => {
+            if is_watched() {
+                change();
+            }
+            return 0;
+        }
+        _ => return 0,
     }
     // Another driver may use the same number: only a thread that KVM's own events named counts.
     let Some((tid, thread)) = known() else { return 0 };
+    catch_up(thread);
     let at = now();
     thread.runs += 1;
     thread.run_since_ns = at;
-    if let Some(fd) = field::<u64>(&ctx, config.ioctl_fd_at) {
+    if let Some(fd) = field::<u64>(&ctx, config!(ioctl_fd_at)) {
         thread.run_fd_plus_one = (fd as u32).wrapping_add(1);
     }
     // Where kvm_entry fires it fired for this thread before the exit that began the stall, and will tell better.
@@ -110,16 +120,15 @@ fn entry() {
 // The raw event has pointers and no reason; so a classic tracepoint alone.
 #[tracepoint]
 pub fn exit_tp(ctx: TracePointContext) -> u32 {
-    let config = config();
     let Some((tid, thread)) = watched() else { return 0 };
     thread.exits += 1;
-    let Some(reason) = field::<u32>(&ctx, config.exit_reason_at) else {
+    let Some(reason) = field::<u32>(&ctx, config!(exit_reason_at)) else {
         return 0;
     };
-    let isa = field::<u32>(&ctx, config.exit_isa_at).unwrap_or(0);
+    let isa = field::<u32>(&ctx, config!(exit_isa_at)).unwrap_or(0);
     count_exit(tid, EXIT_KIND_ISA + isa, reason);
     if thread.vcpu_id_from == VCPU_ID_FROM_NOTHING
-        && let Some(id) = field::<u32>(&ctx, config.exit_vcpu_id_at)
+        && let Some(id) = field::<u32>(&ctx, config!(exit_vcpu_id_at))
     {
         thread.vcpu_id = id;
         thread.vcpu_id_from = VCPU_ID_FROM_EXIT;
@@ -131,7 +140,7 @@ pub fn exit_tp(ctx: TracePointContext) -> u32 {
 pub fn ring_exit_tp(ctx: TracePointContext) -> u32 {
     let Some((_, thread)) = watched() else { return 0 };
     thread.ring_exit_events += 1;
-    if let Some(id) = field::<u32>(&ctx, config().ring_exit_vcpu_id_at) {
+    if let Some(id) = field::<u32>(&ctx, config!(ring_exit_vcpu_id_at)) {
         thread.vcpu_id = id;
         thread.vcpu_id_from = VCPU_ID_FROM_RING_EXIT;
     }

@@ -41,13 +41,20 @@ pub fn watched() -> Option<(u32, &'static mut Thread)> {
     }
 }
 
+/// Whether the current process is to be watched.
+#[inline(always)]
+pub fn is_watched() -> bool {
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    config!(filter) == 0 || PROCESSES.get_ptr(&tgid).is_some()
+}
+
 #[inline(always)]
 fn enter() -> Option<(u32, &'static mut Thread)> {
-    let id = bpf_get_current_pid_tgid();
-    let (tgid, tid) = ((id >> 32) as u32, id as u32);
-    if config().filter != 0 && PROCESSES.get_ptr(&tgid).is_none() {
+    if !is_watched() {
         return None;
     }
+    let id = bpf_get_current_pid_tgid();
+    let (tgid, tid) = ((id >> 32) as u32, id as u32);
     let Ok(Some(slot)) = FREE_SLOTS.pop() else {
         lose(LOST_THREADS);
         return None;

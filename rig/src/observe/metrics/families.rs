@@ -150,6 +150,7 @@ fn lost(reading: &Reading, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fm
         ("exits", lost.exits),
         ("histograms", lost.histograms),
         ("rings", lost.rings),
+        ("vcpus", lost.vcpus),
     ] {
         let labels = [("kind", kind)];
         let metric = family.encode_family(&labels)?;

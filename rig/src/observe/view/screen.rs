@@ -15,7 +15,6 @@ use super::{
     super::{
         outlet::Report,
         rates::{StallFigures, VcpuRates},
-        watched::total,
     },
     Shown,
 };
@@ -66,7 +65,7 @@ fn title_line(report: Option<&Report>) -> Line<'static> {
             )
             .into(),
         );
-        let lost = total(&report.reading.lost);
+        let lost = report.reading.lost.total();
         spans.push(if lost > 0 {
             format!("{lost} records lost").red().bold()
         } else {

@@ -29,6 +29,10 @@ pub(super) const LONGEST_SLICE: Duration = Duration::from_millis(10);
 pub(crate) struct Deadline {
     shared: Arc<Shared>,
     vcpu: usize,
+    /// How often entries are given back, if not so many are outstanding.
+    reset_every: Duration,
+    most_outstanding: u64,
+    was_reset: Duration,
     account: Account,
     alarm: Alarm,
     pace: Pace,
@@ -37,18 +41,33 @@ pub(crate) struct Deadline {
 }
 
 impl Deadline {
-    pub(crate) fn new(shared: Arc<Shared>, vcpu: usize, max_stall: Duration) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, vcpu: usize, max_stall: Duration, ring_entries: u32) -> Self {
         let account = Account::new(Arc::clone(&shared), vcpu, max_stall);
         let now = shared.clock.now();
         Self {
             shared,
             vcpu,
+            reset_every: max_stall.min(LONGEST_SLICE),
+            most_outstanding: u64::from(ring_entries / 4),
+            was_reset: now,
             account,
             alarm: Alarm::default(),
             pace: Pace::new(now),
             entered: now,
             is_holding: false,
         }
+    }
+
+    /// Harvests, and resets now and then: not at every exit, as a reset flushes the translations of all vCPUs, those that
+    /// only read as well.
+    fn reap(&mut self, exit: Exit, left: Duration) -> Result<(), Error> {
+        let outstanding = self.shared.rings.harvest(self.vcpu);
+        let is_due = left.saturating_sub(self.was_reset) >= self.reset_every;
+        if is_due || outstanding >= self.most_outstanding || exit == Exit::RingFull {
+            self.shared.rings.reap(Whose::One(self.vcpu))?;
+            self.was_reset = left;
+        }
+        Ok(())
     }
 
     fn settle(&mut self, now: Duration) -> Result<Pages, Error> {
@@ -83,7 +102,7 @@ impl Enforcement for Deadline {
         if exit == Exit::Interrupted && !self.account.is_limited() {
             return Ok(());
         }
-        self.shared.rings.reap(Whose::One(self.vcpu))?;
+        self.reap(exit, left)?;
         let pages = self.settle(left)?;
         self.pace.observe(left, pages, left.saturating_sub(self.entered));
         Ok(())

@@ -3,7 +3,7 @@
 //! | enforcement | reaps at | sleeps | for |
 //! |---|---|---|---|
 //! | `ring_full` | a full ring | the throttle that the governor last set | the QEMU laws, `none` |
-//! | `deadline` | every exit; a timer makes one in time | off its debt | `budget`, `dirty-quota` |
+//! | `deadline` | every exit, a timer makes one in time; resets less often | off its debt | `budget`, `dirty-quota` |
 //! | [`page_budget`] | every exit; a signal on the exact page | off its debt | `budget-ebpf` |
 //! | `ballast` | a full ring, kept as small as the grant | off its debt | `ballast` |
 //! | `run_slice` | a full ring | a share of the time, dirty or not | `auto-converge` |
@@ -94,7 +94,9 @@ pub(crate) fn build(
 ) -> Result<Box<dyn Enforcement>, Error> {
     let (shared, max_stall) = (Arc::clone(shared), limiter.max_stall);
     Ok(match limiter.kind {
-        LimiterKind::Budget | LimiterKind::DirtyQuota => Box::new(deadline::Deadline::new(shared, vcpu, max_stall)),
+        LimiterKind::Budget | LimiterKind::DirtyQuota => {
+            Box::new(deadline::Deadline::new(shared, vcpu, max_stall, ring_entries))
+        }
         LimiterKind::BudgetEbpf => {
             let counter = counter.ok_or(Error::NoPageCounter { limiter: limiter.kind })?;
             Box::new(page_budget::PageBudget::new(shared, vcpu, max_stall, counter))

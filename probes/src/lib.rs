@@ -25,7 +25,8 @@
 //!
 //! Programs (`probes/ebpf`, embedded as `probes/prebuilt/*.bpf.o`) run at KVM's tracepoints, on the vCPU threads
 //! themselves. They filter by process, count in maps by thread, and write a record for each finished [`Stall`], and on
-//! request for each [`Push`]. Nothing wakes the reader: it drains on its own timer. What could not be recorded is
+//! request for each [`Push`]. Pages are told by the index of each vCPU's ring, so that no program runs for each of them
+//! ([`Probes::runs_for_each_page`]). Nothing wakes the reader: it drains on its own timer. What could not be recorded is
 //! counted: [`Lost`].
 //!
 //! Each event is attached the cheapest way that this kernel takes, [`AttachKind`]; [`Status`] names the way taken,

@@ -25,6 +25,8 @@ const KNOWN: &str = "RINGS_KNOWN";
 
 /// How often to see whether all rings are known, while they are not.
 const LEARNING: Duration = Duration::from_millis(100);
+/// And at most this part of the time: many processes take long to look through.
+const LOOKING: u32 = 50;
 /// And while they are: a vCPU that was created without our notice.
 const LEARNT: Duration = Duration::from_secs(1);
 
@@ -37,6 +39,7 @@ pub(crate) struct Rings {
     /// The program that learns, while it is attached.
     link: Option<RawTracePointLinkId>,
     looked: Option<Instant>,
+    looking_took: Duration,
     /// What [`RINGS_CHANGED`] said then.
     changes: u64,
 }
@@ -52,6 +55,7 @@ impl Rings {
             known: map::take(ebpf, KNOWN).map_err(|error| error.to_string())?,
             link: Some(link),
             looked: None,
+            looking_took: Duration::ZERO,
             changes: 0,
         })
     }
@@ -76,13 +80,16 @@ impl Rings {
             source,
         })?;
         let every = if self.link.is_some() { LEARNING } else { LEARNT };
+        let every = every.max(self.looking_took * LOOKING);
         if changes == self.changes && self.looked.is_some_and(|looked| looked.elapsed() < every) {
             return Ok(());
         }
         let has_changed = std::mem::replace(&mut self.changes, changes) != changes;
-        self.looked = Some(Instant::now());
+        let begin = Instant::now();
+        self.looked = Some(begin);
         // What has just changed may not show in `/proc` yet.
         let all_known = !has_changed && all_known(self.target, &threads()?);
+        self.looking_took = begin.elapsed();
         match (&self.link, all_known) {
             (Some(_), true) => self.rest(ebpf),
             (None, false) => {
@@ -113,6 +120,9 @@ type Threads = Vec<(u32, Thread)>;
 
 /// Whether each vCPU of the target runs on a thread whose ring is known; not if there is none.
 fn all_known(target: Target, threads: &Threads) -> bool {
+    if threads.is_empty() {
+        return false;
+    }
     let processes = match target {
         Target::Pid(pid) => vec![pid],
         Target::AllKvm => process::kvm_processes().into_iter().map(|(pid, _)| pid).collect(),

@@ -49,6 +49,7 @@ fn main() {
             HERE,
             reused_ring_while_learnt,
         ),
+        trial("a_vcpu_that_changes_its_thread_is_counted_once", HERE, replugged),
         trial(
             "a_vcpu_that_fills_no_ring_is_told_by_its_descriptor",
             HERE,
@@ -442,6 +443,33 @@ fn guests_in_this_thread() -> (u64, u64) {
         reset += guest.counts(0).reset.load(Ordering::Relaxed);
     }
     (harvested, reset)
+}
+
+/// What a VMM does with a vCPU that is plugged out and in again: it keeps it, and runs it on another thread.
+fn replugged() -> Result<(), Failed> {
+    let mut probes = Probes::attach(&own())?;
+    let mut guest = Guest::new(Shape { vcpus: 1, ..SHAPE });
+    for pages in [100_000, 200_000, 260_000, 400_000] {
+        std::thread::scope(|scope| {
+            let vcpu = scope.spawn(|| guest.run_here(pages));
+            while !vcpu.is_finished() {
+                probes.drain(|_| {}).expect("the maps are there");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+    }
+    let vcpus = probes.vcpus()?;
+    assert_eq!(vcpus.len(), 4, "four threads");
+    let sum = |of: fn(&VcpuCounters) -> u64| vcpus.iter().map(of).sum::<u64>();
+    assert_eq!(
+        (sum(|vcpu| vcpu.pushed_pages), sum(|vcpu| vcpu.reset_entries)),
+        (
+            guest.counts(0).harvested.load(Ordering::Relaxed),
+            guest.counts(0).reset.load(Ordering::Relaxed)
+        )
+    );
+    assert!(!probes.lost()?.any());
+    Ok(())
 }
 
 fn told_apart(probes: &mut Probes, (harvested, reset): (u64, u64)) -> Result<(), Failed> {

@@ -21,7 +21,10 @@ use kvm_bindings::{
     KVM_MEM_LOG_DIRTY_PAGES, kvm_enable_cap, kvm_segment, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use nix::sys::{
+    mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap},
+    signal::{SigSet, SigmaskHow},
+};
 
 const PAGE: usize = 4096;
 /// Memory that is not logged: page tables, code, counters.
@@ -152,7 +155,8 @@ impl Guest {
         handle_kicks();
         for (index, vcpu) in self.vcpus.drain(..).enumerate() {
             let (shared, go, after_exit) = (self.shared.clone(), go.clone(), after_exit.clone());
-            let body = move || run_vcpu(&shared, vcpu, index, &go, &after_exit);
+            let mut vcpu = vcpu;
+            let body = move || run_vcpu(&shared, &mut vcpu, index, &go, &after_exit);
             self.threads.push(
                 std::thread::Builder::new()
                     .name(format!("vcpu{index}"))
@@ -170,9 +174,11 @@ impl Guest {
         }
     }
 
-    /// Runs vCPU 0 in this very thread until `pages` were harvested.
+    /// Runs vCPU 0 in this very thread until `pages` were harvested, all in all.
     pub(crate) fn run_here(&mut self, pages: u64) {
-        let (shared, vcpu) = (self.shared.clone(), self.vcpus.remove(0));
+        handle_kicks();
+        let (shared, vcpu) = (self.shared.clone(), &mut self.vcpus[0]);
+        shared.stop.store(false, Ordering::Release);
         let until = shared.clone();
         let after_exit: AfterExit = Arc::new(move |index, _| {
             if until.counts[index].harvested.load(Ordering::Relaxed) >= pages {
@@ -265,9 +271,11 @@ fn create_vcpu(kvm: &Kvm, vm: &VmFd, index: usize, shape: Shape) -> VcpuFd {
     vcpu
 }
 
-fn run_vcpu(shared: &Shared, mut vcpu: VcpuFd, index: usize, go: &AtomicBool, after_exit: &AfterExit) {
-    let mut ring = Ring::map(&vcpu, shared.shape.ring_entries);
+fn run_vcpu(shared: &Shared, vcpu: &mut VcpuFd, index: usize, go: &AtomicBool, after_exit: &AfterExit) {
     let counts = &shared.counts[index];
+    let mut ring = Ring::map(vcpu, shared.shape.ring_entries);
+    // Where the thread before, if there was one, left off.
+    ring.next = counts.harvested.load(Ordering::Relaxed) as usize;
     counts.tid.store(nix::unistd::gettid().as_raw(), Ordering::Release);
     while !go.load(Ordering::Acquire) && !shared.stop.load(Ordering::Acquire) {
         std::thread::yield_now();
@@ -288,18 +296,17 @@ fn run_vcpu(shared: &Shared, mut vcpu: VcpuFd, index: usize, go: &AtomicBool, af
     }
 }
 
-/// Resets every ring of the VM; other vCPUs' harvested entries may be among them.
+/// Resets every ring of the VM; other vCPUs' harvested entries may be among them. Not to be ended by a kick, which would
+/// leave some for the next reset: after the last one there is none.
 fn reset(vm: &VmFd) -> u64 {
-    let mut entries = 0;
-    loop {
-        // SAFETY: an ioctl of a VM without argument.
-        let result = unsafe { libc::ioctl(vm.as_raw_fd(), KVM_RESET_DIRTY_RINGS as _, 0) };
-        if result >= 0 {
-            return entries + result as u64;
-        }
-        assert_eq!(nix::errno::Errno::last(), nix::errno::Errno::EINTR);
-        entries = 0;
-    }
+    let before = SigSet::all()
+        .thread_swap_mask(SigmaskHow::SIG_BLOCK)
+        .expect("every signal can be blocked");
+    // SAFETY: an ioctl of a VM without argument.
+    let result = unsafe { libc::ioctl(vm.as_raw_fd(), KVM_RESET_DIRTY_RINGS as _, 0) };
+    let error = nix::errno::Errno::last();
+    before.thread_set_mask().expect("a mask that was in force");
+    u64::try_from(result).unwrap_or_else(|_| panic!("KVM_RESET_DIRTY_RINGS: {error}"))
 }
 
 struct Ring {
@@ -413,7 +420,7 @@ fn handle_kicks() {
         nix::sys::signal::SigHandler::Handler(nothing),
         // No SA_RESTART: the point is that KVM_RUN returns.
         nix::sys::signal::SaFlags::empty(),
-        nix::sys::signal::SigSet::empty(),
+        SigSet::empty(),
     );
     // SAFETY: the handler does nothing.
     unsafe { nix::sys::signal::sigaction(KICK, &action) }.unwrap();

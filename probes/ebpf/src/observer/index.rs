@@ -38,28 +38,38 @@ fn follow(indices: &Indices, seen: u32) -> bool {
     indices.dirty.wrapping_sub(seen) as i32 >= 0 && indices.dirty.wrapping_sub(indices.reset) <= MAX_RING_ENTRIES
 }
 
-/// Enters the ring that `thread` has just pushed to, if it is its own.
+/// Enters the ring that `thread` has just pushed to, if it is its own: whoever is not in `KVM_RUN` pushes for another, by
+/// one of a vCPU's other calls.
 #[inline(always)]
 pub fn meet(tid: u32, thread: &mut Thread, ring: u64) -> bool {
     let Some(indices) = indices_of(ring) else { return false };
-    if let Some(known) = RINGS.get_ptr_mut(&ring) {
+    let known = RINGS.get_ptr_mut(&ring);
+    let mut seen = None;
+    if let Some(known) = known {
         // SAFETY: a live element of a preallocated map.
-        let (owner, seen) = unsafe { ((*known).tid, (*known).dirty_index) };
-        if owner == tid && follow(&indices, seen) {
+        let (owner, index) = unsafe { ((*known).tid, (*known).dirty_index) };
+        if owner == tid {
             // It ran another vCPU in between.
-            leave(thread);
-            thread.ring = ring;
-            thread.dirty_index = indices.dirty;
-            thread.indexed_pages += u64::from(indices.dirty.wrapping_sub(seen));
-            return true;
-        }
-        if owner != tid && !take_over(thread, owner, ring) {
+            seen = Some(index);
+        } else if thread.run_since_ns == 0 {
             return false;
+        } else {
+            // Its vCPU was plugged out, and in again on this thread.
+            seen = take_over(owner, ring);
         }
     }
     leave(thread);
     thread.ring = ring;
     thread.dirty_index = indices.dirty;
+    if let (Some(known), Some(seen)) = (known, seen)
+        && indices.dirty != 1
+        && follow(&indices, seen)
+    {
+        // SAFETY: as above.
+        unsafe { (*known).tid = tid }
+        thread.indexed_pages += u64::from(indices.dirty.wrapping_sub(seen));
+        return true;
+    }
     if rings_known(RINGS_ALL_KNOWN) != 0 {
         // It was made under our eyes: what was pushed and reset before this counts as well.
         thread.indexed_pages += u64::from(indices.dirty);
@@ -79,21 +89,18 @@ pub fn meet(tid: u32, thread: &mut Thread, ring: u64) -> bool {
     true
 }
 
-/// Whether `thread` is to have the ring that `owner` had: not if it pushed for it, by another ioctl of that vCPU.
+/// Takes its ring from a thread that is gone or runs another vCPU now; the dirty index up to which its pages are counted.
 #[inline(always)]
-fn take_over(thread: &Thread, owner: u32, ring: u64) -> bool {
-    if thread.run_since_ns == 0 {
-        return false;
-    }
-    if let Some(owner) = THREADS.get_ptr_mut(&owner) {
-        // SAFETY: a live element. The thread is gone, or no longer runs the vCPU whose ring was at this address.
-        unsafe {
-            if (*owner).ring == ring {
-                (*owner).ring = 0;
-            }
+fn take_over(owner: u32, ring: u64) -> Option<u32> {
+    let owner = THREADS.get_ptr_mut(&owner)?;
+    // SAFETY: a live element, whose thread no longer counts this ring.
+    unsafe {
+        if (*owner).ring != ring {
+            return None;
         }
+        (*owner).ring = 0;
+        Some((*owner).dirty_index)
     }
-    true
 }
 
 /// Notes how far the ring is that `thread` goes away from.

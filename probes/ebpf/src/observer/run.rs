@@ -13,7 +13,7 @@ use crate::{
     config,
     index::{catch_up, change},
     maps::count_exit,
-    thread::{begin_stall, end_stall, is_watched, known, now, watched},
+    thread::{begin_stall, end_stall, is_watched, now, watched},
 };
 
 /// `_IO(KVMIO, 0x41)`.
@@ -80,8 +80,7 @@ pub fn run_tp(ctx: TracePointContext) -> u32 {
         }
         _ => return 0,
     }
-    // Another driver may use the same number: only a thread that KVM's own events named counts.
-    let Some((tid, thread)) = known() else { return 0 };
+    let Some((tid, thread)) = watched() else { return 0 };
     catch_up(thread);
     let at = now();
     thread.runs += 1;

@@ -9,6 +9,7 @@ use dirtyrig_probes_common::{
 
 use crate::{
     config,
+    index::change,
     maps::{FREE_SLOTS, HISTOGRAMS, PROCESSES, STALLS, THREADS, lose},
 };
 
@@ -24,15 +25,15 @@ pub fn now() -> u64 {
 
 /// The current thread, if it is known already.
 #[inline(always)]
-pub fn known() -> Option<(u32, &'static mut Thread)> {
+fn known() -> Option<(u32, &'static mut Thread)> {
     let tid = bpf_get_current_pid_tgid() as u32;
     let thread = THREADS.get_ptr_mut(&tid)?;
     // SAFETY: a live element of a preallocated map. Its only writer is this thread, here.
     Some((tid, unsafe { &mut *thread }))
 }
 
-/// The current thread, entered now if its process is watched. Called by KVM's own events only: who gets here runs a
-/// vCPU.
+/// The current thread, entered now if its process is watched. Called by KVM's own events and for `KVM_RUN`: who gets here
+/// runs a vCPU.
 #[inline(always)]
 pub fn watched() -> Option<(u32, &'static mut Thread)> {
     match known() {
@@ -70,6 +71,8 @@ fn enter() -> Option<(u32, &'static mut Thread)> {
         lose(LOST_THREADS);
         return None;
     }
+    // Its ring is to be learnt.
+    change();
     known()
 }
 

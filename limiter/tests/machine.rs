@@ -40,6 +40,11 @@ fn main() {
         trial("the_longest_sleep_ends_at_once", KVM, the_longest_sleep_ends_at_once),
         trial("limits_follow_their_vcpus", KVM, limits_follow_their_vcpus),
         trial(
+            "resets_come_once_in_the_longest_stall",
+            KVM,
+            resets_come_once_in_the_longest_stall,
+        ),
+        trial(
             "auto_converge_slows_the_reader_as_much",
             KVM,
             auto_converge_slows_the_reader_as_much,
@@ -171,6 +176,42 @@ fn held_back_entries_make_ring_and_guest_agree(kind: LimiterKind) -> Result<(), 
         );
         machine.stop()?;
     }
+    Ok(())
+}
+
+/// When entries were given back: those of one reset come within a millisecond of each other.
+#[derive(Clone, Default)]
+struct Resets(Arc<Mutex<Vec<Instant>>>);
+
+impl DirtySink for Resets {
+    fn dirty(&self, _: usize, _: DirtyPage) {
+        let (mut resets, now) = (self.0.lock().unwrap(), Instant::now());
+        match resets.last_mut() {
+            Some(last) if now.duration_since(*last) < Duration::from_millis(1) => *last = now,
+            _ => resets.push(now),
+        }
+    }
+}
+
+/// A reset flushes the translations of every vCPU; a deadline comes several times in a burst, and bursts come closer.
+fn resets_come_once_in_the_longest_stall() -> Result<(), Failed> {
+    /// As [`Small`] has it.
+    const MAX_STALL: Duration = Duration::from_millis(5);
+    let resets = Resets::default();
+    let machine = Small::new(4096, LimiterKind::Budget).build(Some(Box::new(resets.clone())));
+    machine.limit().set(Which::All, quota(25.0))?;
+    let begin = Instant::now();
+    machine.plug(0);
+    eventually("many pauses", || machine.stats(0).slept > Duration::from_secs(1));
+    machine.unplug(0);
+    let most = begin.elapsed().as_secs_f64() / MAX_STALL.as_secs_f64();
+    machine.flush()?;
+    let resets = resets.0.lock().unwrap().len() as f64;
+    // Beside them that of the flush, and the reaper's, twice a second.
+    let beside = 1.0 + 2.0 * begin.elapsed().as_secs_f64();
+    assert!(resets > 20.0, "{resets} resets");
+    assert!(resets <= most + beside, "{resets} resets where {most} are due");
+    machine.stop()?;
     Ok(())
 }
 

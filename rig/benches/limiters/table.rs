@@ -133,10 +133,11 @@ const FLOW: Line = (
 pub(crate) fn markdown(bench: &Bench) -> String {
     let machine = serde_json::to_value(&bench.facts).ok();
     let machine = machine.and_then(|facts| facts.as_object().map(machine_line));
-    let repetitions = bench.values.values().map(Vec::len).max().unwrap_or(0);
+    let count = || bench.values.values().map(Vec::len);
+    let (fewest, most) = (count().min().unwrap_or(0), count().max().unwrap_or(0));
     let mut text = format!(
-        "{}. By the guest's own counter, sampled every 10 ms; medians (quartiles) of up to {repetitions} repetitions. A \
-         settle time of 0 is one below 10 ms. In bold: beyond its bound.\n\n\
+        "{}. By the guest's own counter, sampled every 10 ms; medians (quartiles) of {fewest} to {most} \
+         values. A settle time of 0 is one below 10 ms. In bold: beyond its bound.\n\n\
          | | `qemu-7.2` | `budget` | bound | `budget-ebpf` | bound |\n|---|---|---|---|---|---|\n",
         machine.unwrap_or_default()
     );

@@ -3,7 +3,7 @@
 //! `cargo bench -p dirtyrig-rig --bench limiters [-- --repetitions N] [-- --group NAME] [-- --out FILE.md]`
 //!
 //! A repetition runs every group once, one guest after the other, so that a machine that slowly changes favours nobody.
-//! Five take about 15 minutes on two CPUs. `budget-ebpf` is left out where eBPF can't be used.
+//! Five take about 18 minutes on two CPUs. `budget-ebpf` is left out where eBPF can't be used.
 
 #[path = "../shared/cell.rs"]
 mod cell;

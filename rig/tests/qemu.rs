@@ -3,6 +3,7 @@
 
 use std::{
     env, fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     thread,
@@ -49,6 +50,10 @@ fn main() {
         each("one that stands still is told", one_that_stands_still_is_told);
         each("one that is killed is told", one_that_is_killed_is_told);
         each("a ring that can't be had is told", a_ring_that_can_not_be_had_is_told);
+        each(
+            "one that aborts over its own ring is started again",
+            one_that_aborts_is_started_again,
+        );
         each("a QEMU without a ring can't be attached to", one_without_a_ring_is_told);
         each("a run on it is recorded under its name", a_run_is_recorded);
         each(
@@ -205,6 +210,36 @@ fn a_ring_that_can_not_be_had_is_told(binary: &Binary) -> Result<(), Failed> {
     } else {
         Err(error)
     }
+}
+
+/// The real one, behind a program that aborts as QEMU does when its reaper is early, the first `aborts` times.
+fn one_that_aborts_is_started_again(binary: &Binary) -> Result<(), Failed> {
+    for (aborts, is_tried) in [(2, true), (3, false)] {
+        let folder = tempfile::tempdir()?;
+        let (path, starts) = (folder.path().join("qemu"), folder.path().join("starts"));
+        let script = format!(
+            "#!/bin/sh\n\
+             case \"$*\" in *-kernel*) echo >> {starts}; if [ $(wc -l < {starts}) -le {aborts} ]; then\n\
+             echo 'kvm_dirty_ring_reap_one: Assertion failed.' >&2; kill -ABRT $$; fi;; esac\n\
+             exec {} \"$@\"\n",
+            binary.path.display(),
+            starts = starts.display()
+        );
+        fs::write(&path, script)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        match (start(&Binary::find(Some(&path))?, 4096), is_tried) {
+            (Ok(mut qemu), true) => qemu.check()?,
+            (Err(error), false) => {
+                assert!(
+                    error.message().unwrap_or_default().contains("ended at its start"),
+                    "{error:?}"
+                );
+            }
+            (started, _) => panic!("{aborts} aborts: {started:?}"),
+        }
+        assert_eq!(fs::read_to_string(&starts)?.lines().count(), 3);
+    }
+    Ok(())
 }
 
 fn one_without_a_ring_is_told(binary: &Binary) -> Result<(), Failed> {

@@ -21,7 +21,10 @@ use super::{
     memory::{SharedMemory, Truth},
     version::Version,
 };
-use crate::qmp::client::{QmpClient, QmpError};
+use crate::{
+    cli::output::note,
+    qmp::client::{QmpClient, QmpError},
+};
 
 /// What to start.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +43,9 @@ pub struct Launch<'a> {
 const START: Duration = Duration::from_mins(1);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
+/// How often it may lose a race with itself before that is an error, see [`lost_its_race`].
+const MOST_STARTS: u32 = 3;
+
 /// A running QEMU.
 #[derive(Debug)]
 pub struct Qemu {
@@ -57,9 +63,20 @@ impl Qemu {
     ///
     /// It must be called by a thread that lives as long as QEMU is to.
     pub fn start(binary: &Binary, launch: Launch<'_>) -> Result<Self, QemuError> {
-        let mut qemu = Self::spawn(binary, launch)?;
-        qemu.wait_for_guest()?;
-        Ok(qemu)
+        let mut starts = 1;
+        loop {
+            let mut qemu = Self::spawn(binary, launch)?;
+            match qemu.wait_for_guest() {
+                Err(QemuError::Start { said, .. }) if starts < MOST_STARTS && lost_its_race(&said) => {
+                    note(format_args!(
+                        "warning: QEMU {} aborted at its start: its reaper met a vCPU without a ring; started again",
+                        binary.version
+                    ));
+                    starts += 1;
+                }
+                result => return result.map(|()| qemu),
+            }
+        }
     }
 
     fn spawn(binary: &Binary, launch: Launch<'_>) -> Result<Self, QemuError> {
@@ -249,6 +266,12 @@ fn arguments(binary: &Binary, launch: Launch<'_>, memory: &SharedMemory, folder:
     pair("-mon", "chardev=qmp,mode=control".to_owned());
     pair("-kernel", kernel.display().to_string());
     arguments
+}
+
+/// Whether it aborted because its reaper thread, which looks once a second, met a vCPU whose ring was not mapped yet: on a
+/// busy host there is time for that.
+fn lost_its_race(said: &str) -> bool {
+    said.contains("kvm_dirty_ring_reap_one")
 }
 
 /// What to do about what QEMU says when it ends at its start.

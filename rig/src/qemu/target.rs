@@ -23,6 +23,7 @@ use super::{
     error::QemuError,
     held::Held,
     limits::{Limits, Logging},
+    memory::Truth,
     process::{Launch, Qemu},
     running,
     version::Version,
@@ -194,14 +195,15 @@ impl Target for QemuTarget {
     }
 
     fn snapshot(&mut self) -> anyhow::Result<Vec<VcpuSnapshot>> {
+        // The truth first, while it is now: to look at the threads can take milliseconds.
+        let truth = |vcpu| match &self.guest {
+            Guest::Ours(qemu) => qemu.truth(vcpu),
+            Guest::Theirs(_) => Truth::default(),
+        };
+        let truths: Vec<Truth> = (0..self.vcpus).map(truth).collect();
         self.check()?;
         let seen = self.watch.look()?;
-        let guest = &self.guest;
-        let snapshot = |(vcpu, seen): (usize, &Seen)| {
-            let truth = match guest {
-                Guest::Ours(qemu) => qemu.truth(vcpu),
-                Guest::Theirs(_) => super::memory::Truth::default(),
-            };
+        let snapshot = |(truth, seen): (&Truth, &Seen)| {
             VcpuSnapshot {
                 plugged: true,
                 written_pages: truth.written,
@@ -217,7 +219,7 @@ impl Target for QemuTarget {
                 ..VcpuSnapshot::default()
             }
         };
-        let mut shots: Vec<VcpuSnapshot> = seen.iter().enumerate().map(snapshot).collect();
+        let mut shots: Vec<VcpuSnapshot> = truths.iter().zip(&seen).map(snapshot).collect();
         if let Some(held) = &self.held {
             held.complete(&mut shots)?;
         }

@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | `ring_full` | a full ring | the throttle that the governor last set | the QEMU laws, `none` |
 //! | `deadline` | every exit, a timer makes one in time; resets less often | off its debt | `budget`, `dirty-quota` |
-//! | [`page_budget`] | every exit; a signal on the exact page | off its debt | `budget-ebpf` |
+//! | [`page_budget`] | every exit; a signal on the exact page, a timer in long runs | off its debt | `budget-ebpf` |
 //! | `ballast` | a full ring, kept as small as the grant | off its debt | `ballast` |
 //! | `run_slice` | a full ring | a share of the time, dirty or not | `auto-converge` |
 

@@ -4,15 +4,17 @@
 //! The counter is an eBPF program on `kvm_dirty_ring_push` that signals the vCPU's thread; this crate only knows its
 //! [`PageCounter`].
 //!
+//! A vCPU that takes long over its grant is charged on its way, by a timer: see [`interim`](crate::law::interim).
+//!
 //! The signal takes the vCPU out before the write that faulted has been made, hence the entry that is
 //! [`IN_FLIGHT`].
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Enforcement, IN_FLIGHT, Pause, account::Account};
+use super::{Enforcement, IN_FLIGHT, Pause, account::Account, alarm::Alarm};
 use crate::{
     kvm::{Error, vcpu::Exit},
-    law::periodic::SleepEnd,
+    law::{interim::Interim, periodic::SleepEnd},
     rings::Whose,
     shared::Shared,
     units::Pages,
@@ -33,6 +35,11 @@ pub(crate) struct PageBudget {
     shared: Arc<Shared>,
     vcpu: usize,
     account: Account,
+    max_stall: Duration,
+    alarm: Alarm,
+    /// Of the run that goes on.
+    interim: Interim,
+    granted: Option<Pages>,
     counter: Box<dyn PageCounter>,
     is_bound: bool,
 }
@@ -44,6 +51,10 @@ impl PageBudget {
             shared,
             vcpu,
             account,
+            max_stall,
+            alarm: Alarm::default(),
+            interim: Interim::first(max_stall),
+            granted: None,
             counter,
             is_bound: false,
         }
@@ -60,15 +71,31 @@ impl Enforcement for PageBudget {
             self.is_bound = true;
         }
         let (rings, own) = (&self.shared.rings, Whose::One(self.vcpu));
-        self.account.settle(now, || rings.reap(own).map(drop))?;
+        let pages = self.account.settle(now, || rings.reap(own).map(drop))?;
         let asked = self.account.pause(now);
-        if asked.is_zero() {
-            self.counter.set_budget(self.account.grant(now));
+        if !asked.is_zero() {
+            self.granted = None;
+            self.alarm.clear()?;
+            return Ok(Pause {
+                asked,
+                end: SleepEnd::RunsOut,
+            });
         }
-        Ok(Pause {
-            asked,
-            end: SleepEnd::RunsOut,
-        })
+        // A run lasts until its grant is spent: were it granted more on its way, it would hardly ever end.
+        let left = self.granted.map(|granted| granted.0.saturating_sub(pages.0));
+        let left = left.filter(|&left| left > 0).map(Pages);
+        self.interim = match left {
+            Some(_) => self.interim.next(),
+            None => Interim::first(self.max_stall),
+        };
+        let grant = self.account.grant(now);
+        self.granted = grant.map(|grant| left.map_or(grant, |left| left.min(grant)));
+        self.counter.set_budget(self.granted);
+        match self.granted {
+            Some(_) => self.alarm.set(self.interim.gap())?,
+            None => self.alarm.clear()?,
+        }
+        Ok(Pause::NONE)
     }
 
     fn after_exit(&mut self, exit: Exit, _left: Duration) -> Result<(), Error> {

@@ -11,10 +11,12 @@
 //! | [`dirty_quota`] | pages for each interval of 10 ms | whenever pages are charged |
 //! | [`budget`], [`share`] | pages until the next pause, and its length | whenever pages are charged |
 //! | [`pace`] | how long a vCPU may run unobserved | before each entry |
+//! | [`interim`] | when a vCPU that takes long over its grant is charged on its way | before each entry |
 
 pub mod auto_converge;
 pub mod budget;
 pub mod dirty_quota;
+pub mod interim;
 mod kind;
 pub mod pace;
 pub mod periodic;

@@ -1,0 +1,85 @@
+//! When a vCPU that runs on is charged for what it has dirtied so far, before it has spent its grant.
+//!
+//! A bucket takes what it is charged with as dirtied at that moment, because when it was is not known. What came in before
+//! is lost if the bucket was full by then, although the pages, had they been charged as they were dirtied, would have made
+//! room for it. That is a loss to every vCPU that dirties a part of its grant, waits for some milliseconds and dirties the
+//! rest: because its guest waits, or because its VMM keeps it from running.
+
+use std::time::Duration;
+
+/// The times between the charges of one run. They double: a vCPU that hardly dirties costs few exits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interim {
+    gap: Duration,
+}
+
+impl Interim {
+    /// For a run under a bucket that takes `2 x max_stall` to fill: what comes in until the first charge is an eighth.
+    pub fn first(max_stall: Duration) -> Self {
+        Self { gap: max_stall / 4 }
+    }
+
+    /// After one more charge in the same run.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self {
+            gap: self.gap.saturating_mul(2),
+        }
+    }
+
+    /// How long until the charge.
+    pub fn gap(self) -> Duration {
+        self.gap
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        law::budget::Budget,
+        units::{Pages, Quota},
+    };
+
+    const MAX_STALL: Duration = Duration::from_millis(5);
+
+    /// What a vCPU may dirty next that had a grant of 128 pages, dirtied 100 of them at once and the rest after `wait`, under
+    /// a quota of 25.6 pages a millisecond.
+    fn next_grant(wait: Duration, charges: impl Iterator<Item = Duration>) -> Pages {
+        let mut budget = Budget::new(Duration::ZERO, Quota::new(100.0).expect("a quota"), MAX_STALL);
+        assert_eq!(budget.grant(Duration::ZERO), Pages(128));
+        let mut left = 128;
+        for at in charges.take_while(|&at| at < wait) {
+            budget.charge(at, Pages(left - 28));
+            left = 28;
+        }
+        budget.charge(wait, Pages(left));
+        budget.grant(wait)
+    }
+
+    fn charges() -> impl Iterator<Item = Duration> {
+        let mut at = Duration::ZERO;
+        std::iter::successors(Some(Interim::first(MAX_STALL)), |interim| Some(interim.next())).map(move |interim| {
+            at += interim.gap();
+            at
+        })
+    }
+
+    #[test]
+    fn a_vcpu_that_waits_with_a_part_of_its_grant_loses_nothing() {
+        let wait = Duration::from_millis(7);
+        assert_eq!(next_grant(wait, charges()), Pages(179), "what came in: 7 x 25.6");
+        assert_eq!(next_grant(wait, std::iter::empty()), Pages(128), "without it");
+    }
+
+    #[test]
+    fn one_that_waits_for_longer_than_the_burst_is_granted_no_more() {
+        let wait = Duration::from_secs(1);
+        assert_eq!(next_grant(wait, charges()), Pages(256 - 28));
+        assert_eq!(
+            charges().take_while(|&at| at < wait).count(),
+            9,
+            "few exits in a second"
+        );
+    }
+}

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use dirtyrig_limiter::{
-    law::{budget::Budget, share::VmBudget},
+    law::{budget::Budget, interim::Interim, share::VmBudget},
     limit::Which,
     units::{Pages, Quota},
 };
@@ -40,6 +40,27 @@ impl Limits {
     /// Whether anything limits the vCPU.
     pub(super) fn holds(&self, vcpu: usize) -> bool {
         self.vm.is_some() || self.quota(vcpu).is_some()
+    }
+}
+
+/// When a vCPU that runs is charged next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct InterimCharge {
+    pub(super) due: Duration,
+    interim: Interim,
+}
+
+impl InterimCharge {
+    /// The one after a charge at `now` in the same run.
+    pub(super) fn next(self, now: Duration) -> Self {
+        Self::after(now, self.interim.next())
+    }
+
+    fn after(now: Duration, interim: Interim) -> Self {
+        Self {
+            due: now + interim.gap(),
+            interim,
+        }
     }
 }
 
@@ -98,6 +119,11 @@ impl Accounts {
         if let Some(vm) = &mut self.vm {
             vm.leave(now, vcpu);
         }
+    }
+
+    /// The first charge of a vCPU that runs from `now` on.
+    pub(super) fn interim(&self, now: Duration) -> InterimCharge {
+        InterimCharge::after(now, Interim::first(self.max_stall))
     }
 
     /// The pause that is due, zero for none.

@@ -15,6 +15,7 @@ use dirtyrig_probes::Tracee;
 use nix::errno::Errno;
 
 use super::{
+    account::InterimCharge,
     error::OutsideError,
     signal::{Masks, StopSignal},
 };
@@ -23,8 +24,8 @@ use super::{
 pub(super) enum Hold {
     /// Not at all.
     Free,
-    /// Seized, on its way.
-    Running(Tracee),
+    /// Seized, on its way, to be charged should it run for long.
+    Running(Tracee, InterimCharge),
     /// Stopped until its debt is paid.
     Paused(Tracee, Pause),
     /// Stopped with its process.

@@ -164,6 +164,7 @@ impl Tracer {
             }
             self.take_changes()?;
             self.end_pauses()?;
+            self.charge_running();
             if self.clock.now() >= next_tick {
                 next_tick = self.clock.now() + TICK;
                 self.tick()?;

@@ -168,8 +168,8 @@ fn logging(limiter: LimiterKind, until_limited: Logging) -> Logging {
     }
 }
 
-/// The frequency of a guest's time-stamp counter, by which its programs keep time.
-fn tsc_hz() -> anyhow::Result<u64> {
+/// The frequency of a guest's time-stamp counter, by which its programs keep time, in Hz. Fails where KVM does not tell.
+pub fn tsc_hz() -> anyhow::Result<u64> {
     let ask = || {
         let vm = kvm_ioctls::Kvm::new()?.create_vm()?;
         vm.create_vcpu(0)?.get_tsc_khz()

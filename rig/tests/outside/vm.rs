@@ -16,6 +16,7 @@ use dirtyrig_guests::{
     boot::{BootVcpu, elf},
     image::{LowMemory, REGION_BASE},
 };
+use dirtyrig_rig::qemu::target::tsc_hz;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use vm_memory::{Bytes as _, FileOffset, GuestAddress, GuestMemoryMmap};
@@ -47,11 +48,16 @@ fn folder() -> io::Result<TempDir> {
 impl Qemu {
     /// Boots a guest whose vCPUs write their pages in order; its dirty rings, if it has any, log nothing yet.
     pub(crate) fn start(ring: Option<u32>, vcpus: usize) -> anyhow::Result<Self> {
+        Self::running("sequential", ring, vcpus)
+    }
+
+    /// The same with another program.
+    pub(crate) fn running(program: &str, ring: Option<u32>, vcpus: usize) -> anyhow::Result<Self> {
         let folder = folder()?;
         let at = |name: &str| folder.path().join(name);
         let guests: Vec<BootVcpu> = (0..vcpus as u64)
             .map(|vcpu| BootVcpu {
-                program: "sequential".parse().expect("a program"),
+                program: program.parse().expect("a program"),
                 region: Region {
                     gpa: REGION_BASE + vcpu * PAGES * PAGE_SIZE,
                     pages: PAGES,
@@ -59,7 +65,7 @@ impl Qemu {
                 seed: vcpu,
             })
             .collect();
-        fs::write(at("guest.elf"), elf(&guests, 1_000_000_000)?)?;
+        fs::write(at("guest.elf"), elf(&guests, tsc_hz()?)?)?;
         let bytes = REGION_BASE + vcpus as u64 * PAGES * PAGE_SIZE;
         let mib = bytes >> 20;
         let accel = ring.map_or_else(|| "kvm".to_owned(), |entries| format!("kvm,dirty-ring-size={entries}"));

@@ -38,7 +38,7 @@ impl Tracer {
         let (tracee, is_leaving) = match std::mem::replace(&mut held.hold, Hold::Free) {
             Hold::Free => return Ok(()),
             Hold::Leaving(tracee) => (tracee, true),
-            Hold::Running(tracee) | Hold::Paused(tracee, _) | Hold::Listening(tracee) => (tracee, false),
+            Hold::Running(tracee, _) | Hold::Paused(tracee, _) | Hold::Listening(tracee) => (tracee, false),
         };
         let (is_ours, deliver) = match change {
             Change::Signal(signal) if signal == number && tracee.is_from_kernel().unwrap_or(false) => {
@@ -59,7 +59,7 @@ impl Tracer {
         if !is_ours {
             // A signal of the VMM's own is never delayed. If the grant is spent, the next page stops it again.
             tracee.resume(deliver).map_err(system("continue a vCPU thread"))?;
-            held.hold = Hold::Running(tracee);
+            held.hold = Hold::Running(tracee, self.accounts.interim(self.clock.now()));
             if let Some(book) = self.board.lock().vcpus.get_mut(&vcpu) {
                 book.passed_on += 1;
             }
@@ -92,7 +92,7 @@ impl Tracer {
                 self.quota.refill(held.slot, pages(grant));
             }
             tracee.resume(deliver).map_err(system("continue a vCPU thread"))?;
-            held.hold = Hold::Running(tracee);
+            held.hold = Hold::Running(tracee, self.accounts.interim(now));
         } else {
             board.pause(vcpu, now, asked);
             let pause = Pause {

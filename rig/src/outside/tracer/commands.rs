@@ -88,7 +88,7 @@ impl Tracer {
         };
         match &mut held.hold {
             Hold::Paused(_, paused) => paused.due = now + pause,
-            Hold::Running(_) | Hold::Listening(_) | Hold::Leaving(_) | Hold::Free => {
+            Hold::Running(..) | Hold::Listening(_) | Hold::Leaving(_) | Hold::Free => {
                 // One that owes stops at its next page.
                 let left = if pause.is_zero() { pages(grant) } else { 0 };
                 // What is drawn meanwhile is charged at the next stop.

@@ -18,7 +18,7 @@ impl Tracer {
             Hold::Free => {}
             // Its next page stops it, as it would any other whose grant is spent.
             Hold::Leaving(tracee) => {
-                held.hold = Hold::Running(tracee);
+                held.hold = Hold::Running(tracee, self.accounts.interim(self.clock.now()));
                 return Ok(false);
             }
             other => {
@@ -30,7 +30,7 @@ impl Tracer {
         let Some(tracee) = held::seize(self.process, held.thread)? else {
             return Ok(false);
         };
-        held.hold = Hold::Running(tracee);
+        held.hold = Hold::Running(tracee, self.accounts.interim(self.clock.now()));
         self.quota
             .limit(self.process, held.thread, held.slot, held.signal.number)?;
         Ok(true)
@@ -42,7 +42,7 @@ impl Tracer {
             return Ok(());
         };
         let (next, left) = match std::mem::replace(&mut held.hold, Hold::Free) {
-            Hold::Running(tracee) | Hold::Listening(tracee) | Hold::Leaving(tracee) => (Hold::Leaving(tracee), 0),
+            Hold::Running(tracee, _) | Hold::Listening(tracee) | Hold::Leaving(tracee) => (Hold::Leaving(tracee), 0),
             Hold::Paused(tracee, pause) => {
                 self.quota.refill(held.slot, i64::MAX);
                 tracee.detach(pause.deliver).map_err(system("let a vCPU thread go"))?;

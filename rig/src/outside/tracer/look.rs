@@ -53,7 +53,7 @@ impl Tracer {
     fn look_for_deaf(&mut self) {
         for (&vcpu, held) in &mut self.vcpus {
             let is_spent = self.quota.left(held.slot) < 0;
-            if !is_spent || !matches!(held.hold, Hold::Running(_)) {
+            if !is_spent || !matches!(held.hold, Hold::Running(..)) {
                 held.overdrawn = 0;
                 continue;
             }

@@ -13,11 +13,13 @@ use super::{
 };
 
 impl Tracer {
+    /// When a pause is over, or a vCPU that runs is to be charged.
     pub(super) fn next_due(&self) -> Option<Duration> {
         self.vcpus
             .values()
             .filter_map(|held| match held.hold {
                 Hold::Paused(_, pause) => Some(pause.due),
+                Hold::Running(_, interim) => Some(interim.due),
                 _ => None,
             })
             .min()
@@ -43,13 +45,30 @@ impl Tracer {
             self.quota.refill(held.slot, pages(grant));
             if let Hold::Paused(tracee, _) = std::mem::replace(&mut held.hold, Hold::Free) {
                 tracee.resume(deliver).map_err(system("continue a vCPU thread"))?;
-                held.hold = Hold::Running(tracee);
+                held.hold = Hold::Running(tracee, self.accounts.interim(now));
             }
             self.board
                 .lock()
                 .resume(vcpu, self.clock.now(), due.saturating_sub(since));
         }
         Ok(())
+    }
+
+    /// Charges those that have run for long.
+    pub(super) fn charge_running(&mut self) {
+        let now = self.clock.now();
+        let mut due = Vec::new();
+        for (&vcpu, held) in &mut self.vcpus {
+            if let Hold::Running(_, interim) = &mut held.hold
+                && interim.due <= now
+            {
+                *interim = interim.next(now);
+                due.push(vcpu);
+            }
+        }
+        for vcpu in due {
+            self.charge(now, vcpu);
+        }
     }
 
     pub(super) fn charge(&mut self, now: Duration, vcpu: usize) {

@@ -59,6 +59,9 @@ fn main() {
         trials.push(trial(&format!("{kind}_lets_a_guest_wait"), needs, move || {
             a_guest_that_waits_gets_its_quota(kind)
         }));
+        trials.push(trial(&format!("{kind}_lets_a_guest_run"), needs, move || {
+            a_quota_out_of_reach_is_none(kind)
+        }));
     }
     // The limiters that charge a vCPU by the page.
     for (kind, needs) in [
@@ -242,6 +245,17 @@ fn a_guest_that_waits_gets_its_quota(kind: LimiterKind) -> Result<(), Failed> {
     let held = (0..5).map(|_| rate()).fold(0.0, f64::max);
     assert!(held <= 1.03 * asked, "{held} MiB/s of {asked}");
     assert!(held >= 0.93 * asked, "{held} MiB/s of {asked}");
+    machine.stop()?;
+    Ok(())
+}
+
+/// A grant that is never spent, on a ring that is full a thousand times: the vCPU runs on.
+fn a_quota_out_of_reach_is_none(kind: LimiterKind) -> Result<(), Failed> {
+    let machine = Small::new(1024, kind).build(None);
+    machine.limit().set(Which::All, quota(1e6))?;
+    machine.plug(0);
+    eventually("many full rings", || machine.stats(0).ring_full_exits > 1000);
+    assert_eq!(machine.stats(0).slept, Duration::ZERO);
     machine.stop()?;
     Ok(())
 }

@@ -40,6 +40,7 @@ pub(crate) struct PageBudget {
     /// Of the run that goes on.
     interim: Interim,
     granted: Option<Pages>,
+    was_full: bool,
     counter: Box<dyn PageCounter>,
     is_bound: bool,
 }
@@ -55,6 +56,7 @@ impl PageBudget {
             alarm: Alarm::default(),
             interim: Interim::first(max_stall),
             granted: None,
+            was_full: false,
             counter,
             is_bound: false,
         }
@@ -84,10 +86,12 @@ impl Enforcement for PageBudget {
         // A run lasts until its grant is spent: were it granted more on its way, it would hardly ever end.
         let left = self.granted.map(|granted| granted.0.saturating_sub(pages.0));
         let left = left.filter(|&left| left > 0).map(Pages);
-        self.interim = match left {
-            Some(_) => self.interim.next(),
-            None => Interim::first(self.max_stall),
-        };
+        match left {
+            // At a full ring it was charged as well.
+            Some(_) if self.was_full => {}
+            Some(_) => self.interim = self.interim.next(),
+            None => self.interim = Interim::first(self.max_stall),
+        }
         let grant = self.account.grant(now);
         self.granted = grant.map(|grant| left.map_or(grant, |left| left.min(grant)));
         self.counter.set_budget(self.granted);
@@ -99,7 +103,8 @@ impl Enforcement for PageBudget {
     }
 
     fn after_exit(&mut self, exit: Exit, _left: Duration) -> Result<(), Error> {
-        if exit == Exit::RingFull || self.account.is_limited() {
+        self.was_full = exit == Exit::RingFull;
+        if self.was_full || self.account.is_limited() {
             self.shared.rings.reap(Whose::One(self.vcpu))?;
         }
         Ok(())

@@ -7,7 +7,10 @@
 
 use std::time::Duration;
 
-/// The times between the charges of one run. They double: a vCPU that hardly dirties costs few exits.
+/// No longer than this without a charge: a grant that is out of reach is never spent.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// The times between the charges of one run. They double, up to a second: a vCPU that hardly dirties costs few exits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interim {
     gap: Duration,
@@ -23,7 +26,7 @@ impl Interim {
     #[must_use]
     pub fn next(self) -> Self {
         Self {
-            gap: self.gap.saturating_mul(2),
+            gap: self.gap.saturating_mul(2).min(LONGEST),
         }
     }
 
@@ -80,6 +83,10 @@ mod tests {
             charges().take_while(|&at| at < wait).count(),
             9,
             "few exits in a second"
+        );
+        assert!(
+            charges().nth(1000).is_some_and(|at| at < 1000 * LONGEST),
+            "but one each second"
         );
     }
 }

@@ -39,7 +39,9 @@ pub(crate) struct PageBudget {
     alarm: Alarm,
     /// Of the run that goes on.
     interim: Interim,
+    /// What is left of its grant; `None` while none limits it, and after one was spent.
     granted: Option<Pages>,
+    /// Whether the ring was full at the last exit.
     was_full: bool,
     counter: Box<dyn PageCounter>,
     is_bound: bool,

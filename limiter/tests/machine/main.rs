@@ -1,5 +1,7 @@
 //! The machine on real KVM: nothing dirtied is lost, every command takes effect at once.
 
+mod page_limiters;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::{
@@ -30,7 +32,6 @@ const AT_ONCE: Duration = Duration::from_millis(500);
 
 fn main() {
     const KVM: &[Need] = &[Need::Kvm];
-    const BPF: &[Need] = &[Need::Kvm, Need::Bpf];
     let mut trials = vec![
         trial(
             "the_ring_tells_each_page_in_order",
@@ -39,11 +40,6 @@ fn main() {
         ),
         trial("the_longest_sleep_ends_at_once", KVM, the_longest_sleep_ends_at_once),
         trial("limits_follow_their_vcpus", KVM, limits_follow_their_vcpus),
-        trial(
-            "resets_come_once_in_ten_milliseconds",
-            KVM,
-            resets_come_once_in_ten_milliseconds,
-        ),
         trial(
             "auto_converge_slows_the_reader_as_much",
             KVM,
@@ -55,33 +51,7 @@ fn main() {
             bad_indices_and_none_are_refused,
         ),
     ];
-    for (kind, needs) in [(LimiterKind::Budget, KVM), (LimiterKind::BudgetEbpf, BPF)] {
-        trials.push(trial(&format!("{kind}_lets_a_guest_wait"), needs, move || {
-            a_guest_that_waits_gets_its_quota(kind)
-        }));
-        trials.push(trial(&format!("{kind}_lets_a_guest_run"), needs, move || {
-            a_quota_out_of_reach_is_none(kind)
-        }));
-    }
-    // The limiters that charge a vCPU by the page.
-    for (kind, needs) in [
-        (LimiterKind::Budget, KVM),
-        (LimiterKind::BudgetEbpf, BPF),
-        (LimiterKind::DirtyQuota, KVM),
-        (LimiterKind::Ballast, KVM),
-    ] {
-        trials.push(trial(&format!("{kind}_makes_ring_and_guest_agree"), needs, move || {
-            held_back_entries_make_ring_and_guest_agree(kind)
-        }));
-        trials.push(trial(&format!("{kind}_acts_at_once"), needs, move || {
-            a_set_acts_at_once(kind)
-        }));
-        if kind.limits_whole_vm() {
-            trials.push(trial(&format!("{kind}_shares_one_quota"), needs, move || {
-                one_quota_is_shared(kind)
-            }));
-        }
-    }
+    trials.extend(page_limiters::trials());
     run(trials);
 }
 
@@ -168,139 +138,6 @@ fn the_ring_tells_each_page_in_order() -> Result<(), Failed> {
     Ok(())
 }
 
-fn held_back_entries_make_ring_and_guest_agree(kind: LimiterKind) -> Result<(), Failed> {
-    // From a page or two an exit to hundreds.
-    for mib_per_sec in [1.0, 20.0, 200.0] {
-        let machine = Small::new(4096, kind).build(None);
-        machine.limit().set(Which::All, quota(mib_per_sec))?;
-        machine.plug(0);
-        eventually("many pauses", || machine.stats(0).slept > Duration::from_millis(300));
-        machine.unplug(0);
-        machine.flush()?;
-        let (harvested, written) = (machine.harvested(0).0, written(&machine, 0));
-        assert!(
-            harvested.abs_diff(written) <= 1,
-            "{mib_per_sec} MiB/s: harvested {harvested}, written {written}"
-        );
-        machine.stop()?;
-    }
-    Ok(())
-}
-
-/// When entries were given back: those of one reset come within a millisecond of each other.
-#[derive(Clone, Default)]
-struct Resets(Arc<Mutex<Vec<Instant>>>);
-
-impl DirtySink for Resets {
-    fn dirty(&self, _: usize, _: DirtyPage) {
-        let (mut resets, now) = (self.0.lock().unwrap(), Instant::now());
-        match resets.last_mut() {
-            Some(last) if now.duration_since(*last) < Duration::from_millis(1) => *last = now,
-            _ => resets.push(now),
-        }
-    }
-}
-
-/// A reset flushes the translations of every vCPU; a deadline comes several times in a burst of five milliseconds.
-fn resets_come_once_in_ten_milliseconds() -> Result<(), Failed> {
-    let resets = Resets::default();
-    let machine = Small::new(4096, LimiterKind::Budget).build(Some(Box::new(resets.clone())));
-    machine.limit().set(Which::All, quota(25.0))?;
-    let begin = Instant::now();
-    machine.plug(0);
-    eventually("many pauses", || machine.stats(0).slept > Duration::from_secs(1));
-    machine.unplug(0);
-    let most = begin.elapsed().as_secs_f64() / 0.01;
-    machine.flush()?;
-    let resets = resets.0.lock().unwrap().len() as f64;
-    // Beside them that of the flush, and the reaper's, twice a second.
-    let beside = 1.0 + 2.0 * begin.elapsed().as_secs_f64();
-    assert!(resets > 20.0, "{resets} resets");
-    assert!(resets <= most + beside, "{resets} resets where {most} are due");
-    machine.stop()?;
-    Ok(())
-}
-
-/// A guest that dirties some pages and waits, over and over, is held to little less than it would dirty: it gets its quota,
-/// because no wait takes longer than its bucket takes to fill. Charged when its grant is spent and not before, it gets four
-/// fifths.
-fn a_guest_that_waits_gets_its_quota(kind: LimiterKind) -> Result<(), Failed> {
-    const WINDOW: Duration = Duration::from_secs(1);
-    let mut small = Small::new(65536, kind);
-    small.programs = vec![Program::Burst {
-        pages: 170,
-        pause: Duration::from_millis(6),
-    }];
-    let machine = small.build(None);
-    machine.plug(0);
-    let rate = || {
-        let (begin, before) = (Instant::now(), written(&machine, 0));
-        thread::sleep(WINDOW);
-        (written(&machine, 0) - before) as f64 / 256.0 / begin.elapsed().as_secs_f64()
-    };
-    // The machine may be busy in any of the windows, though not in all: the first has the first writes of all pages.
-    let unlimited = (0..3).map(|_| rate()).fold(0.0, f64::max);
-    let asked = 0.97 * unlimited;
-    machine.limit().set(Which::All, quota(asked))?;
-    let held = (0..5).map(|_| rate()).fold(0.0, f64::max);
-    assert!(held <= 1.03 * asked, "{held} MiB/s of {asked}");
-    assert!(held >= 0.93 * asked, "{held} MiB/s of {asked}");
-    machine.stop()?;
-    Ok(())
-}
-
-/// A grant that is never spent, on a ring that is full a thousand times: the vCPU runs on.
-fn a_quota_out_of_reach_is_none(kind: LimiterKind) -> Result<(), Failed> {
-    let machine = Small::new(1024, kind).build(None);
-    machine.limit().set(Which::All, quota(1e6))?;
-    machine.plug(0);
-    eventually("many full rings", || machine.stats(0).ring_full_exits > 1000);
-    assert_eq!(machine.stats(0).slept, Duration::ZERO);
-    machine.stop()?;
-    Ok(())
-}
-
-/// A vCPU has dirtied more, unlimited, than its quota allows in minutes: none of it is charged, whether the limit is the
-/// first one, comes again after a cancel, or is one of the whole machine.
-fn a_set_acts_at_once(kind: LimiterKind) -> Result<(), Failed> {
-    /// Pages that wait in the ring when the limit comes: four minutes' worth.
-    const UNHARVESTED: u64 = 60_000;
-    /// What may be dirtied between the command and the exit that it causes: ten milliseconds of a fast guest, in which
-    /// the kick and the first slice have long ended.
-    const OVERRUN: Duration = Duration::from_secs(4096 / 256);
-
-    let mut small = Small::new(65536, kind);
-    small.pages_each = 2 * 65536;
-    // The reaper stays out of it.
-    small.period = Duration::from_mins(1);
-    let machine = small.build(None);
-    machine.plug(0);
-    for round in 0..3 {
-        eventually("an almost full ring", || {
-            written(&machine, 0) - machine.harvested(0).0 >= UNHARVESTED
-        });
-        let of_machine = round == 1 && kind.limits_whole_vm();
-        let slept = machine.stats(0).slept;
-        if of_machine {
-            machine.limit().set_vm(quota(1.0))?;
-        } else {
-            machine.limit().set(Which::All, quota(1.0))?;
-        }
-        eventually("a throttled vCPU", || machine.stats(0).slept > slept);
-        let asked = machine.stats(0).last_asked;
-        assert!(asked < OVERRUN, "round {round}: asked to sleep {asked:?}");
-        let before = written(&machine, 0);
-        if of_machine {
-            machine.limit().cancel_vm();
-        } else {
-            machine.limit().cancel(Which::All)?;
-        }
-        eventually("a free vCPU", || written(&machine, 0) > before + 4096);
-    }
-    machine.stop()?;
-    Ok(())
-}
-
 /// Brings a vCPU under a QEMU law into the longest sleep it can get: quota 1, so that it throttles up to the cap.
 fn asleep() -> Machine {
     let mut small = Small::new(65536, LimiterKind::Qemu10);
@@ -377,69 +214,6 @@ fn limits_follow_their_vcpus() -> Result<(), Failed> {
     machine.limit().cancel(Which::One(1))?;
     let before = written(&machine, 1);
     eventually("a fast vCPU 1", || written(&machine, 1) > before + 8192);
-    machine.stop()?;
-    Ok(())
-}
-
-/// Pages that each of two vCPUs writes while both together write `pages`, and the time that this takes.
-fn both(machine: &Machine, what: &str, pages: u64) -> ([u64; 2], Duration) {
-    let now = || [written(machine, 0), written(machine, 1)];
-    let (before, begin) = (now(), machine.now());
-    let mut after = before;
-    eventually(what, || {
-        after = now();
-        after.iter().sum::<u64>() >= before.iter().sum::<u64>() + pages
-    });
-    let span = machine.now().saturating_sub(begin);
-    ([after[0] - before[0], after[1] - before[1]], span)
-}
-
-/// Two writers under one quota: in no time do they write more than it allows, together, and they share it fairly; the
-/// share of one that is out of the guest goes to the other; limits of their own hold beside it.
-fn one_quota_is_shared(kind: LimiterKind) -> Result<(), Failed> {
-    /// MiB/s, and pages a second.
-    const QUOTA: f64 = 20.0;
-    const INCOME: f64 = QUOTA * 256.0;
-    /// Twice what comes in during the longest stall, and what may be dirtied before a deadline's exit: 10 ms of a fast
-    /// guest.
-    const BURST: f64 = INCOME * 0.010 + 4096.0;
-
-    let mut small = Small::new(4096, kind);
-    small.programs = vec![Program::Sequential; 2];
-    let machine = small.build(None);
-    machine.limit().set_vm(quota(QUOTA))?;
-    assert_eq!(machine.limit().vm_quota(), Some(quota(QUOTA)));
-    machine.plug(0);
-    machine.plug(1);
-    both(&machine, "a first round", 2048);
-
-    let within = |what: &str, pages: [u64; 2], span: Duration| {
-        let (sum, allowed) = (pages[0] + pages[1], INCOME * span.as_secs_f64() + BURST);
-        assert!(
-            (sum as f64) < allowed,
-            "{what}: {sum} pages of {allowed:.0} in {span:?}"
-        );
-    };
-    let (pages, span) = both(&machine, "both", 20_480);
-    within("both", pages, span);
-    assert!(pages[0].abs_diff(pages[1]) < 4096, "unfair: {pages:?}");
-
-    machine.unplug(1);
-    both(&machine, "a free share", 512);
-    let (pages, span) = both(&machine, "one alone", 20_480);
-    within("one alone", pages, span);
-    assert_eq!(pages[1], 0, "an unplugged vCPU runs");
-
-    // A quarter for vCPU 1, whatever the machine has left: three quarters for vCPU 0.
-    machine.plug(1);
-    machine.limit().set(Which::One(1), quota(QUOTA / 4.0))?;
-    both(&machine, "mixed limits", 2048);
-    let (pages, span) = both(&machine, "mixed", 20_480);
-    within("mixed", pages, span);
-    assert!(
-        pages[1] * 2 < pages[0],
-        "vCPU 1 has a quarter, by its own limit: {pages:?}"
-    );
     machine.stop()?;
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use super::{Enforcement, IN_FLIGHT, Pause, account::Account, alarm::Alarm, deadline};
 use crate::{
     kvm::{Error, vcpu::Exit},
-    law::{pace::Pace, periodic::SleepEnd},
+    law::pace::Pace,
     shared::Shared,
     units::Pages,
 };
@@ -64,10 +64,7 @@ impl Enforcement for Ballast {
         let asked = self.account.pause(now);
         if !asked.is_zero() {
             self.alarm.clear()?;
-            return Ok(Pause {
-                asked,
-                end: SleepEnd::RunsOut,
-            });
+            return Ok(Pause::to_its_end(asked));
         }
         self.entered = now;
         let Some(grant) = self.account.grant(now) else {

@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use super::{Enforcement, IN_FLIGHT, Pause, account::Account, alarm::Alarm};
 use crate::{
     kvm::{Error, vcpu::Exit},
-    law::{pace::Pace, periodic::SleepEnd},
+    law::pace::Pace,
     rings::Whose,
     shared::Shared,
     units::Pages,
@@ -87,10 +87,7 @@ impl Enforcement for Deadline {
         let asked = self.account.pause(now);
         if !asked.is_zero() {
             self.alarm.clear()?;
-            return Ok(Pause {
-                asked,
-                end: SleepEnd::RunsOut,
-            });
+            return Ok(Pause::to_its_end(asked));
         }
         match self.account.grant(now) {
             Some(grant) => self.alarm.set(self.pace.slice(grant, SHORTEST_SLICE, LONGEST_SLICE))?,

@@ -46,6 +46,14 @@ impl Pause {
         asked: Duration::ZERO,
         end: SleepEnd::KickEndsIt,
     };
+
+    /// One that nothing but a command ends before its time.
+    pub(crate) const fn to_its_end(asked: Duration) -> Self {
+        Self {
+            asked,
+            end: SleepEnd::RunsOut,
+        }
+    }
 }
 
 /// What happens around each run of one vCPU, on its thread.

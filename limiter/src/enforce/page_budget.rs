@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Duration};
 use super::{Enforcement, IN_FLIGHT, Pause, account::Account, alarm::Alarm};
 use crate::{
     kvm::{Error, vcpu::Exit},
-    law::{interim::Interim, periodic::SleepEnd},
+    law::interim::Interim,
     rings::Whose,
     shared::Shared,
     units::Pages,
@@ -40,7 +40,7 @@ pub(crate) struct PageBudget {
     /// Of the run that goes on.
     interim: Interim,
     /// What is left of its grant; `None` while none limits it, and after one was spent.
-    granted: Option<Pages>,
+    left: Option<Pages>,
     /// Whether the ring was full at the last exit.
     was_full: bool,
     counter: Box<dyn PageCounter>,
@@ -57,7 +57,7 @@ impl PageBudget {
             max_stall,
             alarm: Alarm::default(),
             interim: Interim::first(max_stall),
-            granted: None,
+            left: None,
             was_full: false,
             counter,
             is_bound: false,
@@ -78,16 +78,15 @@ impl Enforcement for PageBudget {
         let pages = self.account.settle(now, || rings.reap(own).map(drop))?;
         let asked = self.account.pause(now);
         if !asked.is_zero() {
-            self.granted = None;
+            self.left = None;
             self.alarm.clear()?;
-            return Ok(Pause {
-                asked,
-                end: SleepEnd::RunsOut,
-            });
+            return Ok(Pause::to_its_end(asked));
         }
         // A run lasts until its grant is spent: were it granted more on its way, it would hardly ever end.
-        let left = self.granted.map(|granted| granted.0.saturating_sub(pages.0));
-        let left = left.filter(|&left| left > 0).map(Pages);
+        let left = self
+            .left
+            .filter(|&left| left > pages)
+            .map(|left| Pages(left.0 - pages.0));
         match left {
             // At a full ring it was charged as well.
             Some(_) if self.was_full => {}
@@ -95,9 +94,9 @@ impl Enforcement for PageBudget {
             None => self.interim = Interim::first(self.max_stall),
         }
         let grant = self.account.grant(now);
-        self.granted = grant.map(|grant| left.map_or(grant, |left| left.min(grant)));
-        self.counter.set_budget(self.granted);
-        match self.granted {
+        self.left = grant.map(|grant| left.map_or(grant, |left| left.min(grant)));
+        self.counter.set_budget(self.left);
+        match self.left {
             Some(_) => self.alarm.set(self.interim.gap())?,
             None => self.alarm.clear()?,
         }

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use super::{Enforcement, Pause, alarm::Alarm};
 use crate::{
     kvm::{Error, vcpu::Exit},
-    law::{auto_converge::RUN_SLICE, periodic::SleepEnd},
+    law::auto_converge::RUN_SLICE,
     rings::Whose,
     shared::Shared,
 };
@@ -48,10 +48,7 @@ impl Enforcement for RunSlice {
         } else if self.ran >= RUN_SLICE {
             self.ran = Duration::ZERO;
             // QEMU's throttle waits on a condition variable that a kick ends, and then waits for the rest.
-            return Ok(Pause {
-                asked,
-                end: SleepEnd::RunsOut,
-            });
+            return Ok(Pause::to_its_end(asked));
         } else {
             self.alarm.set(RUN_SLICE.saturating_sub(self.ran))?;
         }

@@ -55,15 +55,20 @@ fn quota() -> Quota {
     Quota::new(QUOTA_MIB_S).expect("a quota")
 }
 
-/// Pages that `subjects` vCPUs wrote in a window, and the most that they may have: quota x window, a burst each, and the
-/// page that was under way.
-fn window(qemu: &Qemu, subjects: &[usize], mib_per_sec: f64) -> (u64, f64) {
+/// Pages that `subjects` vCPUs wrote in a window, and its length in seconds.
+fn watch(qemu: &Qemu, subjects: &[usize]) -> (u64, f64) {
     let written = || subjects.iter().map(|&vcpu| qemu.written(vcpu)).sum::<u64>();
     let (begun, before) = (Instant::now(), written());
     thread::sleep(WINDOW);
-    let pages = written() - before;
+    (written() - before, begun.elapsed().as_secs_f64())
+}
+
+/// Pages that `subjects` vCPUs wrote in a window, and the most that they may have: quota x window, a burst each, and the
+/// page that was under way.
+fn window(qemu: &Qemu, subjects: &[usize], mib_per_sec: f64) -> (u64, f64) {
+    let (pages, span_s) = watch(qemu, subjects);
     let bursts = 2.0 * subjects.len() as f64 * MAX_STALL.as_secs_f64();
-    let most = mib_per_sec * (begun.elapsed().as_secs_f64() + bursts) * PAGES_PER_MIB as f64;
+    let most = mib_per_sec * (span_s + bursts) * PAGES_PER_MIB as f64;
     (pages, most + subjects.len() as f64)
 }
 
@@ -108,9 +113,8 @@ fn waits() -> Result<(), Failed> {
     qemu.log_for_a_minute()?;
     let rate = |windows: usize| {
         let rates = (0..windows).map(|_| {
-            let (begun, before) = (Instant::now(), qemu.written(0));
-            thread::sleep(WINDOW);
-            (qemu.written(0) - before) as f64 / PAGES_PER_MIB as f64 / begun.elapsed().as_secs_f64()
+            let (pages, span_s) = watch(&qemu, &[0]);
+            pages as f64 / PAGES_PER_MIB as f64 / span_s
         });
         rates.fold(0.0, f64::max)
     };

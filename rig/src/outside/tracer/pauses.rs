@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use dirtyrig_limiter::units::Pages;
+use dirtyrig_probes::Quota;
 
 use super::{
     super::{
+        account::Accounts,
         error::OutsideError,
-        held::{Hold, Pause},
+        held::{Hold, Pause, Vcpu},
     },
     Tracer, pages, system,
 };
@@ -57,26 +59,27 @@ impl Tracer {
     /// Charges those that have run for long.
     pub(super) fn charge_running(&mut self) {
         let now = self.clock.now();
-        let mut due = Vec::new();
         for (&vcpu, held) in &mut self.vcpus {
             if let Hold::Running(_, interim) = &mut held.hold
                 && interim.due <= now
             {
                 *interim = interim.next(now);
-                due.push(vcpu);
+                charge(&self.quota, &mut self.accounts, now, vcpu, held);
             }
-        }
-        for vcpu in due {
-            self.charge(now, vcpu);
         }
     }
 
     pub(super) fn charge(&mut self, now: Duration, vcpu: usize) {
         if let Some(held) = self.vcpus.get_mut(&vcpu) {
-            let drawn = self.quota.drawn(held.slot);
-            let pages = Pages(drawn.saturating_sub(held.charged));
-            held.charged = drawn;
-            self.accounts.charge(now, vcpu, pages);
+            charge(&self.quota, &mut self.accounts, now, vcpu, held);
         }
     }
+}
+
+/// Charges a vCPU for what the eBPF program has counted since it was last charged.
+fn charge(quota: &Quota, accounts: &mut Accounts, now: Duration, vcpu: usize, held: &mut Vcpu) {
+    let drawn = quota.drawn(held.slot);
+    let pages = Pages(drawn.saturating_sub(held.charged));
+    held.charged = drawn;
+    accounts.charge(now, vcpu, pages);
 }

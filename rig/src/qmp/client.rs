@@ -1,10 +1,15 @@
-//! The side that sends commands and waits for their replies.
+//! The side that sends commands and waits for their replies, and is told of events.
 //!
 //! A reply may take long without anything being wrong: QEMU answers nothing while it waits for a vCPU that sleeps off a
 //! throttle. So while it waits, the client looks at the process behind the socket, and gives up at once if that has
 //! ended or stands still, else only after [`REPLY`].
+//!
+//! An event may come at any moment: before the greeting, between a command and its reply, or when nobody asks. The
+//! client keeps each until it is taken. Every command carries a number, which the reply repeats, so the reply to one that
+//! was given up is never taken for the reply to the next.
 
 use std::{
+    collections::VecDeque,
     fs,
     io::{self, BufRead as _, BufReader, ErrorKind, Write as _},
     os::unix::net::UnixStream,
@@ -14,6 +19,10 @@ use std::{
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde_json::{Value, json};
+
+mod error;
+
+pub use self::error::QmpError;
 
 /// How long a server may take to greet: it does so at once, unless it serves somebody else.
 const GREETING: Duration = Duration::from_secs(10);
@@ -25,8 +34,25 @@ pub const REPLY: Duration = Duration::from_mins(4);
 /// How often the process behind the socket is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
+/// The shortest wait that is asked of the system, for which zero means forever.
+const SHORTEST: Duration = Duration::from_micros(100);
+
 /// How long it may stand still: job control may stop and continue it beside us.
 const STOPPED: Duration = Duration::from_secs(1);
+
+/// Events that are kept for whoever takes them. A client that never does must not grow with its server's life.
+pub const MOST_EVENTS: usize = 4096;
+
+/// What a server says unasked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Its name, such as `STOP`.
+    pub name: String,
+    /// What it says beside, null for nothing.
+    pub data: Value,
+    /// When it happened by the server's clock, since 1970; `None` where it doesn't say.
+    pub at: Option<Duration>,
+}
 
 /// A connection whose capabilities are negotiated.
 #[derive(Debug)]
@@ -38,78 +64,11 @@ pub struct QmpClient {
     /// The process that listens on the socket.
     pid: Option<u32>,
     greeting: Value,
-}
-
-/// Why a command got no reply, or not the one that was wanted.
-#[derive(Debug, thiserror::Error)]
-pub enum QmpError {
-    /// Nobody listens.
-    #[error(
-        "can't connect to the QMP socket {}: start QEMU with `-qmp unix:{},server=on,wait=off`, or name the socket that \
-         it has", path.display(), path.display()
-    )]
-    Connect {
-        /// The socket.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// Connected, and not greeted.
-    #[error(
-        "the QMP socket {} is busy: it did not greet within {} s, and it serves one client at a time; end the other \
-         client, or give QEMU one more socket (`-qmp unix:PATH,server=on,wait=off`)", path.display(), GREETING.as_secs()
-    )]
-    Busy {
-        /// The socket.
-        path: PathBuf,
-    },
-    /// Something else listens.
-    #[error("{} is no QMP socket: it says `{said}`; name the one that QEMU got with `-qmp`", path.display())]
-    NotQmp {
-        /// The socket.
-        path: PathBuf,
-        /// What was received.
-        said: String,
-    },
-    /// The command was refused.
-    #[error("QEMU refuses `{command}`: {reason}")]
-    Refused {
-        /// The command.
-        command: String,
-        /// QEMU's reason.
-        reason: String,
-    },
-    /// The process stands still.
-    #[error(
-        "QEMU (process {pid}) stands still, stopped by a signal or held by a debugger, and answers nothing: let it go on \
-         (`kill -CONT {pid}`, or end the debugger)"
-    )]
-    Stopped {
-        /// The process.
-        pid: u32,
-    },
-    /// No reply.
-    #[error("QEMU hangs: no reply to `{command}` within {} s; see what it is doing, or end it", waited.as_secs())]
-    Hangs {
-        /// The command.
-        command: String,
-        /// How long was waited.
-        waited: Duration,
-    },
-    /// The connection is gone.
-    #[error("QEMU closed its QMP socket {}: it has ended, or its monitor was taken away", path.display())]
-    Closed {
-        /// The socket.
-        path: PathBuf,
-    },
-    /// The system refuses to send or receive.
-    #[error("can't talk over the QMP socket {}", path.display())]
-    Io {
-        /// The socket.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
+    /// The number of the last command.
+    command: u64,
+    /// Those that nobody has taken, the oldest first.
+    events: VecDeque<Event>,
+    lost_events: u64,
 }
 
 impl QmpClient {
@@ -123,7 +82,6 @@ impl QmpClient {
             path: path.to_owned(),
             source,
         })?;
-        stream.set_read_timeout(Some(LOOK_EVERY)).map_err(io)?;
         stream.set_write_timeout(Some(GREETING)).map_err(io)?;
         let pid = getsockopt(&stream, PeerCredentials)
             .ok()
@@ -135,13 +93,11 @@ impl QmpClient {
             line: Vec::new(),
             pid,
             greeting: Value::Null,
+            command: 0,
+            events: VecDeque::new(),
+            lost_events: 0,
         };
-        let busy = || QmpError::Busy { path: path.to_owned() };
-        let greeting = client.receive(GREETING)?.ok_or_else(busy)?;
-        if greeting.get("QMP").is_none() {
-            return Err(client.not_qmp(greeting.to_string()));
-        }
-        client.greeting = greeting;
+        client.greeting = client.greeted()?;
         client.execute("qmp_capabilities", &Value::Null)?;
         Ok(client)
     }
@@ -161,9 +117,10 @@ impl QmpClient {
         }
     }
 
-    /// Sends a command and returns what it returns. Events that come in between are left out.
+    /// Sends a command and returns what it returns. Events that come in between are kept.
     pub fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value, QmpError> {
-        let mut message = json!({ "execute": command });
+        self.command += 1;
+        let mut message = json!({ "execute": command, "id": self.command });
         if !arguments.is_null() {
             message["arguments"] = arguments.clone();
         }
@@ -177,19 +134,91 @@ impl QmpClient {
                     waited: begun.elapsed(),
                 });
             };
+            if self.keep(&reply)? || self.is_late(&reply) {
+                continue;
+            }
             if let Some(value) = reply.get_mut("return") {
                 return Ok(value.take());
             }
-            if let Some(error) = reply.get("error") {
-                return Err(QmpError::Refused {
-                    command: command.to_owned(),
-                    reason: error["desc"].as_str().unwrap_or("it gives no reason").to_owned(),
-                });
+            return Err(QmpError::Refused {
+                command: command.to_owned(),
+                reason: reply["error"]["desc"]
+                    .as_str()
+                    .unwrap_or("it gives no reason")
+                    .to_owned(),
+            });
+        }
+    }
+
+    /// The oldest event that was not taken yet; waits for one, `patience` at most. Those that came before the server
+    /// closed its socket can still be taken.
+    pub fn next_event(&mut self, patience: Duration) -> Result<Option<Event>, QmpError> {
+        let begun = Instant::now();
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Ok(Some(event));
             }
-            if reply.get("event").is_none() {
-                return Err(self.not_qmp(reply.to_string()));
+            let Some(message) = self.receive(patience.saturating_sub(begun.elapsed()))? else {
+                return Ok(None);
+            };
+            if !self.keep(&message)? && !self.is_late(&message) {
+                return Err(self.not_qmp(message.to_string()));
             }
         }
+    }
+
+    /// Events that were dropped because [`MOST_EVENTS`] later ones came and nobody took any.
+    pub fn lost_events(&self) -> u64 {
+        self.lost_events
+    }
+
+    /// Waits for the greeting.
+    fn greeted(&mut self) -> Result<Value, QmpError> {
+        let begun = Instant::now();
+        loop {
+            let message = self.receive(GREETING.saturating_sub(begun.elapsed()))?;
+            let message = message.ok_or_else(|| QmpError::Busy {
+                path: self.path.clone(),
+            })?;
+            if message.get("QMP").is_some() {
+                return Ok(message);
+            }
+            if message.get("event").is_none() {
+                return Err(self.not_qmp(message.to_string()));
+            }
+            self.keep(&message)?;
+        }
+    }
+
+    /// Keeps a message that is an event; false for a reply. An error for what is neither.
+    fn keep(&mut self, message: &Value) -> Result<bool, QmpError> {
+        let Some(name) = message["event"].as_str() else {
+            let is_reply = message.get("return").is_some() || message.get("error").is_some();
+            return if is_reply {
+                Ok(false)
+            } else {
+                Err(self.not_qmp(message.to_string()))
+            };
+        };
+        if self.events.len() == MOST_EVENTS {
+            self.events.pop_front();
+            self.lost_events += 1;
+        }
+        let part = |name: &str| message["timestamp"][name].as_u64();
+        let at = part("seconds")
+            .zip(part("microseconds"))
+            .map(|(seconds, micros)| Duration::from_secs(seconds) + Duration::from_micros(micros));
+        self.events.push_back(Event {
+            name: name.to_owned(),
+            data: message["data"].clone(),
+            at,
+        });
+        Ok(true)
+    }
+
+    /// Whether a reply is to a command before the last. Some errors come without a number, and are the last's.
+    fn is_late(&self, reply: &Value) -> bool {
+        reply["id"].as_u64().is_some_and(|id| id < self.command)
     }
 
     fn send(&mut self, message: &Value) -> Result<(), QmpError> {
@@ -203,6 +232,9 @@ impl QmpClient {
         let begun = Instant::now();
         let mut stopped_since = None;
         loop {
+            let wait = patience.saturating_sub(begun.elapsed()).clamp(SHORTEST, LOOK_EVERY);
+            let set = self.stream.get_ref().set_read_timeout(Some(wait));
+            set.map_err(|error| self.broken(error))?;
             match self.stream.read_until(b'\n', &mut self.line) {
                 // The end of the stream; what came of a line is no object.
                 Ok(_) if !self.line.ends_with(b"\n") => return Err(self.closed()),
@@ -258,66 +290,4 @@ impl QmpClient {
 fn process_state(pid: u32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{io::BufRead, os::unix::net::UnixListener, thread};
-
-    use super::*;
-
-    const GREETED: &str = r#"{"QMP": {"version": {"qemu": {"micro": 2, "minor": 0, "major": 10}, "package": ""}}}"#;
-
-    /// A server that greets with `greeting`, then answers each line with the next of `answers`, and closes.
-    fn server(greeting: &'static str, answers: &'static [&'static str]) -> (tempfile::TempDir, PathBuf) {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let path = dir.path().join("qmp");
-        let listener = UnixListener::bind(&path).expect("a socket");
-        thread::spawn(move || {
-            let (stream, _) = listener.accept().expect("a client");
-            let mut lines = BufReader::new(stream.try_clone().expect("a second handle")).lines();
-            let say = |text: &str| writeln!(&stream, "{text}").expect("the client listens");
-            say(greeting);
-            for answer in answers {
-                lines.next().expect("a command").expect("text");
-                say(answer);
-            }
-        });
-        (dir, path)
-    }
-
-    #[test]
-    fn a_reply_is_told_from_the_events_before_it() {
-        let (_dir, path) = server(
-            GREETED,
-            &[
-                r#"{"return": {}}"#,
-                "{\"event\": \"STOP\"}\n{\"return\": [{\"cpu-index\": 0}]}",
-                r#"{"error": {"class": "GenericError", "desc": "incorrect cpu index specified"}}"#,
-            ],
-        );
-        let mut client = QmpClient::connect(&path).expect("greeted");
-        assert_eq!(client.version().expect("a version"), (10, 0, 2));
-        assert_eq!(client.pid(), Some(std::process::id()));
-        let reply = client.execute("query-cpus-fast", &Value::Null).expect("a reply");
-        assert_eq!(reply[0]["cpu-index"], 0);
-        let error = client
-            .execute("set-vcpu-dirty-limit", &json!({"cpu-index": 7}))
-            .expect_err("refused");
-        assert_eq!(
-            error.to_string(),
-            "QEMU refuses `set-vcpu-dirty-limit`: incorrect cpu index specified"
-        );
-        let error = client.execute("quit", &Value::Null).expect_err("the server has gone");
-        assert!(matches!(error, QmpError::Closed { .. }), "{error}");
-    }
-
-    #[test]
-    fn what_is_no_qmp_server_is_told() {
-        let (dir, path) = server("220 mail.example.org ESMTP", &[]);
-        let error = QmpClient::connect(&path).expect_err("not greeted").to_string();
-        assert!(error.contains("says `220 mail.example.org ESMTP`"), "{error}");
-        let error = QmpClient::connect(&dir.path().join("none")).expect_err("nobody there");
-        assert!(error.to_string().contains("server=on,wait=off"), "{error}");
-    }
 }

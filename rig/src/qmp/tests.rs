@@ -1,6 +1,7 @@
 //! The protocol, with a VM that only remembers what it was told: what a client may say, and what becomes of it.
 
 mod abuse;
+mod client;
 mod human;
 mod requests;
 

@@ -13,7 +13,7 @@ use dirtyrig_limiter::{
 use dirtyrig_testkit::{Need, trial};
 use libtest_mimic::{Failed, Trial};
 
-use crate::{eventually, quota, support::Small, written};
+use crate::{eventually, quota, speed::Speed, support::Small, written};
 
 pub(crate) fn trials() -> Vec<Trial> {
     const KVM: &[Need] = &[Need::Kvm];
@@ -53,10 +53,11 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 fn held_back_entries_make_ring_and_guest_agree(kind: LimiterKind) -> Result<(), Failed> {
-    // From a page or two an exit to hundreds.
-    for mib_per_sec in [1.0, 20.0, 200.0] {
+    let speed = Speed::measure()?;
+    // From a page or two per exit to hundreds on a fast host.
+    for quota in [0.0005, 0.015, 0.125].map(|share| speed.share(share)) {
         let machine = Small::new(4096, kind).build(None);
-        machine.limit().set(Which::All, quota(mib_per_sec))?;
+        machine.limit().set(Which::All, quota)?;
         machine.plug(0);
         eventually("many pauses", || machine.stats(0).slept > Duration::from_millis(300));
         machine.unplug(0);
@@ -64,7 +65,7 @@ fn held_back_entries_make_ring_and_guest_agree(kind: LimiterKind) -> Result<(), 
         let (harvested, written) = (machine.harvested(0).0, written(&machine, 0));
         assert!(
             harvested.abs_diff(written) <= 1,
-            "{mib_per_sec} MiB/s: harvested {harvested}, written {written}"
+            "{quota:?}: harvested {harvested}, written {written}"
         );
         machine.stop()?;
     }
@@ -89,7 +90,7 @@ impl DirtySink for Resets {
 fn resets_come_once_in_ten_milliseconds() -> Result<(), Failed> {
     let resets = Resets::default();
     let machine = Small::new(4096, LimiterKind::Budget).build(Some(Box::new(resets.clone())));
-    machine.limit().set(Which::All, quota(25.0))?;
+    machine.limit().set(Which::All, Speed::measure()?.at_most(25.0))?;
     let begin = Instant::now();
     machine.plug(0);
     eventually("many pauses", || machine.stats(0).slept > Duration::from_secs(1));
@@ -133,13 +134,17 @@ fn a_guest_that_waits_gets_its_quota(kind: LimiterKind) -> Result<(), Failed> {
     Ok(())
 }
 
-/// A grant that is never spent, on a ring that is full a thousand times: the vCPU runs on.
+/// A grant that is never spent: the vCPU runs on, while its ring is emptied many times. On a fast host that is because it is
+/// full; a slow one doesn't fill it before a deadline comes.
 fn a_quota_out_of_reach_is_none(kind: LimiterKind) -> Result<(), Failed> {
-    let machine = Small::new(1024, kind).build(None);
+    const RING: u32 = 1024;
+    let machine = Small::new(RING, kind).build(None);
     machine.limit().set(Which::All, quota(1e6))?;
     machine.plug(0);
-    eventually("many full rings", || machine.stats(0).ring_full_exits > 1000);
-    assert_eq!(machine.stats(0).slept, Duration::ZERO);
+    eventually("many pages through the ring", || {
+        machine.harvested(0).0 > 200 * u64::from(RING)
+    });
+    assert_eq!(machine.stats(0).asked, Duration::ZERO);
     machine.stop()?;
     Ok(())
 }
@@ -149,10 +154,11 @@ fn a_quota_out_of_reach_is_none(kind: LimiterKind) -> Result<(), Failed> {
 fn a_set_acts_at_once(kind: LimiterKind) -> Result<(), Failed> {
     /// Pages that wait in the ring when the limit comes: four minutes' worth.
     const UNHARVESTED: u64 = 60_000;
-    /// What may be dirtied between the command and the exit that it causes: ten milliseconds of a fast guest, in which
-    /// the kick and the first slice have long ended.
-    const OVERRUN: Duration = Duration::from_secs(4096 / 256);
-
+    let speed = Speed::measure()?;
+    let quota = speed.at_most(1.0);
+    // What may be dirtied between the command and the exit that it causes: that of ten milliseconds, in which the kick and
+    // the first slice have long ended.
+    let overrun = Duration::from_secs_f64(speed.pages(Duration::from_millis(10)) / quota.rate().pages_per_sec());
     let mut small = Small::new(65536, kind);
     small.pages_each = 2 * 65536;
     // The reaper stays out of it.
@@ -166,13 +172,13 @@ fn a_set_acts_at_once(kind: LimiterKind) -> Result<(), Failed> {
         let of_machine = round == 1 && kind.limits_whole_vm();
         let slept = machine.stats(0).slept;
         if of_machine {
-            machine.limit().set_vm(quota(1.0))?;
+            machine.limit().set_vm(quota)?;
         } else {
-            machine.limit().set(Which::All, quota(1.0))?;
+            machine.limit().set(Which::All, quota)?;
         }
         eventually("a throttled vCPU", || machine.stats(0).slept > slept);
         let asked = machine.stats(0).last_asked;
-        assert!(asked < OVERRUN, "round {round}: asked to sleep {asked:?}");
+        assert!(asked < overrun, "round {round}: asked to sleep {asked:?}");
         let before = written(&machine, 0);
         if of_machine {
             machine.limit().cancel_vm();
@@ -201,45 +207,53 @@ fn both(machine: &Machine, what: &str, pages: u64) -> ([u64; 2], Duration) {
 /// Two writers under one quota: in no time do they write more than it allows, together, and they share it fairly; the
 /// share of one that is out of the guest goes to the other; limits of their own hold beside it.
 fn one_quota_is_shared(kind: LimiterKind) -> Result<(), Failed> {
-    /// MiB/s, and pages a second.
-    const QUOTA: f64 = 20.0;
-    const INCOME: f64 = QUOTA * 256.0;
-    /// Twice what comes in during the longest stall, and what may be dirtied before a deadline's exit: 10 ms of a fast
-    /// guest.
-    const BURST: f64 = INCOME * 0.010 + 4096.0;
+    /// The share of what comes in that is written at least, in one of so many tries.
+    const AT_LEAST: f64 = 0.9;
+    const TRIES: usize = 8;
+    let speed = Speed::measure()?;
+    let vm_quota = speed.at_most(20.0);
+    let income = vm_quota.rate().pages_per_sec();
+    // Twice what comes in during the longest stall, and what may be dirtied before a deadline's exit: that of 10 ms.
+    let burst = income * 0.010 + speed.pages(Duration::from_millis(10));
 
     let mut small = Small::new(4096, kind);
     small.programs = vec![Program::Sequential; 2];
     let machine = small.build(None);
-    machine.limit().set_vm(quota(QUOTA))?;
-    assert_eq!(machine.limit().vm_quota(), Some(quota(QUOTA)));
+    machine.limit().set_vm(vm_quota)?;
+    assert_eq!(machine.limit().vm_quota(), Some(vm_quota));
     machine.plug(0);
     machine.plug(1);
     both(&machine, "a first round", 2048);
 
-    let within = |what: &str, pages: [u64; 2], span: Duration| {
-        let (sum, allowed) = (pages[0] + pages[1], INCOME * span.as_secs_f64() + BURST);
-        assert!(
-            (sum as f64) < allowed,
-            "{what}: {sum} pages of {allowed:.0} in {span:?}"
-        );
+    // Never more than the quota; as much, though not while the machine is busy otherwise.
+    let held = |what: &str| {
+        for _ in 0..TRIES {
+            let (pages, span) = both(&machine, what, 4 * (income as u64));
+            let (sum, due) = ((pages[0] + pages[1]) as f64, income * span.as_secs_f64());
+            assert!(sum < due + burst, "{what}: {sum} pages of {due:.0} in {span:?}");
+            if sum >= AT_LEAST * due {
+                return pages;
+            }
+        }
+        panic!("{what}: less than {AT_LEAST} of the quota, {TRIES} times");
     };
-    let (pages, span) = both(&machine, "both", 20_480);
-    within("both", pages, span);
-    assert!(pages[0].abs_diff(pages[1]) < 4096, "unfair: {pages:?}");
+    let pages = held("both");
+    assert!(
+        pages[0].abs_diff(pages[1]) < (pages[0] + pages[1]) / 5,
+        "unfair: {pages:?}"
+    );
 
     machine.unplug(1);
     both(&machine, "a free share", 512);
-    let (pages, span) = both(&machine, "one alone", 20_480);
-    within("one alone", pages, span);
-    assert_eq!(pages[1], 0, "an unplugged vCPU runs");
+    assert_eq!(held("one alone")[1], 0, "an unplugged vCPU runs");
 
     // A quarter for vCPU 1, whatever the machine has left: three quarters for vCPU 0.
     machine.plug(1);
-    machine.limit().set(Which::One(1), quota(QUOTA / 4.0))?;
+    machine
+        .limit()
+        .set(Which::One(1), quota(vm_quota.mib_per_sec() / 4.0))?;
     both(&machine, "mixed limits", 2048);
-    let (pages, span) = both(&machine, "mixed", 20_480);
-    within("mixed", pages, span);
+    let pages = held("mixed");
     assert!(
         pages[1] * 2 < pages[0],
         "vCPU 1 has a quarter, by its own limit: {pages:?}"

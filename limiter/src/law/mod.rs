@@ -12,12 +12,14 @@
 //! | [`budget`], [`share`] | pages until the next pause, and its length | whenever pages are charged |
 //! | [`pace`] | how long a vCPU may run unobserved | before each entry |
 //! | [`interim`] | when a vCPU that takes long over its grant is charged on its way | before each entry |
+//! | [`migration`] | the quota that keeps what was promised of a live migration | before it, and after each pass |
 
 pub mod auto_converge;
 pub mod budget;
 pub mod dirty_quota;
 pub mod interim;
 mod kind;
+pub mod migration;
 pub mod pace;
 pub mod periodic;
 mod qemu;

@@ -1,0 +1,119 @@
+//! The plan for a task, or why there is none.
+
+use std::time::Duration;
+
+use super::{
+    Again, Bounded, Plan, Refusal, Task,
+    bounds::{Start, Worst},
+    forecast::forecast,
+    refusal,
+};
+use crate::units::{PAGES_PER_MIB, Pages, Quota};
+
+/// The lowest quota as a part of the bandwidth: halving it once more would buy half a percent of the time.
+const LEAST_PART: f64 = 0.01;
+
+/// The guest runs free in the first pass if this part of the bandwidth is enough afterwards. Lower, it would seem to stand
+/// still; higher, it would be limited for longer, and lose more work, because what it dirties has to be sent as well.
+const WANTED_PART: f64 = 0.25;
+
+/// Halvings of an interval until a quota is exact to one part in 10^12.
+const HALVINGS: u32 = 40;
+
+/// The largest quota that keeps the promise, and when it begins.
+pub fn plan(task: &Task) -> Result<Plan, Refusal> {
+    let wanted = task.bandwidth.pages_per_sec() * WANTED_PART;
+    let (start, held) = held_from(task, Start::AfterFirstPass)
+        .filter(|held| held.quota >= wanted)
+        .map(|held| (Start::AfterFirstPass, held))
+        .or_else(|| Some((Start::AtOnce, held_from(task, Start::AtOnce)?)))
+        .ok_or_else(|| refusal::of(task))?;
+    let expected = forecast(task, &held, start);
+    let lost = task.dirtying.as_ref().map(|dirtying| {
+        let limited_for = held.total - expected.begin - held.worst.blackout;
+        let slowed = (dirtying.rate() - held.quota).max(0.0) * limited_for;
+        let most = slowed + dirtying.rate() * held.worst.blackout;
+        Bounded {
+            expected: Pages(expected.lost.ceil() as u64),
+            bound: Pages(most.max(expected.lost).ceil() as u64),
+        }
+    });
+    let syncs = held
+        .worst
+        .syncs(task)
+        .expect("there is a total, so there is a number of syncs");
+    Ok(Plan {
+        quota: quota(held.quota),
+        free_until: (start == Start::AfterFirstPass).then(|| Pages(held.worst.unsent_at_start().ceil() as u64)),
+        begin: Duration::from_secs_f64(expected.begin),
+        downtime_limit: held.worst.downtime_limit,
+        passes: Bounded {
+            expected: expected.passes,
+            // The first one, and one after each sync.
+            bound: 1 + u32::from(start == Start::AfterFirstPass) + syncs as u32,
+        },
+        total: Bounded {
+            expected: Duration::from_secs_f64(expected.total),
+            bound: Duration::from_secs_f64(held.total),
+        },
+        blackout: Bounded {
+            expected: Duration::from_secs_f64(expected.blackout),
+            bound: Duration::from_secs_f64(held.worst.blackout),
+        },
+        lost,
+    })
+}
+
+/// The same for a migration whose limit is in force, from what is known of it now: the guest is not set free again.
+/// [`Task::left`] is what is known to be left, and all that was dirtied since the last sync.
+pub fn again(task: &Task) -> Result<Again, Refusal> {
+    let held = held_from(task, Start::AtOnce).ok_or_else(|| refusal::of(task))?;
+    Ok(Again {
+        quota: quota(held.quota),
+        downtime_limit: held.worst.downtime_limit,
+        total: Duration::from_secs_f64(held.total),
+    })
+}
+
+/// A quota and what it keeps.
+pub(super) struct Held {
+    /// In pages a second.
+    pub(super) quota: f64,
+    pub(super) worst: Worst,
+    /// The longest total time.
+    pub(super) total: f64,
+}
+
+/// The largest quota that keeps the promise.
+pub(super) fn held_from(task: &Task, start: Start) -> Option<Held> {
+    let within = task.within.as_secs_f64();
+    let keeps = |quota: f64| total(task, quota, start).is_some_and(|total| total <= within);
+    let (mut kept, mut broken) = (least_quota(task), task.bandwidth.pages_per_sec());
+    if !keeps(kept) {
+        return None;
+    }
+    for _ in 0..HALVINGS {
+        let middle = f64::midpoint(kept, broken);
+        *(if keeps(middle) { &mut kept } else { &mut broken }) = middle;
+    }
+    let worst = Worst::of(task, kept)?;
+    let total = worst.total(task, start)?;
+    Some(Held {
+        quota: kept,
+        worst,
+        total,
+    })
+}
+
+/// The longest total time with a quota.
+pub(super) fn total(task: &Task, quota: f64, start: Start) -> Option<f64> {
+    Worst::of(task, quota)?.total(task, start)
+}
+
+pub(super) fn least_quota(task: &Task) -> f64 {
+    task.bandwidth.pages_per_sec() * LEAST_PART
+}
+
+fn quota(pages_per_sec: f64) -> Quota {
+    Quota::new(pages_per_sec / PAGES_PER_MIB as f64).expect("it lies between a part of the bandwidth and all of it")
+}

@@ -74,7 +74,7 @@ impl VmLimiter {
     ) -> Result<Self, Error> {
         kick::install_handler()?;
         let rings = Rings::new(vm, max_vcpus, sink);
-        let shared = Arc::new(Shared::new(Clock::start(), rings, max_vcpus, spec.kind));
+        let shared = Arc::new(Shared::new(Clock::start(), rings, max_vcpus, spec));
         let limit = DirtyLimit::new(Arc::clone(&shared), spec.kind, ring.entries(), spec.period);
         let reaper = Reaper::start(Arc::clone(&shared), spec.period, enforce::reaper_beside(spec));
         Ok(Self {

@@ -86,7 +86,7 @@ impl Machine {
             vcpus.push(vcpu);
         }
         let tsc_hz = vcpus.first().map_or(Ok(0), Vcpu::tsc_hz)?;
-        let shared = Arc::new(Shared::new(Clock::start(), rings, max_vcpus, spec.limiter.kind));
+        let shared = Arc::new(Shared::new(Clock::start(), rings, max_vcpus, spec.limiter));
         let limit = DirtyLimit::new(
             Arc::clone(&shared),
             spec.limiter.kind,

@@ -11,10 +11,10 @@ use std::{
 use crate::{
     clock::{Clock, thread_cpu},
     control::Control,
-    enforce::{Common, common},
+    enforce::Common,
     kvm::Error,
-    law::LimiterKind,
     limits::Limits,
+    machine::LimiterSpec,
     rings::Rings,
     stats::Books,
 };
@@ -32,7 +32,7 @@ pub(crate) struct Shared {
     pub(crate) rings: Rings,
     pub(crate) vcpus: Vec<VcpuShared>,
     pub(crate) limits: Limits,
-    /// What the vCPUs draw from together, under a law that has such a thing.
+    /// What the vCPUs may dirty, under a law that counts pages.
     pub(crate) common: Mutex<Common>,
     /// Nanoseconds of CPU time that the threads beside the vCPUs have spent. A statistic: Relaxed.
     helpers_cpu: AtomicU64,
@@ -41,14 +41,14 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(clock: Clock, rings: Rings, max_vcpus: usize, kind: LimiterKind) -> Self {
+    pub(crate) fn new(clock: Clock, rings: Rings, max_vcpus: usize, limiter: LimiterSpec) -> Self {
         let vcpus = (0..max_vcpus).map(|_| VcpuShared::default()).collect();
         Self {
             clock,
             rings,
             vcpus,
             limits: Limits::new(max_vcpus),
-            common: common(kind),
+            common: Mutex::new(Common::new(limiter)),
             helpers_cpu: AtomicU64::new(0),
             failure: Mutex::new(None),
         }

@@ -34,8 +34,8 @@ pub(crate) struct Ballast {
 }
 
 impl Ballast {
-    pub(crate) fn new(shared: Arc<Shared>, vcpu: usize, max_stall: Duration, ring_entries: u32) -> Self {
-        let account = Account::new(Arc::clone(&shared), vcpu, max_stall);
+    pub(crate) fn new(shared: Arc<Shared>, vcpu: usize, ring_entries: u32) -> Self {
+        let account = Account::new(Arc::clone(&shared), vcpu);
         let soft_limit = u64::from(ring_entries).saturating_sub(LARGEST_RESERVE);
         let now = shared.clock.now();
         Self {

@@ -45,8 +45,8 @@ pub(crate) struct Deadline {
 }
 
 impl Deadline {
-    pub(crate) fn new(shared: Arc<Shared>, vcpu: usize, max_stall: Duration, ring_entries: u32) -> Self {
-        let account = Account::new(Arc::clone(&shared), vcpu, max_stall);
+    pub(crate) fn new(shared: Arc<Shared>, vcpu: usize, ring_entries: u32) -> Self {
+        let account = Account::new(Arc::clone(&shared), vcpu);
         let now = shared.clock.now();
         Self {
             shared,

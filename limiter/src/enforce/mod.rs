@@ -28,7 +28,7 @@ pub mod page_budget;
 mod ring_full;
 mod run_slice;
 
-pub(crate) use account::{Common, common};
+pub(crate) use account::Common;
 use page_budget::PageCounter;
 
 /// The sleep that a vCPU is to take before it enters the guest again; none if `asked` is zero.
@@ -100,16 +100,14 @@ pub(crate) fn build(
     ring_entries: u32,
     counter: Option<Box<dyn PageCounter>>,
 ) -> Result<Box<dyn Enforcement>, Error> {
-    let (shared, max_stall) = (Arc::clone(shared), limiter.max_stall);
+    let shared = Arc::clone(shared);
     Ok(match limiter.kind {
-        LimiterKind::Budget | LimiterKind::DirtyQuota => {
-            Box::new(deadline::Deadline::new(shared, vcpu, max_stall, ring_entries))
-        }
+        LimiterKind::Budget | LimiterKind::DirtyQuota => Box::new(deadline::Deadline::new(shared, vcpu, ring_entries)),
         LimiterKind::BudgetEbpf => {
             let counter = counter.ok_or(Error::NoPageCounter { limiter: limiter.kind })?;
-            Box::new(page_budget::PageBudget::new(shared, vcpu, max_stall, counter))
+            Box::new(page_budget::PageBudget::new(shared, vcpu, counter))
         }
-        LimiterKind::Ballast => Box::new(ballast::Ballast::new(shared, vcpu, max_stall, ring_entries)),
+        LimiterKind::Ballast => Box::new(ballast::Ballast::new(shared, vcpu, ring_entries)),
         LimiterKind::AutoConverge => Box::new(run_slice::RunSlice::new(shared, vcpu)),
         LimiterKind::QemuV11 | LimiterKind::Qemu72 | LimiterKind::Qemu10 | LimiterKind::None => {
             Box::new(ring_full::RingFullSleep::new(shared, vcpu, policy(limiter)))

@@ -35,10 +35,9 @@ pub(crate) struct PageBudget {
     shared: Arc<Shared>,
     vcpu: usize,
     account: Account,
-    max_stall: Duration,
     alarm: Alarm,
-    /// Of the run that goes on.
-    interim: Interim,
+    /// The next charge of the run that goes on.
+    interim: Option<Interim>,
     /// What is left of its grant; `None` while none limits it, and after one was spent.
     left: Option<Pages>,
     /// Whether the ring was full at the last exit.
@@ -48,15 +47,14 @@ pub(crate) struct PageBudget {
 }
 
 impl PageBudget {
-    pub(crate) fn new(shared: Arc<Shared>, vcpu: usize, max_stall: Duration, counter: Box<dyn PageCounter>) -> Self {
-        let account = Account::new(Arc::clone(&shared), vcpu, max_stall);
+    pub(crate) fn new(shared: Arc<Shared>, vcpu: usize, counter: Box<dyn PageCounter>) -> Self {
+        let account = Account::new(Arc::clone(&shared), vcpu);
         Self {
             shared,
             vcpu,
             account,
-            max_stall,
             alarm: Alarm::default(),
-            interim: Interim::first(max_stall),
+            interim: None,
             left: None,
             was_full: false,
             counter,
@@ -87,18 +85,17 @@ impl Enforcement for PageBudget {
             .left
             .filter(|&left| left > pages)
             .map(|left| Pages(left.0 - pages.0));
-        match left {
-            // At a full ring it was charged as well.
-            Some(_) if self.was_full => {}
-            Some(_) => self.interim = self.interim.next(),
-            None => self.interim = Interim::first(self.max_stall),
-        }
+        self.interim = match (self.interim, left) {
+            (Some(interim), Some(_)) if !self.was_full => Some(interim.next(now)),
+            // A full ring was charged as well, and is no sign of a vCPU that hardly dirties.
+            _ => self.account.interim(now),
+        };
         let grant = self.account.grant(now);
         self.left = grant.map(|grant| left.map_or(grant, |left| left.min(grant)));
         self.counter.set_budget(self.left);
-        match self.left {
-            Some(_) => self.alarm.set(self.interim.gap())?,
-            None => self.alarm.clear()?,
+        match (self.left, self.interim) {
+            (Some(_), Some(interim)) => self.alarm.set(interim.due().saturating_sub(now))?,
+            _ => self.alarm.clear()?,
         }
         Ok(Pause::NONE)
     }

@@ -53,8 +53,10 @@ impl Budget {
     pub fn set_quota(&mut self, now: Duration, quota: Quota) {
         self.fill(now);
         let rate = TokenRate::of(quota);
-        self.level = self.level.repriced(self.rate, rate);
-        self.rate = rate;
+        if rate != self.rate {
+            self.level = self.level.repriced(self.rate, rate);
+            self.rate = rate;
+        }
     }
 
     /// Takes `pages` that were harvested out of the bucket; returns the pause that is due, zero for none.

@@ -10,29 +10,33 @@ use std::time::Duration;
 /// No longer than this without a charge: a grant that is out of reach is never spent.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// The times between the charges of one run. They double, up to a second: a vCPU that hardly dirties costs few exits.
+/// The next charge of a run. The times between them double, up to a second: a vCPU that hardly dirties costs few exits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interim {
     gap: Duration,
+    due: Duration,
 }
 
 impl Interim {
-    /// For a run under a bucket that takes `2 x max_stall` to fill: what comes in until the first charge is an eighth.
-    pub fn first(max_stall: Duration) -> Self {
-        Self { gap: max_stall / 4 }
+    /// For a run from `now` on under a bucket that takes `2 x max_stall` to fill: what comes in until the first charge is
+    /// an eighth.
+    pub fn first(now: Duration, max_stall: Duration) -> Self {
+        Self::after(now, max_stall / 4)
     }
 
-    /// After one more charge in the same run.
+    /// After a charge at `now` in the same run.
     #[must_use]
-    pub fn next(self) -> Self {
-        Self {
-            gap: self.gap.saturating_mul(2).min(LONGEST),
-        }
+    pub fn next(self, now: Duration) -> Self {
+        Self::after(now, self.gap.saturating_mul(2).min(LONGEST))
     }
 
-    /// How long until the charge.
-    pub fn gap(self) -> Duration {
-        self.gap
+    fn after(now: Duration, gap: Duration) -> Self {
+        Self { gap, due: now + gap }
+    }
+
+    /// When it is due.
+    pub fn due(self) -> Duration {
+        self.due
     }
 }
 
@@ -61,11 +65,8 @@ mod tests {
     }
 
     fn charges() -> impl Iterator<Item = Duration> {
-        let mut at = Duration::ZERO;
-        std::iter::successors(Some(Interim::first(MAX_STALL)), |interim| Some(interim.next())).map(move |interim| {
-            at += interim.gap();
-            at
-        })
+        let first = Interim::first(Duration::ZERO, MAX_STALL);
+        std::iter::successors(Some(first), |interim| Some(interim.next(interim.due()))).map(Interim::due)
     }
 
     #[test]

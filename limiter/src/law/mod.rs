@@ -9,11 +9,12 @@
 //! | [`qemu_v11`], [`qemu_7_2`], [`qemu_10`] | the sleep after each ring-full exit | once a period, from a reading |
 //! | [`auto_converge`] | the share of time every vCPU sleeps | once a period, from a reading |
 //! | [`dirty_quota`] | pages for each interval of 10 ms | whenever pages are charged |
-//! | [`budget`], [`share`] | pages until the next pause, and its length | whenever pages are charged |
+//! | [`budget`], [`share`], [`accounts`] of both | pages until the next pause, and its length | whenever pages are charged |
 //! | [`pace`] | how long a vCPU may run unobserved | before each entry |
 //! | [`interim`] | when a vCPU that takes long over its grant is charged on its way | before each entry |
 //! | [`migration`] | the quota that keeps what was promised of a live migration | before it, and after each pass |
 
+pub mod accounts;
 pub mod auto_converge;
 pub mod budget;
 pub mod dirty_quota;

@@ -5,9 +5,8 @@
 //! has its grant ready when it wakes. No demand is estimated, so none is estimated wrongly, and there is no interval
 //! after which shares would change.
 //!
-//! Limits of single vCPUs go on top: a vCPU with a [`Budget`](super::budget::Budget) of its own is charged in both, takes
-//! the longer pause and the smaller grant. Its bucket here then stays full and overflows to the others, which is what
-//! max-min fairness with caps asks for.
+//! Limits of single vCPUs go on top, see [`accounts`](super::accounts): the bucket of a vCPU that its own limit keeps from
+//! using its part stays full and overflows to the others, which is what max-min fairness with caps asks for.
 //!
 //! The buckets of `n` vCPUs are together as large as the one of a [`Budget`](super::budget::Budget), so the guarantee is
 //! the same: together they dirty at most `quota x window + burst` in any window. A pause is `max_stall` when all are
@@ -46,10 +45,12 @@ impl VmBudget {
     pub fn set_quota(&mut self, now: Duration, quota: Quota) {
         self.fill(now);
         let rate = TokenRate::of(quota);
-        for level in self.levels.iter_mut().flatten() {
-            *level = level.repriced(self.rate, rate);
+        if rate != self.rate {
+            for level in self.levels.iter_mut().flatten() {
+                *level = level.repriced(self.rate, rate);
+            }
+            self.rate = rate;
         }
-        self.rate = rate;
     }
 
     /// `vcpu` takes part from now on, with an empty bucket. One that takes part already keeps its own.

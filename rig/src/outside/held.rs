@@ -11,11 +11,11 @@
 
 use std::{fs, io, thread, time::Duration};
 
+use dirtyrig_limiter::law::interim::Interim;
 use dirtyrig_probes::Tracee;
 use nix::errno::Errno;
 
 use super::{
-    account::InterimCharge,
     error::OutsideError,
     signal::{Masks, StopSignal},
 };
@@ -25,7 +25,7 @@ pub(super) enum Hold {
     /// Not at all.
     Free,
     /// Seized, on its way, to be charged should it run for long.
-    Running(Tracee, InterimCharge),
+    Running(Tracee, Interim),
     /// Stopped until its debt is paid.
     Paused(Tracee, Pause),
     /// Stopped with its process.

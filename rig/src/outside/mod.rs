@@ -47,10 +47,10 @@ use self::{
 };
 use crate::engine::target::Stall;
 
-mod account;
 mod books;
 mod error;
 mod held;
+mod limits;
 mod remote;
 mod signal;
 mod target;

@@ -23,19 +23,13 @@ use std::{
 
 use dirtyrig_limiter::{
     clock::Clock,
+    law::accounts::Accounts,
     limit::Which,
     units::{Pages, Quota as Rate},
 };
 use dirtyrig_probes::{Options, Probes, Quota, Target};
 
-use super::{
-    End, Fault,
-    account::{Accounts, Limits},
-    books::Board,
-    error::OutsideError,
-    held::Vcpu,
-    wake::Wake,
-};
+use super::{End, Fault, books::Board, error::OutsideError, held::Vcpu, limits::Limits, wake::Wake};
 
 mod changes;
 mod commands;

@@ -3,7 +3,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::law::budget::Budget;
 
 const MAX_STALL: Duration = Duration::from_millis(5);
 
@@ -46,7 +45,7 @@ proptest! {
     }
 }
 
-/// vCPUs that dirty their whole grant at once, take their pauses and wake a little late; each may have a limit of its own.
+/// vCPUs that dirty their whole grant at once, take their pauses and wake a little late.
 struct Machine {
     shared: VmBudget,
     vcpus: Vec<Greedy>,
@@ -55,21 +54,19 @@ struct Machine {
 }
 
 struct Greedy {
-    own: Option<Budget>,
     /// When it runs next; `None` while it is idle.
     wakes: Option<Duration>,
     pages: u64,
 }
 
 impl Machine {
-    fn new(mib_per_sec: f64, own: &[Option<f64>]) -> Self {
+    fn new(mib_per_sec: f64, vcpus: usize) -> Self {
         let now = Duration::ZERO;
         let mut shared = VmBudget::new(now, quota(mib_per_sec), MAX_STALL);
-        for vcpu in 0..own.len() {
+        for vcpu in 0..vcpus {
             shared.join(now, vcpu);
         }
-        let vcpus = own.iter().map(|own| Greedy {
-            own: own.map(|own| Budget::new(now, quota(own), MAX_STALL)),
+        let vcpus = (0..vcpus).map(|_| Greedy {
             wakes: Some(now),
             pages: 0,
         });
@@ -108,17 +105,10 @@ impl Machine {
     fn step(&mut self, index: usize) {
         let (now, vcpu) = (self.now, &mut self.vcpus[index]);
         let mut pause = self.shared.pause(now, index);
-        if let Some(own) = &mut vcpu.own {
-            pause = pause.max(own.pause(now));
-        }
         if pause.is_zero() {
-            let mut grant = self.shared.grant(now, index).expect("takes part");
-            if let Some(own) = &mut vcpu.own {
-                grant = grant.min(own.grant(now));
-                pause = own.charge(now, grant);
-            }
+            let grant = self.shared.grant(now, index).expect("takes part");
             vcpu.pages += grant.0;
-            pause = pause.max(self.shared.charge(now, index, grant));
+            pause = self.shared.charge(now, index, grant);
         }
         // A wake-up is late, and a run takes its time.
         vcpu.wakes = Some(now + pause + self.late);
@@ -133,7 +123,7 @@ fn assert_close(actual: u64, expected: f64, what: &str) {
 #[test]
 fn hungry_vcpus_share_equally_and_use_all_of_it() {
     for vcpus in [1, 2, 3, 8] {
-        let mut machine = Machine::new(100.0, &vec![None; vcpus]);
+        let mut machine = Machine::new(100.0, vcpus);
         machine.run(Duration::from_millis(100));
         let pages = machine.run(Duration::from_secs(10));
         assert_close(pages.iter().sum(), 256_000.0, "together");
@@ -145,7 +135,7 @@ fn hungry_vcpus_share_equally_and_use_all_of_it() {
 
 #[test]
 fn an_idle_share_flows_to_the_others_at_once_and_back() {
-    let mut machine = Machine::new(25.0, &[None, None]);
+    let mut machine = Machine::new(25.0, 2);
     machine.run(Duration::from_millis(100));
     machine.set_idle(1, true);
     // The idle bucket takes its part until it is full, half a burst away.
@@ -159,25 +149,6 @@ fn an_idle_share_flows_to_the_others_at_once_and_back() {
     let both = machine.run(Duration::from_secs(4));
     assert_close(both[0], 12_800.0, "the first of both");
     assert_close(both[1], 12_800.0, "the second of both");
-}
-
-#[test]
-fn what_a_capped_vcpu_may_not_use_goes_to_the_others() {
-    let mut machine = Machine::new(100.0, &[Some(10.0), None, None]);
-    machine.run(Duration::from_millis(100));
-    let pages = machine.run(Duration::from_secs(10));
-    assert_close(pages[0], 25_600.0, "its own limit");
-    assert_close(pages[1], 115_200.0, "half of the rest");
-    assert_close(pages[2], 115_200.0, "half of the rest");
-}
-
-#[test]
-fn a_cap_above_the_share_changes_nothing() {
-    let mut machine = Machine::new(20.0, &[Some(50.0), None]);
-    machine.run(Duration::from_millis(100));
-    let pages = machine.run(Duration::from_secs(10));
-    assert_close(pages[0], 25_600.0, "its share");
-    assert_close(pages[1], 25_600.0, "its share");
 }
 
 #[test]
@@ -248,30 +219,23 @@ proptest! {
     #[test]
     fn together_they_never_exceed_the_quota_by_more_than_the_burst(
         mib_per_sec in prop_oneof![Just(0.25), Just(25.0), Just(10_240.0), 0.01..2_000.0],
-        caps in proptest::collection::vec(proptest::option::of(0.1..500.0), 1..6),
+        vcpus in 1_usize..6,
         steps in proptest::collection::vec((0_usize..6, any::<bool>(), 0_u64..50_000), 1..40),
     ) {
-        let mut machine = Machine::new(mib_per_sec, &caps);
-        // An overrun of the fraction of a page each bucket can hold beside its whole pages.
+        let mut machine = Machine::new(mib_per_sec, vcpus);
+        // Beside it a bucket may hold a fraction of a page, which is not granted.
         let burst = machine.shared.burst().0 + 1;
-        let own_burst: Vec<Option<u64>> = machine.vcpus.iter().map(|vcpu| Some(vcpu.own.as_ref()?.burst().0 + 1)).collect();
-        let mut history = vec![(Duration::ZERO, vec![0; caps.len()])];
+        let mut history = vec![(Duration::ZERO, 0)];
         for (vcpu, idle, micros) in steps {
-            machine.set_idle(vcpu % caps.len(), idle);
+            machine.set_idle(vcpu % vcpus, idle);
             machine.run(Duration::from_micros(micros));
-            history.push((machine.now, machine.vcpus.iter().map(|vcpu| vcpu.pages).collect()));
+            history.push((machine.now, machine.vcpus.iter().map(|vcpu| vcpu.pages).sum()));
         }
         for (from, (start, before)) in history.iter().enumerate() {
             for (end, after) in &history[from..] {
-                let seconds = (*end).checked_sub(*start).unwrap().as_secs_f64();
-                let total: u64 = after.iter().sum::<u64>() - before.iter().sum::<u64>();
-                prop_assert!(total as f64 <= mib_per_sec * 256.0 * seconds * 1.000_001 + burst as f64);
-                for (vcpu, cap) in caps.iter().enumerate() {
-                    if let (Some(cap), Some(own_burst)) = (cap, own_burst[vcpu]) {
-                        let pages = (after[vcpu] - before[vcpu]) as f64;
-                        prop_assert!(pages <= cap * 256.0 * seconds * 1.000_001 + own_burst as f64);
-                    }
-                }
+                let pages: u64 = after - before;
+                let income = mib_per_sec * 256.0 * end.saturating_sub(*start).as_secs_f64();
+                prop_assert!(pages as f64 <= income * 1.000_001 + burst as f64);
             }
         }
     }

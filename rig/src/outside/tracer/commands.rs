@@ -5,7 +5,7 @@ use std::time::Duration;
 use dirtyrig_limiter::{limit::Which, units::Quota as Rate};
 
 use super::{
-    super::{account::Limits, error::OutsideError, held::Hold},
+    super::{error::OutsideError, held::Hold, limits::Limits},
     Command, Tracer, pages,
 };
 
@@ -60,9 +60,6 @@ impl Tracer {
         for &vcpu in &vcpus {
             self.charge(now, vcpu);
         }
-        if limits.vm != self.limits.vm {
-            self.accounts.follow_vm(now, limits.vm);
-        }
         self.limits = limits;
         self.board.lock().vm_quota = self.limits.vm;
         for vcpu in vcpus {
@@ -77,7 +74,7 @@ impl Tracer {
         if let Some(book) = self.board.lock().vcpus.get_mut(&vcpu) {
             book.quota = quota;
         }
-        self.accounts.follow(now, vcpu, quota);
+        self.accounts.follow(now, vcpu, quota, self.limits.vm);
         if !self.limits.holds(vcpu) {
             return self.free(vcpu);
         }

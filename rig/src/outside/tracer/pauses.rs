@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use dirtyrig_limiter::units::Pages;
+use dirtyrig_limiter::{law::accounts::Accounts, units::Pages};
 use dirtyrig_probes::Quota;
 
 use super::{
     super::{
-        account::Accounts,
         error::OutsideError,
         held::{Hold, Pause, Vcpu},
     },
@@ -21,7 +20,7 @@ impl Tracer {
             .values()
             .filter_map(|held| match held.hold {
                 Hold::Paused(_, pause) => Some(pause.due),
-                Hold::Running(_, interim) => Some(interim.due),
+                Hold::Running(_, interim) => Some(interim.due()),
                 _ => None,
             })
             .min()
@@ -61,7 +60,7 @@ impl Tracer {
         let now = self.clock.now();
         for (&vcpu, held) in &mut self.vcpus {
             if let Hold::Running(_, interim) = &mut held.hold
-                && interim.due <= now
+                && interim.due() <= now
             {
                 *interim = interim.next(now);
                 charge(&self.quota, &mut self.accounts, now, vcpu, held);

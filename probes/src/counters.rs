@@ -7,6 +7,8 @@ use crate::{ExitReason, StallHistogram, VcpuId};
 /// One vCPU thread's counts. They only grow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VcpuCounters {
+    /// When they were read: pages and time in `KVM_RUN` are those until then.
+    pub at: Duration,
     /// The process.
     pub process: u32,
     /// The thread.
@@ -32,10 +34,8 @@ pub struct VcpuCounters {
     pub entries: u64,
     /// Exits from the guest, by `kvm_exit`.
     pub exits: u64,
-    /// Time in finished `KVM_RUN` calls.
+    /// Time in `KVM_RUN`, the call that is going on included.
     pub in_run: Duration,
-    /// When the `KVM_RUN` began that it is in.
-    pub running_since: Option<Duration>,
     /// When the stall began that it is in.
     pub stalled_since: Option<Duration>,
     /// Stalls after a ring-full exit.

@@ -55,6 +55,15 @@ impl<T: Plain> Raw<T> {
     }
 }
 
+/// Names what was done with which map when it failed.
+pub(crate) fn failed(name: &'static str, operation: &'static str) -> impl Fn(MapError) -> Error {
+    move |source| Error::Map {
+        name,
+        operation,
+        source,
+    }
+}
+
 /// Takes the map `name` out of its object.
 pub(crate) fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, Error>
 where

@@ -1,16 +1,16 @@
 //! The probes: attached, drained, read.
 
-use std::{collections::HashMap, io};
+use std::{collections::HashMap, io, path::Path, time::Duration};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{Array, HashMap as BpfHashMap, MapData, MapError, PerCpuArray, PerCpuValues, Queue, RingBuf},
+    maps::{Array, HashMap as BpfHashMap, MapData, PerCpuArray, PerCpuValues, Queue, RingBuf},
     util::nr_cpus,
 };
 use dirtyrig_probes_common::{
     CAUSE_INTERRUPTED, CAUSE_RING_FULL, Config, ExitKey, Histogram, HistogramKey, LOST_EXITS, LOST_HISTOGRAMS,
-    LOST_PUSHES, LOST_RINGS, LOST_STALLS, LOST_THREADS, Last, MAX_THREADS, PushRecord, Pushed, Ring, StallRecord,
-    Thread, VCPU_ID_FROM_EXIT, VCPU_ID_FROM_RING_EXIT,
+    LOST_PUSHES, LOST_RINGS, LOST_STALLS, LOST_THREADS, Last, MAX_THREADS, PushRecord, Ring, StallRecord, Thread,
+    VCPU_ID_FROM_EXIT, VCPU_ID_FROM_RING_EXIT,
 };
 
 use crate::{
@@ -19,8 +19,10 @@ use crate::{
     attach::{Formats, attach, explain},
     exits::ExitNames,
     map::{self, Raw},
-    object, process,
-    rings::{self, Rings},
+    moment::{self, Moment},
+    monotonic_now, object,
+    pages::{PageSource, RingIndex, RingPushes, Threads, Wanted},
+    process,
 };
 
 /// Whose vCPUs are watched.
@@ -71,14 +73,19 @@ impl Options {
     }
 }
 
+/// What the kernel says of its own types.
+const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
+/// The programs' global variable, by which they learn that all are attached.
+const BEGUN: &str = ".data";
+
 type BpfMap<K, V> = BpfHashMap<MapData, K, V>;
 
 /// Attached probes. Dropping them detaches everything.
 pub struct Probes {
     /// Owns the programs and their links.
     ebpf: Ebpf,
-    /// Where pages are told by the index of their ring; elsewhere they are counted.
-    rings_by_index: Option<Rings>,
+    /// Where pages are told from.
+    pages: Box<dyn PageSource + Send + Sync>,
     target: Target,
     attached: Vec<(KvmEvent, Result<AttachKind, String>)>,
     exit_names: ExitNames,
@@ -86,7 +93,6 @@ pub struct Probes {
     pushes: RingBuf<MapData>,
     threads: BpfMap<u32, Raw<Thread>>,
     rings: BpfMap<u64, Raw<Ring>>,
-    pushed: Array<MapData, Raw<Pushed>>,
     free_slots: Queue<MapData, u32>,
     last: PerCpuArray<MapData, Raw<Last>>,
     exits: BpfMap<Raw<ExitKey>, u64>,
@@ -119,6 +125,7 @@ impl Probes {
             filter: u32::from(matches!(options.target, Target::Pid(_))),
             trace_pushes: u32::from(options.trace_pushes),
             count_pushes: u32::from(count_pushes),
+            task_regs: u32::from(Path::new(KERNEL_BTF).exists()),
             ..Config::default()
         };
         let formats = Formats::read(&mut config);
@@ -138,14 +145,18 @@ impl Probes {
 
         let mut free_slots: Queue<MapData, u32> = map::take(&mut ebpf, "FREE_SLOTS")?;
         for slot in 0..MAX_THREADS {
-            free_slots.push(slot, 0).map_err(map_error("FREE_SLOTS", "write"))?;
+            free_slots.push(slot, 0).map_err(map::failed("FREE_SLOTS", "write"))?;
         }
 
         let wanted = |event: &KvmEvent| options.hardware_exits || !matches!(event, KvmEvent::Entry | KvmEvent::Exit);
-        let mut rings_by_index = None;
+        let wanted_pages = Wanted {
+            target: options.target,
+            traced: options.trace_pushes,
+        };
+        let mut ring_index = None;
         let mut attach_one = |event: KvmEvent| {
             if event == KvmEvent::RingPush && !count_pushes {
-                rings_by_index = Some(Rings::attach(&mut ebpf, options.target, options.trace_pushes)?);
+                ring_index = Some(RingIndex::attach(&mut ebpf, wanted_pages)?);
                 return Ok(AttachKind::RawTracepoint);
             }
             attach(&mut ebpf, &formats, event, &options.attach)
@@ -169,16 +180,23 @@ impl Probes {
         {
             return Err(nothing_attached(&attached));
         }
+        let pages: Box<dyn PageSource + Send + Sync> = match ring_index {
+            Some(ring_index) => Box::new(ring_index),
+            None => Box::new(RingPushes::of(&mut ebpf)?),
+        };
+        // From here on the programs see all that happens: none of them has seen anything before the last was attached.
+        let mut begun: Array<MapData, u64> = map::take(&mut ebpf, BEGUN)?;
+        let now = monotonic_now().as_nanos() as u64;
+        begun.set(0, now, 0).map_err(map::failed(BEGUN, "write"))?;
         Ok(Some(Self {
             target: options.target,
-            rings_by_index,
+            pages,
             attached,
             exit_names: formats.exit_names,
             stalls: map::take(&mut ebpf, "STALLS")?,
             pushes: map::take(&mut ebpf, "PUSHES")?,
             threads: map::take(&mut ebpf, "THREADS")?,
             rings: map::take(&mut ebpf, "RINGS")?,
-            pushed: map::take(&mut ebpf, "PUSHED")?,
             free_slots,
             last: map::take(&mut ebpf, "LAST")?,
             exits: map::take(&mut ebpf, "EXITS")?,
@@ -192,7 +210,7 @@ impl Probes {
     /// Hands every event since the last call to `sink`, stalls first, each kind in the order of its records; returns
     /// how many there were. Call it on a timer: what exceeds a buffer in between is lost, and counted.
     pub fn drain(&mut self, mut sink: impl FnMut(Event)) -> Result<usize, Error> {
-        self.tend_rings()?;
+        self.tend_pages()?;
         let mut drained = 0;
         while let Some(record) = self.stalls.next().map(|item| Raw::<StallRecord>::from_bytes(&item)) {
             let record = record.expect("every record in STALLS is a StallRecord");
@@ -217,7 +235,7 @@ impl Probes {
     /// What each vCPU thread has done, by process and thread. Threads that have ended stay, marked as gone, until
     /// their room is needed.
     pub fn vcpus(&mut self) -> Result<Vec<VcpuCounters>, Error> {
-        self.tend_rings()?;
+        self.tend_pages()?;
         let threads = map::entries(&self.threads, "THREADS")?;
         let mut reasons: HashMap<u32, Vec<ExitCount>> = HashMap::new();
         for (Raw(key), count) in map::entries(&self.exits, "EXITS")? {
@@ -232,12 +250,19 @@ impl Probes {
         for (tid, Raw(thread)) in threads {
             let mut exit_reasons = reasons.remove(&tid).unwrap_or_default();
             exit_reasons.sort_unstable_by_key(|exit| (std::cmp::Reverse(exit.count), exit.reason));
+            let gone = !process::thread_lives(thread.tgid, tid);
+            let Some(Moment { at, thread, pages }) = self.moment(tid, !gone)? else {
+                continue;
+            };
+            let open = |since: u64| (since != 0 && !gone).then(|| nanos(since));
+            let running = open(thread.run_since_ns).map_or(Duration::ZERO, |since| at.saturating_sub(since));
             counters.push(VcpuCounters {
+                at,
                 process: thread.tgid,
                 thread: tid,
                 vcpu: self.identify(tid, &thread),
-                gone: !process::thread_lives(thread.tgid, tid),
-                pushed_pages: self.pushed_by(tid, &thread)?,
+                gone,
+                pushed_pages: pages,
                 reset_entries: thread.reset_entries,
                 resets: thread.resets,
                 userspace_exits: thread.userspace_exits,
@@ -245,9 +270,8 @@ impl Probes {
                 runs: thread.runs,
                 entries: thread.entries,
                 exits: thread.exits,
-                in_run: nanos(thread.run_ns),
-                running_since: (thread.run_since_ns != 0).then(|| nanos(thread.run_since_ns)),
-                stalled_since: (thread.stalled_since_ns != 0).then(|| nanos(thread.stalled_since_ns)),
+                in_run: nanos(thread.run_ns) + running,
+                stalled_since: open(thread.stalled_since_ns),
                 ring_full: self.stall_counters(tid, &thread, CAUSE_RING_FULL)?,
                 interrupted: self.stall_counters(tid, &thread, CAUSE_INTERRUPTED)?,
                 exit_reasons,
@@ -261,28 +285,32 @@ impl Probes {
     /// Whether a program runs for each page that is dirtied: while it is not known of every vCPU which ring it has, and all
     /// the time where pages are traced or can only be counted.
     pub fn runs_for_each_page(&self) -> bool {
-        self.rings_by_index.as_ref().is_none_or(Rings::is_learning)
+        self.pages.runs_for_each_page()
     }
 
-    fn tend_rings(&mut self) -> Result<(), Error> {
-        let Some(rings) = &mut self.rings_by_index else {
-            return Ok(());
-        };
-        let threads = || {
-            let threads = map::entries(&self.threads, "THREADS")?;
-            Ok(threads.into_iter().map(|(tid, Raw(thread))| (tid, thread)).collect())
-        };
-        rings.tend(&mut self.ebpf, threads)
+    fn tend_pages(&mut self) -> Result<(), Error> {
+        let threads = &self.threads;
+        self.pages.tend(&mut self.ebpf, &|| all(threads))
+    }
+
+    /// What a thread says of itself, and the pages that it has dirtied, at one moment; `None` if it was forgotten.
+    fn moment(&self, tid: u32, alive: bool) -> Result<Option<Moment>, Error> {
+        let thread = || Ok(map::get(&self.threads, &tid, "THREADS")?.map(|Raw(thread)| thread));
+        let pages = |thread: &Thread, look| self.pages.pages(&self.ebpf, thread, alive && look);
+        moment::read(thread, pages)
     }
 
     /// What the probes can and cannot see here, and what was lost.
     pub fn status(&self) -> Result<Status, Error> {
-        let threads = map::entries(&self.threads, "THREADS")?;
+        let mut threads = Vec::new();
         let mut pushed = 0;
-        for (tid, Raw(thread)) in &threads {
-            pushed += self.pushed_by(*tid, thread)?;
+        for (tid, thread) in all(&self.threads)? {
+            if let Some(moment) = self.moment(tid, process::thread_lives(thread.tgid, tid))? {
+                pushed += moment.pages;
+                threads.push(moment.thread);
+            }
         }
-        let total = |of: fn(&Thread) -> u64| threads.iter().map(|(_, Raw(thread))| of(thread)).sum();
+        let total = |of: fn(&Thread) -> u64| threads.iter().map(of).sum();
         let events = self.attached.iter().map(|(event, attached)| EventStatus {
             event: *event,
             attached: attached.clone(),
@@ -321,17 +349,12 @@ impl Probes {
         })
     }
 
-    /// The vCPUs that filled a ring which never became known, as they were gone before what learns was attached again.
+    /// The vCPUs whose pages were missed.
     fn vcpus_not_met(&self) -> Result<u64, Error> {
-        if self.rings_by_index.is_none() {
-            return Ok(0);
-        }
-        let threads = map::entries(&self.threads, "THREADS")?;
-        let is_missing = |tid: u32, thread: &Thread| {
-            thread.ring_full_exits > 0 && thread.indexed_pages == 0 && !process::thread_lives(thread.tgid, tid)
-        };
-        let missing = threads.iter().filter(|(tid, Raw(thread))| is_missing(*tid, thread));
-        Ok(missing.count() as u64)
+        let threads = all(&self.threads)?;
+        let is_missing =
+            |(tid, thread): &&(u32, Thread)| self.pages.missed(thread) && !process::thread_lives(thread.tgid, *tid);
+        Ok(threads.iter().filter(is_missing).count() as u64)
     }
 
     /// Whether what is watched is still there; always, for every VM on the host.
@@ -348,19 +371,6 @@ impl Probes {
             count: thread.stalls[cause as usize],
             total: nanos(thread.stall_ns[cause as usize]),
             lengths: lengths.map(|Raw(lengths)| (&lengths).into()).unwrap_or_default(),
-        })
-    }
-
-    fn pushed_by(&self, tid: u32, thread: &Thread) -> Result<u64, Error> {
-        let counted = self
-            .pushed
-            .get(&(thread.slot as u32), 0)
-            .map_err(map_error("PUSHED", "read"))?;
-        if self.rings_by_index.is_none() {
-            return Ok(counted.0.pages);
-        }
-        rings::pages(&self.ebpf, *thread, || {
-            Ok(map::get(&self.threads, &tid, "THREADS")?.map(|Raw(thread)| thread))
         })
     }
 
@@ -416,7 +426,7 @@ impl Probes {
             operation: "write",
             source: source.into(),
         })?;
-        self.last.set(0, nobody, 0).map_err(map_error("LAST", "write"))?;
+        self.last.set(0, nobody, 0).map_err(map::failed("LAST", "write"))?;
         for vcpu in counters.iter().filter(|vcpu| vcpu.gone) {
             let tid = vcpu.thread;
             let thread = map::get(&self.threads, &tid, "THREADS")?;
@@ -426,13 +436,10 @@ impl Probes {
             }
             self.vcpus.remove(&tid);
             if let Some(Raw(thread)) = thread {
-                let slot = thread.slot as u32;
-                self.pushed
-                    .set(slot, Raw(Pushed::default()), 0)
-                    .map_err(map_error("PUSHED", "write"))?;
+                self.pages.forget(&thread)?;
                 self.free_slots
-                    .push(slot, 0)
-                    .map_err(map_error("FREE_SLOTS", "write"))?;
+                    .push(thread.slot as u32, 0)
+                    .map_err(map::failed("FREE_SLOTS", "write"))?;
             }
         }
         let gone = |tid: u32| counters.iter().any(|vcpu| vcpu.gone && vcpu.thread == tid);
@@ -456,20 +463,18 @@ impl Probes {
 fn watch(ebpf: &mut Ebpf, pid: u32) -> Result<(), Error> {
     let name = "PROCESSES";
     let map = ebpf.map_mut(name).expect("the embedded object has a map PROCESSES");
-    let mut processes: BpfHashMap<_, u32, u8> = map.try_into().map_err(map_error(name, "open"))?;
-    processes.insert(pid, 1, 0).map_err(map_error(name, "write"))
+    let mut processes: BpfHashMap<_, u32, u8> = map.try_into().map_err(map::failed(name, "open"))?;
+    processes.insert(pid, 1, 0).map_err(map::failed(name, "write"))
 }
 
-fn map_error(name: &'static str, operation: &'static str) -> impl Fn(MapError) -> Error {
-    move |source| Error::Map {
-        name,
-        operation,
-        source,
-    }
+fn nanos(count: u64) -> Duration {
+    Duration::from_nanos(count)
 }
 
-fn nanos(count: u64) -> std::time::Duration {
-    std::time::Duration::from_nanos(count)
+/// Every thread that is known.
+fn all(threads: &BpfMap<u32, Raw<Thread>>) -> Result<Threads, Error> {
+    let threads = map::entries(threads, "THREADS")?;
+    Ok(threads.into_iter().map(|(tid, Raw(thread))| (tid, thread)).collect())
 }
 
 /// The least size of a buffer: a page of the only architecture that is supported.

@@ -56,13 +56,23 @@ impl Tracefs {
     pub(crate) fn format(&self, category: &str, event: &str) -> Result<Format, String> {
         let path = self.root.join("events").join(category).join(event).join("format");
         let text = fs::read_to_string(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => {
-                format!("this kernel has no event {category}:{event} (is KVM loaded? `modprobe kvm`)")
-            }
+            io::ErrorKind::NotFound => self.lacks(category, event),
             io::ErrorKind::PermissionDenied => format!("{} is not readable: run as root", path.display()),
             _ => format!("{}: {error}", path.display()),
         })?;
         Ok(Format::parse(&text))
+    }
+
+    /// Why there is no such event, and what would help.
+    fn lacks(&self, category: &str, event: &str) -> String {
+        let remedy = if category == "syscalls" {
+            "its kernel was built without CONFIG_FTRACE_SYSCALLS, and only another kernel has it"
+        } else if self.root.join("events").join(category).is_dir() {
+            "KVM is loaded, but older than this event, and only a later kernel has it"
+        } else {
+            "KVM is not loaded: `modprobe kvm_intel` or `modprobe kvm_amd`"
+        };
+        format!("this machine has no event {category}:{event}: {remedy}")
     }
 }
 
@@ -112,6 +122,20 @@ impl Format {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_remedy_fits_the_event() {
+        let root = std::env::temp_dir().join(format!("dirtyrig-tracefs-{}", std::process::id()));
+        let tracefs = Tracefs { root: root.clone() };
+        let lacks = |category, event| tracefs.format(category, event).expect_err("it is not there");
+        assert!(lacks("kvm", "kvm_exit").contains("modprobe kvm_intel"));
+        fs::create_dir_all(root.join("events/kvm")).expect("a folder");
+        let (later, syscalls) = (lacks("kvm", "kvm_exit"), lacks("syscalls", "sys_enter_ioctl"));
+        fs::remove_dir_all(&root).expect("it was just made");
+        assert!(later.contains("later kernel") && !later.contains("modprobe"), "{later}");
+        assert!(syscalls.contains("CONFIG_FTRACE_SYSCALLS") && !syscalls.contains("modprobe"), "{syscalls}");
+    }
+
 
     const PUSH: &str = "name: kvm_dirty_ring_push\nID: 1\nformat:\n\
         \tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\n\

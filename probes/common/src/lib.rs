@@ -20,6 +20,8 @@ pub struct Config {
     pub trace_pushes: u32,
     /// 1: `push_raw` counts the pages of a ring whose index can't be read at any time.
     pub count_pushes: u32,
+    /// 1: the registers with which a thread made its system call can be read (the kernel has BTF of itself).
+    pub task_regs: u32,
     /// `kvm_userspace_exit`: u32 `reason`.
     pub userspace_exit_reason_at: u32,
     /// `kvm_userspace_exit`: i32 `errno`.
@@ -66,8 +68,9 @@ pub const MAX_PROCESSES: u32 = 1024;
 
 /// What one vCPU thread has done: the value of the map `THREADS`, whose key is the thread's id.
 ///
-/// A thread alone writes its own entry, and it runs on one CPU at a time: plain additions lose nothing, and no
-/// per-CPU copies have to be added up.
+/// Each member says who writes it; where it doesn't, it is the thread itself, which runs on one CPU at a time: plain
+/// additions lose nothing, and no per-CPU copies have to be added up. The reader copies an entry while it is written, word by
+/// word: every member is whole, but one may be newer than another.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Thread {
@@ -79,12 +82,16 @@ pub struct Thread {
     pub vcpu_id_from: u32,
     /// The descriptor of its latest `KVM_RUN`, plus one; 0 before the first.
     pub run_fd_plus_one: u32,
-    /// What identifies its dirty ring: address or process and index. 0 before the first push.
+    /// What identifies its dirty ring: address or process and index. 0 before the first push, and after another thread that
+    /// goes on with its vCPU took the ring over, which writes that.
     pub ring: u64,
     /// Where its pages are counted if they are counted one by one: index into `PUSHED`.
     pub slot: u64,
-    /// Its pages by the indices of its rings, up to `dirty_index`.
-    pub indexed_pages: u64,
+    /// What is to be added to `dirty_index`, wrapping, for its pages of all rings it had. Written where a ring is met.
+    pub pages_beyond_index: u64,
+    /// How far its ring was when the thread last entered or left `KVM_RUN`: the low half is the ring's own dirty index. One
+    /// word, so that whoever reads it never counts a page twice.
+    pub dirty_index: u64,
     /// Returns of `KVM_RUN`, whatever the reason.
     pub userspace_exits: u64,
     /// Those for a full ring (reason 31, no error).
@@ -97,7 +104,7 @@ pub struct Thread {
     pub entries: u64,
     /// `kvm_exit` events.
     pub exits: u64,
-    /// Begin of the `KVM_RUN` it is in; 0 outside.
+    /// Begin of the `KVM_RUN` it is in, or of everything if it was in it before; 0 outside.
     pub run_since_ns: u64,
     /// Time spent in finished `KVM_RUN` calls.
     pub run_ns: u64,
@@ -105,18 +112,20 @@ pub struct Thread {
     pub stalled_since_ns: u64,
     /// The cause of that stall, a `CAUSE_*`.
     pub stall_cause: u32,
-    /// The dirty index of its ring when that was last read.
-    pub dirty_index: u32,
+    /// Keeps the size a multiple of eight.
+    pub reserved: u32,
     /// Finished stalls by cause.
     pub stalls: [u64; CAUSES],
     /// Their length in all.
     pub stall_ns: [u64; CAUSES],
-    /// Entries of its ring that were reset. The one exception: written by whichever thread resets, of which KVM lets
-    /// one in at a time.
+    /// Entries of its ring that were reset. Written atomically, by whichever thread resets or meets a ring.
     pub reset_entries: u64,
     /// Resets that visited its ring; written likewise.
     pub resets: u64,
 }
+
+/// What [`Thread::ring`] says while its pages and its index don't belong together: no ring is there.
+pub const RING_CHANGES: u64 = 1;
 
 /// Pages of one thread, counted one by one: an element of the array `PUSHED`, a cache line of its own. Apart from
 /// [`Thread`], because this is the one count that grows with every page: an array is reached in fewer steps than a hash.
@@ -220,9 +229,10 @@ pub const EXIT_KIND_ISA: u32 = 16;
 pub struct Ring {
     /// The vCPU thread that pushes to it.
     pub tid: u32,
-    /// The ring's reset index when it was last seen.
+    /// The ring's reset index when it was last seen. Written by whichever thread resets, of which KVM lets one in at a time.
     pub reset_index: u32,
-    /// The ring's dirty index when it was last seen.
+    /// The ring's dirty index when it was last seen: by whoever resets where pages are counted one by one, else by the
+    /// thread that goes away from it.
     pub dirty_index: u32,
     /// The low half of the pages that were counted of its thread at that time, if they are counted one by one.
     pub pushes: u32,
@@ -349,13 +359,13 @@ pub struct Budget {
 
 // The eBPF target and the host agree on these by construction; a change of either must be noticed.
 const _: () = {
-    assert!(size_of::<Config>() == 19 * 4);
-    assert!(size_of::<Thread>() == 16 + 12 * 8 + 8 + 32 + 16);
+    assert!(size_of::<Config>() == 20 * 4);
+    assert!(size_of::<Thread>() == 16 + 13 * 8 + 8 + 32 + 16);
     assert!(offset_of!(Thread, slot) == 24);
     assert!(size_of::<Pushed>() == 64);
     assert!(size_of::<Last>() == 32);
-    assert!(offset_of!(Thread, stalled_since_ns) == 104);
-    assert!(offset_of!(Thread, stalls) == 120);
+    assert!(offset_of!(Thread, stalled_since_ns) == 112);
+    assert!(offset_of!(Thread, stalls) == 128);
     assert!(size_of::<StallRecord>() == 32);
     assert!(offset_of!(StallRecord, tgid) == 16);
     assert!(size_of::<PushRecord>() == 24);

@@ -1,5 +1,5 @@
 //! A real KVM guest, as small as can be: each vCPU increments one word a page over its own region, for ever. It counts
-//! by itself what the probes are to see from the kernel.
+//! by itself what the probes are to see from the kernel. The regions are one and the same memory, so that many are cheap.
 
 // Each test target uses its own part.
 #![allow(dead_code)]
@@ -9,7 +9,7 @@ use std::{
     os::fd::{AsFd, AsRawFd},
     ptr::NonNull,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -88,6 +88,8 @@ struct Shared {
     shape: Shape,
     stop: AtomicBool,
     counts: Vec<Counts>,
+    /// Of each vCPU. The lock is held from harvest to reset.
+    rings: Mutex<Vec<Ring>>,
     _kvm: Kvm,
 }
 
@@ -106,13 +108,14 @@ impl Guest {
         };
         ring.args[0] = (shape.ring_entries * ENTRY_BYTES) as u64;
         vm.enable_cap(&ring).unwrap();
-        let logged = shape.vcpus * shape.pages_per_vcpu * PAGE;
+        let logged = shape.pages_per_vcpu * PAGE;
         let memory = Mapping::anonymous(LOW + logged);
-        for (slot, flags, from, bytes) in [(0, 0, 0, LOW), (1, KVM_MEM_LOG_DIRTY_PAGES, LOW, logged)] {
+        let slots = (0..shape.vcpus).map(|vcpu| (vcpu as u32 + 1, KVM_MEM_LOG_DIRTY_PAGES, LOW, LOW + vcpu * logged, logged));
+        for (slot, flags, from, to, bytes) in slots.chain([(0, 0, 0, 0, LOW)]) {
             let region = kvm_userspace_memory_region {
                 slot,
                 flags,
-                guest_phys_addr: from as u64,
+                guest_phys_addr: to as u64,
                 memory_size: bytes as u64,
                 userspace_addr: memory.at(from) as u64,
             };
@@ -131,9 +134,10 @@ impl Guest {
             }
         }
         memory.write(CODE, &PROGRAM);
-        let vcpus = (0..shape.vcpus)
+        let vcpus: Vec<_> = (0..shape.vcpus)
             .map(|index| create_vcpu(&kvm, &vm, index, shape))
             .collect();
+        let rings = vcpus.iter().map(|vcpu| Ring::map(vcpu, shape.ring_entries)).collect();
         let counts = (0..shape.vcpus).map(|_| Counts::default()).collect();
         let shared = Shared {
             vm,
@@ -141,6 +145,7 @@ impl Guest {
             shape,
             stop: AtomicBool::new(false),
             counts,
+            rings: Mutex::new(rings),
             _kvm: kvm,
         };
         Self {
@@ -172,6 +177,19 @@ impl Guest {
         {
             std::thread::yield_now();
         }
+    }
+
+    /// Has a thread of its own harvest and reset every ring, again and again, from now until it is stopped: no vCPU has to
+    /// leave the guest for that.
+    pub(crate) fn reap(&mut self) {
+        const PAUSE: Duration = Duration::from_millis(2);
+        let shared = self.shared.clone();
+        self.threads.push(std::thread::spawn(move || {
+            while !shared.stop.load(Ordering::Acquire) {
+                shared.harvest(0..shared.shape.vcpus);
+                std::thread::sleep(PAUSE);
+            }
+        }));
     }
 
     /// Runs vCPU 0 in this very thread until `pages` were harvested, all in all.
@@ -271,11 +289,26 @@ fn create_vcpu(kvm: &Kvm, vm: &VmFd, index: usize, shape: Shape) -> VcpuFd {
     vcpu
 }
 
+impl Shared {
+    /// Harvests the rings of these vCPUs and resets them; returns how many entries there were.
+    fn harvest(&self, vcpus: std::ops::Range<usize>) -> u64 {
+        let mut rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = 0;
+        let first = vcpus.start;
+        for vcpu in vcpus {
+            let harvested = rings[vcpu].harvest();
+            self.counts[vcpu].harvested.fetch_add(harvested, Ordering::Relaxed);
+            all += harvested;
+        }
+        if all > 0 {
+            self.counts[first].reset.fetch_add(reset(&self.vm), Ordering::Relaxed);
+        }
+        all
+    }
+}
+
 fn run_vcpu(shared: &Shared, vcpu: &mut VcpuFd, index: usize, go: &AtomicBool, after_exit: &AfterExit) {
     let counts = &shared.counts[index];
-    let mut ring = Ring::map(vcpu, shared.shape.ring_entries);
-    // Where the thread before, if there was one, left off.
-    ring.next = counts.harvested.load(Ordering::Relaxed) as usize;
     counts.tid.store(nix::unistd::gettid().as_raw(), Ordering::Release);
     while !go.load(Ordering::Acquire) && !shared.stop.load(Ordering::Acquire) {
         std::thread::yield_now();
@@ -287,16 +320,11 @@ fn run_vcpu(shared: &Shared, vcpu: &mut VcpuFd, index: usize, go: &AtomicBool, a
             Err(error) if error.errno() == libc::EINTR => counts.interrupted.fetch_add(1, Ordering::Relaxed),
             other => panic!("KVM_RUN: {other:?}"),
         };
-        let harvested = ring.harvest();
-        if harvested > 0 {
-            counts.harvested.fetch_add(harvested, Ordering::Relaxed);
-            counts.reset.fetch_add(reset(&shared.vm), Ordering::Relaxed);
-        }
-        after_exit(index, harvested);
+        after_exit(index, shared.harvest(index..index + 1));
     }
 }
 
-/// Resets every ring of the VM; other vCPUs' harvested entries may be among them. Not to be ended by a kick, which would
+/// Resets every ring of the VM. Not to be ended by a kick, which would
 /// leave some for the next reset: after the last one there is none.
 fn reset(vm: &VmFd) -> u64 {
     let before = SigSet::all()

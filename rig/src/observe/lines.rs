@@ -30,21 +30,21 @@ struct Line<'a> {
     vcpu: Option<u32>,
     thread: u32,
     ended: bool,
-    dirty_mib_s: f64,
-    dirtied_pages: u64,
-    ring_full_per_s: f64,
-    ring_full_exits: u64,
+    dirty_mib_s: Option<f64>,
+    dirtied_pages: Option<u64>,
+    ring_full_per_s: Option<f64>,
+    ring_full_exits: Option<u64>,
     stalled_pct: Option<f64>,
     in_run_pct: Option<f64>,
-    ring_full_stalls: u64,
+    ring_full_stalls: Option<u64>,
     ring_full_p50_us: Option<f64>,
     ring_full_p99_us: Option<f64>,
     ring_full_max_us: Option<f64>,
-    interrupted_stalls: u64,
+    interrupted_stalls: Option<u64>,
     interrupted_p50_us: Option<f64>,
     interrupted_p99_us: Option<f64>,
     interrupted_max_us: Option<f64>,
-    userspace_exits: u64,
+    userspace_exits: Option<u64>,
     hardware_exits: Option<u64>,
     lost_records: u64,
 }
@@ -82,13 +82,14 @@ impl Outlet for Lines {
 
 /// A thread that has ended has a last line, in the interval in which it did anything last.
 fn is_news(rates: &VcpuRates) -> bool {
-    let did = rates.dirty_mib_s > 0.0 || !rates.exits.is_empty();
+    let did = rates.dirty_mib_s > Some(0.0) || !rates.exits.is_empty();
     !rates.counters.gone || did
 }
 
 fn line<'a>(report: &'a Report, rates: &VcpuRates) -> Line<'a> {
     let counters = &rates.counters;
     let reading = &report.reading;
+    let sees = reading.sees;
     let micros = |length: Option<std::time::Duration>| length.map(|length| round(length.as_secs_f64() * 1e6));
     let StallFigures {
         count, p50, p99, max, ..
@@ -101,22 +102,22 @@ fn line<'a>(report: &'a Report, rates: &VcpuRates) -> Line<'a> {
         vcpu: counters.vcpu.map(|vcpu| vcpu.id),
         thread: counters.thread,
         ended: counters.gone,
-        dirty_mib_s: round(rates.dirty_mib_s),
-        dirtied_pages: counters.pushed_pages,
-        ring_full_per_s: round(rates.ring_full_per_s),
-        ring_full_exits: counters.ring_full_exits,
+        dirty_mib_s: rates.dirty_mib_s.map(round),
+        dirtied_pages: sees.pages.then_some(counters.pushed_pages),
+        ring_full_per_s: rates.ring_full_per_s.map(round),
+        ring_full_exits: sees.returns.then_some(counters.ring_full_exits),
         stalled_pct: rates.stalled_pct.map(round),
         in_run_pct: rates.in_run_pct.map(round),
-        ring_full_stalls: count,
+        ring_full_stalls: sees.stall_ends.then_some(count),
         ring_full_p50_us: micros(p50),
         ring_full_p99_us: micros(p99),
         ring_full_max_us: micros(max),
-        interrupted_stalls: other.count,
+        interrupted_stalls: sees.stall_ends.then_some(other.count),
         interrupted_p50_us: micros(other.p50),
         interrupted_p99_us: micros(other.p99),
         interrupted_max_us: micros(other.max),
-        userspace_exits: counters.userspace_exits,
-        hardware_exits: reading.sees.hardware_exits.then_some(counters.exits),
+        userspace_exits: sees.returns.then_some(counters.userspace_exits),
+        hardware_exits: sees.hardware_exits.then_some(counters.exits),
         lost_records: reading.lost.total(),
     }
 }
@@ -178,9 +179,12 @@ mod tests {
     use std::time::Duration;
 
     use super::{
-        super::rates::{
-            Rates,
-            tests::{reading, thread},
+        super::{
+            rates::{
+                Rates,
+                tests::{reading, thread},
+            },
+            watched::Sees,
         },
         *,
     };
@@ -215,6 +219,26 @@ mod tests {
         assert_eq!(value("hardware_exits"), "", "not seen, so no zero");
         assert_eq!(value("ring_full_p50_us"), "", "no stall, no length");
         assert_eq!(value("top_exits"), "KVM_EXIT_DIRTY_RING_FULL 2.5/s");
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_show_is_empty() {
+        let seen = report();
+        let mut blind = report();
+        blind.reading.sees = Sees::default();
+        blind.rates = Rates::from(Duration::ZERO).end(&blind.reading);
+        let values = |report: &Report| {
+            let text = json_line(&line(report, &report.rates[0]), &[]).expect("plain values");
+            serde_json::from_str::<serde_json::Map<_, _>>(&text).expect("an object")
+        };
+        let (seen, blind) = (values(&seen), values(&blind));
+        let told = ["t_s", "pid", "process", "thread", "ended", "lost_records", "top_exits"];
+        for (name, value) in &blind {
+            assert_eq!(!value.is_null(), told.contains(&name.as_str()), "{name}: {value}");
+            // A length needs a stall, and the host of this test no hardware exits.
+            let needs = ["_us", "hardware_exits", "vcpu"];
+            assert!(!seen[name].is_null() || needs.iter().any(|end| name.ends_with(end)), "{name}");
+        }
     }
 
     #[test]

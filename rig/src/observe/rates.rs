@@ -45,10 +45,10 @@ pub struct ExitRate {
 pub struct VcpuRates {
     /// Its counters at the end.
     pub counters: VcpuCounters,
-    /// Pages dirtied, as a rate.
-    pub dirty_mib_s: f64,
-    /// Ring-full exits a second.
-    pub ring_full_per_s: f64,
+    /// Pages dirtied, as a rate; `None` where they are not seen.
+    pub dirty_mib_s: Option<f64>,
+    /// Ring-full exits per second; `None` where returns of `KVM_RUN` are not seen.
+    pub ring_full_per_s: Option<f64>,
     /// Share of the time stalled, whatever the cause, an unfinished stall included; `None` where stalls' ends are not
     /// seen.
     pub stalled_pct: Option<f64>,
@@ -76,7 +76,6 @@ pub struct Rates {
 /// The counters of a thread at the end of an interval, and the longest stalls in it.
 #[derive(Clone, Debug)]
 struct Shot {
-    at: Duration,
     counters: VcpuCounters,
     longest: [Duration; 2],
 }
@@ -109,13 +108,11 @@ impl Rates {
             if shots.back().is_none_or(|shot| shot.counters.process != now.process) {
                 shots.clear();
                 shots.push_back(Shot {
-                    at: last,
-                    counters: unborn(now),
+                    counters: unborn(now, last),
                     longest: [Duration::ZERO; 2],
                 });
             }
             shots.push_back(Shot {
-                at: reading.at,
                 counters: now.clone(),
                 longest: [0, 1].map(|cause| longest.get(&(now.thread, cause)).copied().unwrap_or_default()),
             });
@@ -130,12 +127,13 @@ impl Rates {
 
 fn rates(shots: &VecDeque<Shot>, sees: Sees) -> VcpuRates {
     let (then, now) = (&shots[shots.len() - 2], &shots[shots.len() - 1]);
-    let span = now.at.saturating_sub(then.at);
+    // Each was read at a moment of its own.
+    let span = now.counters.at.saturating_sub(then.counters.at);
     let seconds = span.as_secs_f64();
     let per_s = |gain: u64| if seconds > 0.0 { gain as f64 / seconds } else { 0.0 };
     let share = |of: fn(&Shot) -> Duration| {
         let spent = of(now).saturating_sub(of(then)).as_secs_f64();
-        // The counters of a running thread are read a moment after the clock.
+        // The two parts of a stall are read one after the other.
         if seconds > 0.0 {
             (100.0 * spent / seconds).min(100.0)
         } else {
@@ -169,10 +167,12 @@ fn rates(shots: &VecDeque<Shot>, sees: Sees) -> VcpuRates {
         .collect();
     exits.sort_by(|a, b| b.per_s.total_cmp(&a.per_s).then(a.reason.cmp(&b.reason)));
     VcpuRates {
-        dirty_mib_s: Pages(gain(|c| c.pushed_pages)).per(span).unwrap_or_default().0,
-        ring_full_per_s: per_s(gain(|c| c.ring_full_exits)),
+        dirty_mib_s: sees
+            .pages
+            .then(|| Pages(gain(|c| c.pushed_pages)).per(span).unwrap_or_default().0),
+        ring_full_per_s: sees.returns.then(|| per_s(gain(|c| c.ring_full_exits))),
         stalled_pct: sees.stall_ends.then(|| share(stalled)),
-        in_run_pct: sees.runs.then(|| share(in_run)),
+        in_run_pct: sees.runs.then(|| share(|shot| shot.counters.in_run)),
         ring_full: figures(previous, StallCause::RingFull),
         interrupted: figures(previous, StallCause::Interrupted),
         steady: [StallCause::RingFull, StallCause::Interrupted].map(|cause| figures(0, cause)),
@@ -214,21 +214,14 @@ fn index(cause: StallCause) -> usize {
 fn stalled(shot: &Shot) -> Duration {
     let counters = &shot.counters;
     let open = counters.stalled_since.filter(|_| !counters.gone);
-    counters.ring_full.total + counters.interrupted.total + since(open, shot.at)
+    let so_far = open.map_or(Duration::ZERO, |begin| counters.at.saturating_sub(begin));
+    counters.ring_full.total + counters.interrupted.total + so_far
 }
 
-/// Time in `KVM_RUN` until now.
-fn in_run(shot: &Shot) -> Duration {
-    shot.counters.in_run + since(shot.counters.running_since.filter(|_| !shot.counters.gone), shot.at)
-}
-
-fn since(begin: Option<Duration>, at: Duration) -> Duration {
-    begin.map_or(Duration::ZERO, |begin| at.saturating_sub(begin))
-}
-
-/// The counters of a thread before it did anything.
-fn unborn(counters: &VcpuCounters) -> VcpuCounters {
+/// The counters of a thread before it did anything, which was at `at`.
+fn unborn(counters: &VcpuCounters, at: Duration) -> VcpuCounters {
     VcpuCounters {
+        at,
         process: counters.process,
         thread: counters.thread,
         vcpu: counters.vcpu,
@@ -242,7 +235,6 @@ fn unborn(counters: &VcpuCounters) -> VcpuCounters {
         entries: 0,
         exits: 0,
         in_run: Duration::ZERO,
-        running_since: None,
         stalled_since: None,
         ring_full: StallCounters::default(),
         interrupted: StallCounters::default(),
@@ -263,7 +255,7 @@ pub(super) mod tests {
         let none = VcpuCounters {
             process: 1,
             thread,
-            ..unborn(&blank())
+            ..unborn(&blank(), Duration::ZERO)
         };
         VcpuCounters {
             pushed_pages: pages,
@@ -280,6 +272,7 @@ pub(super) mod tests {
 
     fn blank() -> VcpuCounters {
         VcpuCounters {
+            at: Duration::ZERO,
             process: 0,
             thread: 0,
             vcpu: None,
@@ -293,7 +286,6 @@ pub(super) mod tests {
             entries: 0,
             exits: 0,
             in_run: Duration::ZERO,
-            running_since: None,
             stalled_since: None,
             ring_full: StallCounters::default(),
             interrupted: StallCounters::default(),
@@ -302,11 +294,15 @@ pub(super) mod tests {
     }
 
     pub(in crate::observe) fn reading(seconds: u32, vcpus: Vec<VcpuCounters>) -> Reading {
+        let at = seconds * S;
         Reading {
-            at: seconds * S,
-            vcpus,
+            at,
+            vcpus: vcpus.into_iter().map(|vcpu| VcpuCounters { at, ..vcpu }).collect(),
             processes: BTreeMap::from([(1, "qemu".to_owned())]),
             sees: Sees {
+                pages: true,
+                resets: true,
+                returns: true,
                 runs: true,
                 stall_ends: true,
                 hardware_exits: false,
@@ -315,23 +311,45 @@ pub(super) mod tests {
         }
     }
 
+    fn near(rate: Option<f64>, expected: f64) -> bool {
+        rate.is_some_and(|rate| (rate - expected).abs() < 1e-9)
+    }
+
+    #[test]
+    fn a_rate_is_over_the_time_between_its_own_readings() {
+        let mut rates = Rates::from(Duration::ZERO);
+        rates.end(&reading(1, vec![thread(7, 5120)]));
+        let late = VcpuCounters {
+            at: 2 * S + S / 4,
+            in_run: S,
+            ..thread(7, 5120 + 3200)
+        };
+        let late = Reading {
+            vcpus: vec![late],
+            ..reading(2, Vec::new())
+        };
+        let next = rates.end(&late);
+        assert!(near(next[0].dirty_mib_s, 10.0), "{:?}", next[0].dirty_mib_s);
+        assert_eq!(next[0].in_run_pct, Some(80.0));
+    }
+
     #[test]
     fn rates_are_gains_over_time() {
         let mut rates = Rates::from(10 * S);
         let first = rates.end(&reading(12, vec![thread(7, 5120)]));
         assert!(
-            (first[0].dirty_mib_s - 10.0).abs() < 1e-9,
+            near(first[0].dirty_mib_s, 10.0),
             "since the probes were attached"
         );
         let next = rates.end(&reading(13, vec![thread(7, 10_240), thread(8, 256)]));
-        assert!((next[0].dirty_mib_s - 20.0).abs() < 1e-9);
-        assert!((next[0].ring_full_per_s - 5.0).abs() < 1e-9);
+        assert!(near(next[0].dirty_mib_s, 20.0));
+        assert!(near(next[0].ring_full_per_s, 5.0));
         assert_eq!(
             (next[0].exits[0].name.as_str(), next[0].exits[0].per_s),
             ("KVM_EXIT_DIRTY_RING_FULL", 5.0)
         );
         assert!(
-            (next[1].dirty_mib_s - 1.0).abs() < 1e-9,
+            near(next[1].dirty_mib_s, 1.0),
             "a thread that is new counts from 0"
         );
     }
@@ -345,7 +363,7 @@ pub(super) mod tests {
             ..thread(7, 256)
         };
         let next = rates.end(&reading(2, vec![other]));
-        assert!((next[0].dirty_mib_s - 1.0).abs() < 1e-9);
+        assert!(near(next[0].dirty_mib_s, 1.0));
     }
 
     #[test]
@@ -374,5 +392,6 @@ pub(super) mod tests {
         };
         let rates = rates.end(&blind);
         assert_eq!((rates[0].stalled_pct, rates[0].in_run_pct), (None, None));
+        assert_eq!((rates[0].dirty_mib_s, rates[0].ring_full_per_s), (None, None));
     }
 }

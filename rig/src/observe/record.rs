@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use super::{
     outlet::{Outlet, Report},
     processes,
-    watched::Reading,
+    watched::{Reading, Sees},
 };
 use crate::{
     analysis::{CellFacts, LawFacts, add_probes, summarize},
@@ -127,10 +127,11 @@ impl Outlet for Record {
 
     fn reading(&mut self, reading: &Reading) -> anyhow::Result<()> {
         let first = self.begun.is_none();
-        let t = reading.at.saturating_sub(*self.begun.get_or_insert(reading.at));
+        let zero = *self.begun.get_or_insert(reading.at);
+        let t = reading.at.saturating_sub(zero);
         for (&pid, cell) in &mut self.cells {
             let threads = reading.vcpus.iter().filter(|vcpu| vcpu.process == pid);
-            let rows = cell.sample(t, reading.at, threads);
+            let rows = cell.sample(t, zero, reading.sees, threads);
             if first {
                 continue;
             }
@@ -179,14 +180,15 @@ impl Cell {
         }
     }
 
-    /// The rows of a reading taken at `at`, and `t` after the recording began.
+    /// The rows of a reading taken `t` after `zero`, when the recording began.
     fn sample<'a>(
         &mut self,
         t: Duration,
-        at: Duration,
+        zero: Duration,
+        sees: Sees,
         threads: impl Iterator<Item = &'a VcpuCounters>,
     ) -> Vec<Sample> {
-        let mut sums: Vec<(KernelCounts, Duration)> = vec![Default::default(); self.vcpus.len()];
+        let mut sums = vec![(KernelCounts::default(), Duration::ZERO, t); self.vcpus.len()];
         let threads: Vec<&VcpuCounters> = threads.collect();
         let base = self
             .base
@@ -196,10 +198,10 @@ impl Cell {
                 continue;
             };
             if index >= sums.len() {
-                sums.resize(index + 1, Default::default());
+                sums.resize(index + 1, (KernelCounts::default(), Duration::ZERO, t));
                 self.vcpus.resize_with(index + 1, Vcpu::default);
             }
-            let (counts, in_run) = &mut sums[index];
+            let (counts, in_run, read_at) = &mut sums[index];
             let base = base.get(&thread.thread);
             let gain = |of: fn(&VcpuCounters) -> u64| of(thread).saturating_sub(base.map_or(0, of));
             counts.pushed_pages += gain(|thread| thread.pushed_pages);
@@ -207,16 +209,19 @@ impl Cell {
             counts.ring_full_exits += gain(|thread| thread.ring_full_exits);
             counts.userspace_exits += gain(|thread| thread.userspace_exits);
             counts.hardware_exits += gain(|thread| thread.exits);
-            let open = thread.running_since.filter(|_| !thread.gone);
-            *in_run += thread.in_run + open.map_or(Duration::ZERO, |since| at.saturating_sub(since));
+            *in_run += thread.in_run;
+            *read_at = thread.at.saturating_sub(zero);
         }
         let cell = self.number;
         let rows = self.vcpus.iter_mut().zip(&sums).enumerate();
         let rows = rows
-            .map(|(index, (vcpu, (counts, in_run)))| vcpu.row((cell, index as u32), t, counts, *in_run))
+            .map(|(index, (vcpu, (counts, in_run, read_at)))| Sample {
+                t_s: t.as_secs_f64(),
+                ..vcpu.row((cell, index as u32), *read_at, counts, *in_run, sees)
+            })
             .collect();
         self.counts
-            .push((t.as_secs_f64(), sums.into_iter().map(|(counts, _)| counts).collect()));
+            .push((t.as_secs_f64(), sums.into_iter().map(|(counts, ..)| counts).collect()));
         rows
     }
 
@@ -311,7 +316,15 @@ impl Cell {
 }
 
 impl Vcpu {
-    fn row(&mut self, (cell, vcpu): (u32, u32), t: Duration, counts: &KernelCounts, in_run: Duration) -> Sample {
+    /// The row of counts that were read `t` after the recording began.
+    fn row(
+        &mut self,
+        (cell, vcpu): (u32, u32),
+        t: Duration,
+        counts: &KernelCounts,
+        in_run: Duration,
+        sees: Sees,
+    ) -> Sample {
         let last = self.recent.back().map_or(Duration::ZERO, |(at, _)| *at);
         self.recent.push_back((t, counts.pushed_pages));
         while self.recent.len() > 2 && t.saturating_sub(self.recent[1].0) >= READ_OVER {
@@ -324,19 +337,21 @@ impl Vcpu {
         };
         let ran = in_run.saturating_sub(std::mem::replace(&mut self.in_run, in_run));
         let span = t.saturating_sub(last).as_secs_f64();
-        let utilisation_pct = if span > 0.0 {
-            (100.0 * ran.as_secs_f64() / span).min(100.0)
-        } else {
-            0.0
+        let utilisation_pct = match span > 0.0 {
+            _ if !sees.runs => f64::NAN,
+            true => (100.0 * ran.as_secs_f64() / span).min(100.0),
+            false => 0.0,
         };
+        let logged = Pages(counts.pushed_pages.saturating_sub(pages)).per(t.saturating_sub(from));
         Sample {
             cell,
             vcpu,
             t_s: t.as_secs_f64(),
-            ring_mib_s: Pages(counts.pushed_pages.saturating_sub(pages))
-                .per(t.saturating_sub(from))
-                .unwrap_or_default()
-                .0,
+            ring_mib_s: if sees.pages {
+                logged.unwrap_or_default().0
+            } else {
+                f64::NAN
+            },
             guest_mib_s: f64::NAN,
             guest_read_mib_s: f64::NAN,
             throttle_us: self.last_pause.as_micros() as u64,

@@ -114,7 +114,7 @@ impl Shown {
         self.history.retain(|thread, _| current(thread));
         for vcpu in &report.rates {
             let rates = self.history.entry(vcpu.counters.thread).or_default();
-            rates.push_back(vcpu.dirty_mib_s);
+            rates.push_back(vcpu.dirty_mib_s.unwrap_or_default());
             if rates.len() > REMEMBERED {
                 rates.pop_front();
             }

@@ -47,7 +47,13 @@ pub struct Reading {
 /// What the kernel shows here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sees {
-    /// When a vCPU is in `KVM_RUN`.
+    /// Which pages are dirtied.
+    pub pages: bool,
+    /// Which entries are reset.
+    pub resets: bool,
+    /// When `KVM_RUN` returns, and why.
+    pub returns: bool,
+    /// How long a vCPU is in `KVM_RUN`.
     pub runs: bool,
     /// When a stall ends.
     pub stall_ends: bool,
@@ -106,8 +112,13 @@ impl Watched {
             let status = probes.status()?;
             let attached = |event| status.event(event).is_some_and(|event| event.attached.is_ok());
             let sees = &mut reading.sees;
-            sees.runs |= attached(KvmEvent::Run);
-            sees.stall_ends |= attached(KvmEvent::Run) || attached(KvmEvent::Entry);
+            let returns = attached(KvmEvent::UserspaceExit);
+            sees.pages |= attached(KvmEvent::RingPush);
+            sees.resets |= attached(KvmEvent::RingReset);
+            sees.returns |= returns;
+            sees.runs |= returns && attached(KvmEvent::Run);
+            sees.stall_ends |=
+                returns && (attached(KvmEvent::Run) || status.event(KvmEvent::Entry).is_some_and(|event| event.fired > 0));
             sees.hardware_exits |= status.event(KvmEvent::Exit).is_some_and(|event| event.fired > 0);
             reading.lost = sum(reading.lost, status.lost);
             for note in status.notes {

@@ -70,14 +70,13 @@ impl Watch {
             return Ok(self.threads.iter().map(time).collect());
         };
         let counters = probes.vcpus()?;
-        let now = monotonic_now();
         let of = |thread: &u32| counters.iter().find(|vcpu| vcpu.thread == *thread);
         Ok(self
             .threads
             .iter()
             .map(|thread| {
                 let last_stall = self.last_stall.get(thread).copied().unwrap_or_default();
-                of(thread).map_or_else(Seen::default, |counters| seen(counters, now, last_stall))
+                of(thread).map_or_else(Seen::default, |counters| seen(counters, last_stall))
             })
             .collect())
     }
@@ -112,14 +111,12 @@ impl Watch {
     }
 }
 
-/// The counts of a thread, the part of what it is in the middle of included.
-fn seen(counters: &VcpuCounters, now: Duration, last_stall: Duration) -> Seen {
-    let so_far = |since: Option<Duration>| since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+fn seen(counters: &VcpuCounters, last_stall: Duration) -> Seen {
     Seen {
         pushed_pages: counters.pushed_pages,
         ring_full_exits: counters.ring_full_exits,
         exits: counters.userspace_exits,
-        in_guest: counters.in_run + so_far(counters.running_since),
+        in_guest: counters.in_run,
         stalled: counters.ring_full.total,
         last_stall,
     }

@@ -115,7 +115,13 @@ pub(crate) fn without_tracefs() -> Result<(), Failed> {
         pages.iter().any(|count| count != "0"),
         "raw tracepoints do without: {text}{said}"
     );
-    for name in ["in_run_pct", "hardware_exits"] {
+    for name in [
+        "in_run_pct",
+        "stalled_pct",
+        "ring_full_stalls",
+        "interrupted_stalls",
+        "hardware_exits",
+    ] {
         assert!(
             column(&text, name).iter().all(String::is_empty),
             "{name} is not seen: {text}"

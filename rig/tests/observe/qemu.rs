@@ -72,7 +72,11 @@ pub(crate) fn counts_are_those_of_tracefs() -> Result<(), Failed> {
     wait_until("all is reset", || {
         trace.read()?;
         let vcpus = probes.vcpus()?;
-        let still = std::mem::replace(&mut before, vcpus.clone()) == vcpus;
+        let counts = |vcpus: &[VcpuCounters]| -> Vec<_> {
+            let counts = |vcpu: &VcpuCounters| (vcpu.pushed_pages, vcpu.reset_entries, vcpu.userspace_exits);
+            vcpus.iter().map(counts).collect()
+        };
+        let still = counts(&std::mem::replace(&mut before, vcpus.clone())) == counts(&vcpus);
         Ok(still && vcpus.iter().all(|vcpu| vcpu.reset_entries >= vcpu.pushed_pages))
     })?;
     trace.read()?;

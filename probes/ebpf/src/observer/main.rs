@@ -26,6 +26,7 @@
 mod atomic;
 mod index;
 mod maps;
+mod registers;
 mod ring;
 mod run;
 mod thread;
@@ -37,6 +38,7 @@ static CONFIG: Config = Config {
     filter: 0,
     trace_pushes: 0,
     count_pushes: 0,
+    task_regs: 0,
     userspace_exit_reason_at: 0,
     userspace_exit_errno_at: 0,
     push_index_at: 0,

@@ -9,6 +9,61 @@ use dirtyrig_probes_common::{
     Pushed, Ring, Thread,
 };
 
+/// A live element of a map: of an array, or of a preallocated hash, which both stay where they are.
+///
+/// Other CPUs may read and write it at the same time, so there is never a reference to it. Its members are reached one by
+/// one, each as a whole word, by [`get`], [`set`] and [`add`].
+pub struct Element<T>(*mut T);
+
+impl<T> Clone for Element<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Element<T> {}
+
+impl<T> Element<T> {
+    /// # Safety
+    /// A look-up in this run of the program found it: until that ends, the kernel keeps what is there.
+    pub unsafe fn found(element: *mut T) -> Self {
+        Self(element)
+    }
+
+    pub fn as_ptr(self) -> *mut T {
+        self.0
+    }
+}
+
+/// Reads a member of an [`Element`]: `get!(thread.ring)`.
+macro_rules! get {
+    ($element:ident.$member:ident $([$index:expr])?) => {{
+        let element = $element.as_ptr();
+        // SAFETY: a live element; volatile because others may write the word meanwhile.
+        unsafe { core::ptr::read_volatile(&raw const (*element).$member $([$index])?) }
+    }};
+}
+pub(crate) use get;
+
+/// Writes a member of an [`Element`]: `set!(thread.ring, 0)`.
+macro_rules! set {
+    ($element:ident.$member:ident $([$index:expr])?, $value:expr) => {{
+        let (element, value) = ($element.as_ptr(), $value);
+        // SAFETY: a live element; volatile because others may read the word meanwhile.
+        unsafe { core::ptr::write_volatile(&raw mut (*element).$member $([$index])?, value) }
+    }};
+}
+pub(crate) use set;
+
+/// Raises a member of an [`Element`] that nobody else writes meanwhile: `add!(thread.runs, 1)`.
+macro_rules! add {
+    ($element:ident.$member:ident $([$index:expr])?, $by:expr) => {{
+        let by = $by;
+        $crate::maps::set!($element.$member $([$index])?, $crate::maps::get!($element.$member $([$index])?) + by)
+    }};
+}
+pub(crate) use add;
+
 /// The processes to watch, if `CONFIG.filter` is set.
 #[map]
 pub static PROCESSES: HashMap<u32, u8> = HashMap::with_max_entries(MAX_PROCESSES, 0);

@@ -14,10 +14,11 @@ use dirtyrig_probes_common::{LOST_PUSHES, LOST_RINGS, Last, MAX_RING_ENTRIES, Pu
 
 use crate::{
     config,
-    index::{self, Indices, indices_of, rings_known},
-    maps::{LAST, PUSHED, PUSHES, RINGS, THREADS, lose},
+    index::{self, Indices, given_back, indices_of, ring_at, rings_known, thread_of},
+    maps::{Element, LAST, PUSHED, PUSHES, RINGS, add, get, lose, set},
+    registers,
     run::field,
-    thread::{now, watched},
+    thread::{Seen, now, watched},
 };
 
 /// A push that is logged while a reset reads the two counts: how far they may be apart in one ring.
@@ -27,20 +28,21 @@ const IN_FLIGHT: i32 = 64;
 pub fn push_raw(ctx: RawTracePointContext) -> i32 {
     // TP_PROTO(struct kvm_dirty_ring *ring, u32 slot, u64 offset)
     let ring: u64 = ctx.arg(0);
-    let Some(last) = LAST.get_ptr_mut(0) else { return 0 };
-    // SAFETY: a live map element of this CPU; programs of this type do not migrate while they run.
-    let last = unsafe { &mut *last };
+    // SAFETY: just found.
+    let Some(last) = LAST.get_ptr_mut(0).map(|last| unsafe { Element::found(last) }) else {
+        return 0;
+    };
     let changes = rings_known(RINGS_CHANGED);
-    let same_ring = last.ring == ring && last.changes == changes;
+    let same_ring = get!(last.ring) == ring && get!(last.changes) == changes;
     if same_ring && config!(count_pushes) == 0 && config!(trace_pushes) == 0 {
         return 0;
     }
     let id = bpf_get_current_pid_tgid();
-    if !(same_ring && last.id == id) && !find(last, id, ring, changes) {
+    if !(same_ring && get!(last.id) == id) && !find(last, id, ring, changes) {
         return 0;
     }
     if config!(count_pushes) != 0 {
-        count(last.slot);
+        count(get!(last.slot));
     }
     if config!(trace_pushes) != 0 {
         let (slot, offset): (u64, u64) = (ctx.arg(1), ctx.arg(2));
@@ -51,61 +53,69 @@ pub fn push_raw(ctx: RawTracePointContext) -> i32 {
 
 /// Another thread, or another ring, than that of this CPU's last push: looks up where it is counted.
 #[inline(always)]
-fn find(last: &mut Last, id: u64, ring: u64, changes: u64) -> bool {
-    let Some((tid, thread)) = watched() else { return false };
-    if thread.ring != ring {
-        if config!(count_pushes) == 0 {
-            if !index::meet(tid, thread, ring) {
+fn find(last: Element<Last>, id: u64, ring: u64, changes: u64) -> bool {
+    let by_index = config!(count_pushes) == 0;
+    let Some((tid, thread)) = watched(seen()) else { return false };
+    if get!(thread.ring) != ring {
+        if by_index {
+            if registers::is_in_other_call() || !index::meet(tid, thread, ring) {
                 // Not its own, and yet a page of the trace.
                 return true;
             }
         } else if let Some(indices) = indices_of(ring) {
             // This push is in the indices and is yet to be counted.
-            let pushes = pushed(thread.slot) as u32;
+            let pushes = pushed(get!(thread.slot)) as u32;
             meet(tid, thread, ring, indices, pushes.wrapping_add(1));
         }
     }
-    *last = Last {
-        id,
-        ring,
-        slot: thread.slot,
-        changes,
-    };
+    set!(last.id, id);
+    set!(last.ring, ring);
+    set!(last.slot, get!(thread.slot));
+    set!(last.changes, changes);
     true
+}
+
+/// Where a thread is that pushes a page: in `KVM_RUN`, or in another call of a vCPU's.
+#[inline(always)]
+fn seen() -> Seen {
+    if registers::is_in_other_call() {
+        Seen::Outside
+    } else {
+        Seen::InRun
+    }
 }
 
 #[inline(always)]
 fn count(slot: u64) {
-    if let Some(pushed) = PUSHED.get_ptr_mut(slot as u32) {
-        // SAFETY: a live map element with one writer, the thread that has the slot.
-        unsafe { (*pushed).pages += 1 }
+    // SAFETY: just found. Its one writer is the thread that has the slot, with preemption off.
+    if let Some(pushed) = PUSHED.get_ptr_mut(slot as u32).map(|pushed| unsafe { Element::found(pushed) }) {
+        add!(pushed.pages, 1);
     }
 }
 
 #[inline(always)]
 fn pushed(slot: u64) -> u64 {
-    // SAFETY: a live map element; its thread may just be counting on another CPU.
-    PUSHED.get_ptr(slot as u32).map_or(0, |pushed| unsafe {
-        core::ptr::read_volatile(&raw const (*pushed).pages)
-    })
+    // SAFETY: just found; its thread may just be counting on another CPU.
+    let pushed = PUSHED.get_ptr_mut(slot as u32).map(|pushed| unsafe { Element::found(pushed) });
+    pushed.map_or(0, |pushed| get!(pushed.pages))
 }
 
 #[tracepoint]
 pub fn push_tp(ctx: TracePointContext) -> u32 {
-    let Some((tid, thread)) = watched() else { return 0 };
-    count(thread.slot);
-    if thread.ring == 0
+    let Some((tid, thread)) = watched(seen()) else { return 0 };
+    count(get!(thread.slot));
+    if get!(thread.ring) == 0
         && let (Some(index), Some(dirty), Some(reset)) = (
             field::<u32>(&ctx, config!(push_index_at)),
             field(&ctx, config!(push_dirty_index_at)),
             field(&ctx, config!(push_reset_index_at)),
         )
     {
-        let pushes = pushed(thread.slot) as u32;
+        let pushes = pushed(get!(thread.slot)) as u32;
         meet(
             tid,
             thread,
-            by_index(thread.tgid, index),
+            by_index(get!(thread.tgid), index),
             Indices { dirty, reset },
             pushes,
         );
@@ -126,8 +136,8 @@ fn by_index(tgid: u32, index: u32) -> u64 {
 
 /// Where pushes are counted: enters the ring that `thread` pushes to, as it stands after this push, its `pushes`-th.
 #[inline(always)]
-fn meet(tid: u32, thread: &mut Thread, ring: u64, indices: Indices, pushes: u32) {
-    thread.ring = ring;
+fn meet(tid: u32, thread: Element<Thread>, ring: u64, indices: Indices, pushes: u32) {
+    set!(thread.ring, ring);
     let fresh = Ring {
         tid,
         reset_index: indices.reset,
@@ -191,38 +201,28 @@ pub fn reset_tp(ctx: TracePointContext) -> u32 {
 /// ring advances by as many as its thread has pushed. Elsewhere the entry into `KVM_RUN` has found it out.
 #[inline(always)]
 fn reset(key: u64, indices: Indices) {
-    let Some(ring) = RINGS.get_ptr_mut(&key) else { return };
-    // SAFETY: a live element of a preallocated map; KVM serialises the resets of a VM, so there is one writer of all but
-    // `dirty_index` where the index counts.
-    let ring = unsafe { &mut *ring };
-    let Some(thread) = THREADS.get_ptr_mut(&ring.tid) else {
+    let Some(ring) = ring_at(key) else { return };
+    let Some(thread) = thread_of(get!(ring.tid)) else {
         return;
     };
-    // SAFETY: a live element; these two never change.
-    let (slot, tgid) = unsafe { ((*thread).slot, (*thread).tgid) };
-    if (bpf_get_current_pid_tgid() >> 32) as u32 != tgid {
+    if (bpf_get_current_pid_tgid() >> 32) as u32 != get!(thread.tgid) {
         // Of a VM that is no more.
         return;
     }
-    let given_back = indices.reset.wrapping_sub(ring.reset_index);
-    let mut same = given_back <= MAX_RING_ENTRIES;
+    let entries = indices.reset.wrapping_sub(get!(ring.reset_index));
+    let mut same = entries <= MAX_RING_ENTRIES;
     if config!(count_pushes) != 0 {
         // A push on another CPU may just be counting, which IN_FLIGHT allows for.
-        let pushes = pushed(slot) as u32;
+        let pushes = pushed(get!(thread.slot)) as u32;
         let drift = indices
             .dirty
-            .wrapping_sub(ring.dirty_index)
-            .wrapping_sub(pushes.wrapping_sub(ring.pushes)) as i32;
+            .wrapping_sub(get!(ring.dirty_index))
+            .wrapping_sub(pushes.wrapping_sub(get!(ring.pushes))) as i32;
         same &= (-IN_FLIGHT..=IN_FLIGHT).contains(&drift);
-        ring.dirty_index = indices.dirty;
-        ring.pushes = pushes;
+        set!(ring.dirty_index, indices.dirty);
+        set!(ring.pushes, pushes);
     }
-    ring.reset_index = indices.reset;
+    set!(ring.reset_index, indices.reset);
     // A ring begins at index 0, and its first reset covers everything until then.
-    let entries = u64::from(if same { given_back } else { indices.reset });
-    // SAFETY: a live element; these two members are written here and where the ring is met.
-    unsafe {
-        (*thread).reset_entries += entries;
-        (*thread).resets += 1;
-    }
+    given_back(thread, if same { entries } else { indices.reset }, 1);
 }

@@ -12,14 +12,14 @@ use dirtyrig_probes_common::{
 use crate::{
     config,
     index::{catch_up, change},
-    maps::count_exit,
-    thread::{begin_stall, end_stall, is_watched, now, watched},
+    maps::{add, count_exit, get, set},
+    thread::{Seen, begin_stall, end_stall, is_watched, now, watched},
 };
 
 /// `_IO(KVMIO, 0x41)`.
 const KVM_CREATE_VCPU: u64 = 0xAE41;
 /// `_IO(KVMIO, 0x80)`.
-const KVM_RUN: u64 = 0xAE80;
+pub const KVM_RUN: u64 = 0xAE80;
 const KVM_EXIT_DIRTY_RING_FULL: u32 = 31;
 const EINTR: i32 = 4;
 
@@ -45,13 +45,14 @@ pub fn userspace_exit_tp(ctx: TracePointContext) -> u32 {
 
 #[inline(always)]
 fn userspace_exit(reason: u32, errno: i32) {
-    let Some((tid, thread)) = watched() else { return };
+    let Some((tid, thread)) = watched(Seen::InRun) else { return };
     let at = now();
     catch_up(thread);
-    thread.userspace_exits += 1;
-    if thread.run_since_ns != 0 {
-        thread.run_ns += at - thread.run_since_ns;
-        thread.run_since_ns = 0;
+    add!(thread.userspace_exits, 1);
+    let since = get!(thread.run_since_ns);
+    if since != 0 {
+        add!(thread.run_ns, at.saturating_sub(since));
+        set!(thread.run_since_ns, 0);
     }
     // After an error the reason may be that of an earlier exit.
     if errno < 0 {
@@ -63,7 +64,7 @@ fn userspace_exit(reason: u32, errno: i32) {
     }
     count_exit(tid, EXIT_KIND_USERSPACE, reason);
     if reason == KVM_EXIT_DIRTY_RING_FULL {
-        thread.ring_full_exits += 1;
+        add!(thread.ring_full_exits, 1);
         begin_stall(thread, CAUSE_RING_FULL, at);
     }
 }
@@ -80,16 +81,18 @@ pub fn run_tp(ctx: TracePointContext) -> u32 {
         }
         _ => return 0,
     }
-    let Some((tid, thread)) = watched() else { return 0 };
+    let Some((tid, thread)) = watched(Seen::Outside) else {
+        return 0;
+    };
     catch_up(thread);
     let at = now();
-    thread.runs += 1;
-    thread.run_since_ns = at;
+    add!(thread.runs, 1);
+    set!(thread.run_since_ns, at);
     if let Some(fd) = field::<u64>(&ctx, config!(ioctl_fd_at)) {
-        thread.run_fd_plus_one = (fd as u32).wrapping_add(1);
+        set!(thread.run_fd_plus_one, (fd as u32).wrapping_add(1));
     }
     // Where kvm_entry fires it fired for this thread before the exit that began the stall, and will tell better.
-    if thread.entries == 0 {
+    if get!(thread.entries) == 0 {
         end_stall(tid, thread, END_RUN, at);
     }
     0
@@ -109,9 +112,9 @@ pub fn entry_tp(_ctx: TracePointContext) -> u32 {
 
 #[inline(always)]
 fn entry() {
-    let Some((tid, thread)) = watched() else { return };
-    thread.entries += 1;
-    if thread.stalled_since_ns != 0 {
+    let Some((tid, thread)) = watched(Seen::InRun) else { return };
+    add!(thread.entries, 1);
+    if get!(thread.stalled_since_ns) != 0 {
         end_stall(tid, thread, END_ENTRY, now());
     }
 }
@@ -119,29 +122,29 @@ fn entry() {
 // The raw event has pointers and no reason; so a classic tracepoint alone.
 #[tracepoint]
 pub fn exit_tp(ctx: TracePointContext) -> u32 {
-    let Some((tid, thread)) = watched() else { return 0 };
-    thread.exits += 1;
+    let Some((tid, thread)) = watched(Seen::InRun) else { return 0 };
+    add!(thread.exits, 1);
     let Some(reason) = field::<u32>(&ctx, config!(exit_reason_at)) else {
         return 0;
     };
     let isa = field::<u32>(&ctx, config!(exit_isa_at)).unwrap_or(0);
     count_exit(tid, EXIT_KIND_ISA + isa, reason);
-    if thread.vcpu_id_from == VCPU_ID_FROM_NOTHING
+    if get!(thread.vcpu_id_from) == VCPU_ID_FROM_NOTHING
         && let Some(id) = field::<u32>(&ctx, config!(exit_vcpu_id_at))
     {
-        thread.vcpu_id = id;
-        thread.vcpu_id_from = VCPU_ID_FROM_EXIT;
+        set!(thread.vcpu_id, id);
+        set!(thread.vcpu_id_from, VCPU_ID_FROM_EXIT);
     }
     0
 }
 
 #[tracepoint]
 pub fn ring_exit_tp(ctx: TracePointContext) -> u32 {
-    let Some((_, thread)) = watched() else { return 0 };
-    thread.ring_exit_events += 1;
+    let Some((_, thread)) = watched(Seen::InRun) else { return 0 };
+    add!(thread.ring_exit_events, 1);
     if let Some(id) = field::<u32>(&ctx, config!(ring_exit_vcpu_id_at)) {
-        thread.vcpu_id = id;
-        thread.vcpu_id_from = VCPU_ID_FROM_RING_EXIT;
+        set!(thread.vcpu_id, id);
+        set!(thread.vcpu_id_from, VCPU_ID_FROM_RING_EXIT);
     }
     0
 }

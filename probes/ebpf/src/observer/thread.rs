@@ -10,7 +10,8 @@ use dirtyrig_probes_common::{
 use crate::{
     config,
     index::change,
-    maps::{FREE_SLOTS, HISTOGRAMS, PROCESSES, STALLS, THREADS, lose},
+    maps::{Element, FREE_SLOTS, HISTOGRAMS, PROCESSES, STALLS, THREADS, add, get, lose, set},
+    registers,
 };
 
 /// What a histogram starts from: too large for the eBPF stack, so it stands in read-only data.
@@ -23,22 +24,44 @@ pub fn now() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
+/// When everything began: once all programs are attached the loader writes here, after which they see all that happens. In
+/// `.data` and not a map: no look-up.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".data")]
+static BEGUN_NS: u64 = 0;
+
+/// When everything began; 0 while some programs may not be attached yet, so that the others see only a part.
+#[inline(always)]
+fn begun() -> u64 {
+    // SAFETY: a valid static; volatile because the loader writes it.
+    unsafe { core::ptr::read_volatile(&raw const BEGUN_NS) }
+}
+
+/// Where a thread is when it is first seen.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Seen {
+    /// In a `KVM_RUN` whose begin was not seen: it is older than the probes.
+    InRun,
+    /// Outside, or about to enter it.
+    Outside,
+}
+
 /// The current thread, if it is known already.
 #[inline(always)]
-fn known() -> Option<(u32, &'static mut Thread)> {
+fn known() -> Option<(u32, Element<Thread>)> {
     let tid = bpf_get_current_pid_tgid() as u32;
-    let thread = THREADS.get_ptr_mut(&tid)?;
-    // SAFETY: a live element of a preallocated map. Its only writer is this thread, here.
-    Some((tid, unsafe { &mut *thread }))
+    // SAFETY: just found.
+    let thread = unsafe { Element::found(THREADS.get_ptr_mut(&tid)?) };
+    Some((tid, thread))
 }
 
 /// The current thread, entered now if its process is watched. Called by KVM's own events and for `KVM_RUN`: who gets here
 /// runs a vCPU.
 #[inline(always)]
-pub fn watched() -> Option<(u32, &'static mut Thread)> {
+pub fn watched(seen: Seen) -> Option<(u32, Element<Thread>)> {
     match known() {
         Some(found) => Some(found),
-        None => enter(),
+        None => enter(seen),
     }
 }
 
@@ -50,8 +73,9 @@ pub fn is_watched() -> bool {
 }
 
 #[inline(always)]
-fn enter() -> Option<(u32, &'static mut Thread)> {
-    if !is_watched() {
+fn enter(seen: Seen) -> Option<(u32, Element<Thread>)> {
+    let begun = begun();
+    if begun == 0 || !is_watched() {
         return None;
     }
     let id = bpf_get_current_pid_tgid();
@@ -60,11 +84,15 @@ fn enter() -> Option<(u32, &'static mut Thread)> {
         lose(LOST_THREADS);
         return None;
     };
-    let fresh = Thread {
+    let mut fresh = Thread {
         tgid,
         slot: u64::from(slot),
         ..Thread::default()
     };
+    if seen == Seen::InRun {
+        fresh.run_since_ns = begun;
+        fresh.run_fd_plus_one = registers::run_descriptor().map_or(0, |fd| fd.wrapping_add(1));
+    }
     if THREADS.insert(&tid, &fresh, 0).is_err() {
         // There is room for it: it was just taken out.
         let _ = FREE_SLOTS.push(&slot, 0);
@@ -78,32 +106,32 @@ fn enter() -> Option<(u32, &'static mut Thread)> {
 
 /// Begins a stall: `KVM_RUN` returned at `at` for `cause`.
 #[inline(always)]
-pub fn begin_stall(thread: &mut Thread, cause: u32, at: u64) {
-    thread.stalled_since_ns = at;
-    thread.stall_cause = cause;
+pub fn begin_stall(thread: Element<Thread>, cause: u32, at: u64) {
+    set!(thread.stall_cause, cause);
+    set!(thread.stalled_since_ns, at);
 }
 
 /// Ends the stall that the thread is in, if any.
 #[inline(always)]
-pub fn end_stall(tid: u32, thread: &mut Thread, end: u32, at: u64) {
-    let exit_ns = thread.stalled_since_ns;
+pub fn end_stall(tid: u32, thread: Element<Thread>, end: u32, at: u64) {
+    let exit_ns = get!(thread.stalled_since_ns);
     if exit_ns == 0 {
         return;
     }
-    thread.stalled_since_ns = 0;
-    let cause = thread.stall_cause;
-    let length = at - exit_ns;
+    set!(thread.stalled_since_ns, 0);
+    let cause = get!(thread.stall_cause);
+    let length = at.saturating_sub(exit_ns);
     // One comparison for two causes: an index that the verifier can bound.
     let which = usize::from(cause != CAUSE_RING_FULL);
-    thread.stalls[which] += 1;
-    thread.stall_ns[which] += length;
+    add!(thread.stalls[which], 1);
+    add!(thread.stall_ns[which], length);
     count_length(HistogramKey { tid, cause }, length);
     match STALLS.reserve::<StallRecord>(0) {
         Some(mut entry) => {
             entry.write(StallRecord {
                 exit_ns,
                 end_ns: at,
-                tgid: thread.tgid,
+                tgid: get!(thread.tgid),
                 tid,
                 cause,
                 end,

@@ -10,7 +10,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::super::watched::Reading;
+use super::super::watched::{Reading, Sees};
 
 /// Upper bounds of the histogram of stalls, in seconds: from what a harvest takes to QEMU's longest sleep.
 const BOUNDS_S: [f64; 13] = [
@@ -29,32 +29,40 @@ pub(super) fn text(reading: &Reading) -> Result<String, fmt::Error> {
 #[derive(Debug)]
 struct Newest(Reading);
 
-/// A counter of a vCPU: name, help, unit, how to get it.
-type Count = (&'static str, &'static str, fn(&VcpuCounters) -> u64);
+/// A counter of a vCPU: name, help, whether it is seen here, how to get it.
+type Count = (&'static str, &'static str, fn(Sees) -> bool, fn(&VcpuCounters) -> u64);
 
 const COUNTS: [Count; 4] = [
-    ("dirtied_pages", "Pages pushed to the vCPU's dirty ring", |vcpu| {
-        vcpu.pushed_pages
-    }),
+    (
+        "dirtied_pages",
+        "Pages pushed to the vCPU's dirty ring",
+        |sees| sees.pages,
+        |vcpu| vcpu.pushed_pages,
+    ),
     (
         "reset_pages",
         "Entries of the vCPU's dirty ring that were reset",
+        |sees| sees.resets,
         |vcpu| vcpu.reset_entries,
     ),
     (
         "ring_full_exits",
         "Returns of KVM_RUN because the dirty ring was full",
+        |sees| sees.returns,
         |vcpu| vcpu.ring_full_exits,
     ),
-    ("userspace_exits", "Returns of KVM_RUN, whatever the reason", |vcpu| {
-        vcpu.userspace_exits
-    }),
+    (
+        "userspace_exits",
+        "Returns of KVM_RUN, whatever the reason",
+        |sees| sees.returns,
+        |vcpu| vcpu.userspace_exits,
+    ),
 ];
 
 impl Collector for Newest {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let Self(reading) = self;
-        for (name, help, count) in COUNTS {
+        for (name, help, _, count) in COUNTS.into_iter().filter(|(_, _, is_seen, _)| is_seen(reading.sees)) {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             for vcpu in &reading.vcpus {
                 let labels = labels(reading, vcpu);
@@ -72,7 +80,7 @@ impl Collector for Newest {
             }
         }
         if reading.sees.runs {
-            let help = "Time in finished KVM_RUN calls";
+            let help = "Time in KVM_RUN, the call that goes on included";
             let mut family = encoder.encode_descriptor("in_run", help, Some(&Unit::Seconds), MetricType::Counter)?;
             for vcpu in &reading.vcpus {
                 let labels = labels(reading, vcpu);
@@ -205,6 +213,13 @@ mod tests {
         assert!(!text_of(&blind).contains("hardware_exits"));
         blind.sees.stall_ends = false;
         assert!(!text_of(&blind).contains("stall_seconds"));
+        for seen in ["dirtied_pages", "reset_pages", "ring_full_exits", "userspace_exits", "in_run"] {
+            assert!(text_of(&blind).contains(seen), "{seen}");
+        }
+        blind.sees = Sees::default();
+        for unseen in ["dirtied_pages", "reset_pages", "ring_full_exits", "userspace_exits", "in_run"] {
+            assert!(!text_of(&blind).contains(unseen), "{unseen}");
+        }
         blind.sees.hardware_exits = true;
         assert!(text_of(&blind).contains("dirtyrig_hardware_exits_total"));
     }

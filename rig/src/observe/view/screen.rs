@@ -55,7 +55,7 @@ fn title_line(report: Option<&Report>) -> Line<'static> {
     let mut spans = vec![Span::from("dirtyrig observe").bold()];
     if let Some(report) = report {
         let running = report.rates.iter().filter(|vcpu| !vcpu.counters.gone);
-        let all: f64 = report.rates.iter().map(|vcpu| vcpu.dirty_mib_s).sum();
+        let all: f64 = report.rates.iter().filter_map(|vcpu| vcpu.dirty_mib_s).sum();
         spans.push(
             format!(
                 "  {:.0} s  {} vCPUs  {} MiB/s in all  ",
@@ -97,7 +97,7 @@ fn lines(report: &Report, shown: &Shown, width: usize) -> Vec<Line<'static>> {
         let state = if report.reading.ended.contains(pid) {
             "has ended".red()
         } else if own.is_empty() {
-            "no event yet: its vCPUs left KVM_RUN never since".dim()
+            "no event yet: its vCPUs have neither left KVM_RUN nor dirtied a page".dim()
         } else if report.reading.sees.hardware_exits {
             "".into()
         } else {
@@ -135,8 +135,8 @@ fn numbers(vcpu: &VcpuRates, history: Option<&VecDeque<f64>>, width: usize) -> L
     };
     let fixed = format!(
         "{name:>5}{:>9}{:>8}{:>10}{:>8}{:>8} {by:<5}",
-        number(vcpu.dirty_mib_s),
-        number(vcpu.ring_full_per_s),
+        known(vcpu.dirty_mib_s),
+        known(vcpu.ring_full_per_s),
         length(p50),
         length(p99),
         length(max),
@@ -196,6 +196,11 @@ fn sparkline(history: Option<&VecDeque<f64>>, width: usize) -> String {
         .iter()
         .map(|rate| glyphs[((rate / top * 8.0).ceil() as usize).min(8)])
         .collect()
+}
+
+/// A number, if it is known.
+fn known(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), number)
 }
 
 /// Three digits, or what is before the point.

@@ -1,5 +1,5 @@
-//! How many pages each vCPU has dirtied, by the index of its ring; and the one program that runs for each of them, attached
-//! no longer than it takes to learn which vCPU has which ring.
+//! Pages by the index of each vCPU's ring; and the one program that runs for each of them, attached no longer than it takes
+//! to learn which vCPU has which ring.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,9 @@ use aya::{
         ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun as _, raw_trace_point::RawTracePointLinkId,
     },
 };
-use dirtyrig_probes_common::{RINGS_ALL_KNOWN, RINGS_CHANGED, Thread};
+use dirtyrig_probes_common::{RING_CHANGES, RINGS_ALL_KNOWN, RINGS_CHANGED, Thread};
 
+use super::{PageSource, Threads, Wanted};
 use crate::{
     Error, Target,
     attach::{attach_raw, refusal},
@@ -31,10 +32,8 @@ const LOOKING: u32 = 50;
 const LEARNT: Duration = Duration::from_secs(1);
 
 /// The rings of the vCPUs that are watched.
-pub(crate) struct Rings {
-    target: Target,
-    /// The pages are wanted as well, so what learns is never detached.
-    is_traced: bool,
+pub(crate) struct RingIndex {
+    wanted: Wanted,
     known: Array<MapData, u64>,
     /// The program that learns, while it is attached.
     link: Option<RawTracePointLinkId>,
@@ -44,14 +43,13 @@ pub(crate) struct Rings {
     changes: u64,
 }
 
-impl Rings {
+impl RingIndex {
     /// Loads what looks, and attaches what learns.
-    pub(crate) fn attach(ebpf: &mut Ebpf, target: Target, is_traced: bool) -> Result<Self, String> {
+    pub(crate) fn attach(ebpf: &mut Ebpf, wanted: Wanted) -> Result<Self, String> {
         program(ebpf, LOOK).load().map_err(|error| refusal(&error))?;
         let link = attach_raw(ebpf, LEARN, EVENT).map_err(|error| refusal(&error))?;
         Ok(Self {
-            target,
-            is_traced,
+            wanted,
             known: map::take(ebpf, KNOWN).map_err(|error| error.to_string())?,
             link: Some(link),
             looked: None,
@@ -60,25 +58,35 @@ impl Rings {
         })
     }
 
-    /// Whether the program that learns is attached.
-    pub(crate) fn is_learning(&self) -> bool {
-        self.link.is_some()
+    fn rest(&mut self, ebpf: &mut Ebpf) -> Result<(), Error> {
+        self.known
+            .set(RINGS_ALL_KNOWN, 1, 0)
+            .map_err(map::failed(KNOWN, "write"))?;
+        if let Some(link) = self.link.take() {
+            program(ebpf, LEARN)
+                .detach(link)
+                .map_err(|source| again("detach", &source))?;
+        }
+        Ok(())
+    }
+}
+
+impl PageSource for RingIndex {
+    fn pages(&self, ebpf: &Ebpf, thread: &Thread, look: bool) -> Result<u64, Error> {
+        let counted = thread.pages_beyond_index.wrapping_add(thread.dirty_index);
+        // Outside KVM_RUN nothing is pushed, and the ring may be gone.
+        if !look || thread.run_since_ns == 0 || !has_ring(thread) {
+            return Ok(counted);
+        }
+        Ok(counted + ahead(ebpf, thread)?)
     }
 
     /// Detaches what learns once every ring is known, and attaches it again when one is not.
-    pub(crate) fn tend(
-        &mut self,
-        ebpf: &mut Ebpf,
-        threads: impl FnOnce() -> Result<Threads, Error>,
-    ) -> Result<(), Error> {
-        if self.is_traced {
+    fn tend(&mut self, ebpf: &mut Ebpf, threads: &dyn Fn() -> Result<Threads, Error>) -> Result<(), Error> {
+        if self.wanted.traced {
             return Ok(());
         }
-        let changes = self.known.get(&RINGS_CHANGED, 0).map_err(|source| Error::Map {
-            name: KNOWN,
-            operation: "read",
-            source,
-        })?;
+        let changes = self.known.get(&RINGS_CHANGED, 0).map_err(map::failed(KNOWN, "read"))?;
         let every = if self.link.is_some() { LEARNING } else { LEARNT };
         let every = every.max(self.looking_took * LOOKING);
         if changes == self.changes && self.looked.is_some_and(|looked| looked.elapsed() < every) {
@@ -88,7 +96,7 @@ impl Rings {
         let begin = Instant::now();
         self.looked = Some(begin);
         // What has just changed may not show in `/proc` yet.
-        let all_known = !has_changed && all_known(self.target, &threads()?);
+        let all_known = !has_changed && all_known(self.wanted.target, &threads()?);
         self.looking_took = begin.elapsed();
         match (&self.link, all_known) {
             (Some(_), true) => self.rest(ebpf),
@@ -101,22 +109,20 @@ impl Rings {
         }
     }
 
-    fn rest(&mut self, ebpf: &mut Ebpf) -> Result<(), Error> {
-        self.known.set(RINGS_ALL_KNOWN, 1, 0).map_err(|source| Error::Map {
-            name: KNOWN,
-            operation: "write",
-            source,
-        })?;
-        if let Some(link) = self.link.take() {
-            program(ebpf, LEARN)
-                .detach(link)
-                .map_err(|source| again("detach", &source))?;
-        }
-        Ok(())
+    fn runs_for_each_page(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// It filled a ring which never became known: it was gone before what learns was attached again.
+    fn missed(&self, thread: &Thread) -> bool {
+        let pages = thread.pages_beyond_index.wrapping_add(thread.dirty_index);
+        thread.ring_full_exits > 0 && pages == 0
     }
 }
 
-type Threads = Vec<(u32, Thread)>;
+fn has_ring(thread: &Thread) -> bool {
+    thread.ring != 0 && thread.ring != RING_CHANGES
+}
 
 /// Whether each vCPU of the target runs on a thread whose ring is known; not if there is none.
 fn all_known(target: Target, threads: &Threads) -> bool {
@@ -131,7 +137,7 @@ fn all_known(target: Target, threads: &Threads) -> bool {
         threads.iter().any(|(tid, thread)| {
             thread.tgid == pid
                 && thread.run_fd_plus_one == descriptor + 1
-                && thread.ring != 0
+                && has_ring(thread)
                 && process::thread_lives(pid, *tid)
         })
     };
@@ -142,31 +148,6 @@ fn all_known(target: Target, threads: &Threads) -> bool {
     vcpus.peek().is_some() && vcpus.all(|(pid, descriptor)| is_known(pid, descriptor))
 }
 
-/// Looks that a thread may make void by going in and out of `KVM_RUN`: what it then says of itself is as new.
-const MOST_LOOKS: u32 = 8;
-
-/// The pages that `thread` has pushed by now; `again` reads it anew.
-pub(crate) fn pages(
-    ebpf: &Ebpf,
-    mut thread: Thread,
-    again: impl Fn() -> Result<Option<Thread>, Error>,
-) -> Result<u64, Error> {
-    for _ in 0..MOST_LOOKS {
-        // A thread that never returned was met in KVM_RUN, and is there still.
-        let is_running = thread.run_since_ns != 0 || thread.userspace_exits == 0;
-        if thread.ring == 0 || !is_running {
-            break;
-        }
-        let ahead = ahead(ebpf, &thread)?;
-        match again()? {
-            Some(now) if is_still_there(&thread, &now) => return Ok(thread.indexed_pages + ahead),
-            Some(now) => thread = now,
-            None => break,
-        }
-    }
-    Ok(thread.indexed_pages)
-}
-
 /// How far the index of the ring is ahead of what `thread` says.
 fn ahead(ebpf: &Ebpf, thread: &Thread) -> Result<u64, Error> {
     let program: &RawTracePoint = ebpf
@@ -174,18 +155,12 @@ fn ahead(ebpf: &Ebpf, thread: &Thread) -> Result<u64, Error> {
         .and_then(|program| program.try_into().ok())
         .expect("the embedded object has this program");
     let mut options = RawTracePointRunOptions::new();
-    (options.args[0], options.args[1]) = (thread.ring, u64::from(thread.dirty_index));
+    (options.args[0], options.args[1]) = (thread.ring, thread.dirty_index);
     let looked = program.test_run(options).map_err(|source| Error::Load {
         source: format!("{LOOK}: {}", refusal(&source)).into(),
     })?;
     // An index does not go back.
     Ok(u64::from(looked.return_value.cast_signed().max(0).unsigned_abs()))
-}
-
-/// Whether it has neither entered nor left `KVM_RUN`.
-fn is_still_there(before: &Thread, now: &Thread) -> bool {
-    let run = |thread: &Thread| (thread.ring, thread.runs, thread.userspace_exits, thread.dirty_index);
-    run(before) == run(now)
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut RawTracePoint {

@@ -40,7 +40,8 @@
 //! # What it needs
 //!
 //! Linux 5.15 or later on x86-64; root, or `CAP_BPF` and `CAP_PERFMON`; the initial PID namespace. tracefs is mounted
-//! if it is not and that is permitted; without it raw tracepoints alone are used. BTF is not needed.
+//! if it is not and that is permitted; without it raw tracepoints alone are used. BTF of the
+//! kernel is optional: with it a vCPU that was in `KVM_RUN` before the probes came is told by its descriptor.
 
 mod attach;
 mod clock;

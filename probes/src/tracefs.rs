@@ -133,9 +133,11 @@ mod tests {
         let (later, syscalls) = (lacks("kvm", "kvm_exit"), lacks("syscalls", "sys_enter_ioctl"));
         fs::remove_dir_all(&root).expect("it was just made");
         assert!(later.contains("later kernel") && !later.contains("modprobe"), "{later}");
-        assert!(syscalls.contains("CONFIG_FTRACE_SYSCALLS") && !syscalls.contains("modprobe"), "{syscalls}");
+        assert!(
+            syscalls.contains("CONFIG_FTRACE_SYSCALLS") && !syscalls.contains("modprobe"),
+            "{syscalls}"
+        );
     }
-
 
     const PUSH: &str = "name: kvm_dirty_ring_push\nID: 1\nformat:\n\
         \tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\n\

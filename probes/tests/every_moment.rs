@@ -91,7 +91,10 @@ fn attached(guest: &Guest, vcpus: usize) -> Result<Probes, Failed> {
         if (0..vcpus).all(is_seen) {
             return Ok(probes);
         }
-        assert!(begin.elapsed() < Duration::from_secs(60), "every vCPU is seen: {seen:?}");
+        assert!(
+            begin.elapsed() < Duration::from_secs(60),
+            "every vCPU is seen: {seen:?}"
+        );
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -160,7 +163,10 @@ fn never_exits() -> Result<(), Failed> {
             assert!(!probes.runs_for_each_page(), "its ring is known");
             return Ok(());
         }
-        assert!(begin.elapsed() < Duration::from_secs(60), "it exits all the time: {seen:?}");
+        assert!(
+            begin.elapsed() < Duration::from_secs(60),
+            "it exits all the time: {seen:?}"
+        );
         probes = attached(&guest, 1)?;
     }
 }

@@ -2,6 +2,8 @@
 
 #[path = "observe/errors.rs"]
 mod errors;
+#[path = "observe/moments.rs"]
+mod moments;
 #[path = "observe/qemu.rs"]
 mod qemu;
 #[path = "observe/replay.rs"]
@@ -45,6 +47,11 @@ fn main() {
             "counts of QEMU's vCPUs are those of tracefs",
             &[Need::Kvm, Need::Bpf, Need::Qemu],
             qemu::counts_are_those_of_tracefs,
+        ),
+        trial(
+            "every second of QEMU's vCPUs is right",
+            &[Need::Kvm, Need::Bpf, Need::Qemu],
+            moments::every_second_is_right,
         ),
         trial("what can't be watched is said with its remedy", HERE, errors::refused),
         trial("nothing is overwritten", HERE, errors::nothing_is_overwritten),

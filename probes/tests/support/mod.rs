@@ -110,7 +110,15 @@ impl Guest {
         vm.enable_cap(&ring).unwrap();
         let logged = shape.pages_per_vcpu * PAGE;
         let memory = Mapping::anonymous(LOW + logged);
-        let slots = (0..shape.vcpus).map(|vcpu| (vcpu as u32 + 1, KVM_MEM_LOG_DIRTY_PAGES, LOW, LOW + vcpu * logged, logged));
+        let slots = (0..shape.vcpus).map(|vcpu| {
+            (
+                vcpu as u32 + 1,
+                KVM_MEM_LOG_DIRTY_PAGES,
+                LOW,
+                LOW + vcpu * logged,
+                logged,
+            )
+        });
         for (slot, flags, from, to, bytes) in slots.chain([(0, 0, 0, 0, LOW)]) {
             let region = kvm_userspace_memory_region {
                 slot,

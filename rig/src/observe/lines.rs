@@ -237,7 +237,10 @@ mod tests {
             assert_eq!(!value.is_null(), told.contains(&name.as_str()), "{name}: {value}");
             // A length needs a stall, and the host of this test no hardware exits.
             let needs = ["_us", "hardware_exits", "vcpu"];
-            assert!(!seen[name].is_null() || needs.iter().any(|end| name.ends_with(end)), "{name}");
+            assert!(
+                !seen[name].is_null() || needs.iter().any(|end| name.ends_with(end)),
+                "{name}"
+            );
         }
     }
 

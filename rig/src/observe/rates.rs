@@ -337,10 +337,7 @@ pub(super) mod tests {
     fn rates_are_gains_over_time() {
         let mut rates = Rates::from(10 * S);
         let first = rates.end(&reading(12, vec![thread(7, 5120)]));
-        assert!(
-            near(first[0].dirty_mib_s, 10.0),
-            "since the probes were attached"
-        );
+        assert!(near(first[0].dirty_mib_s, 10.0), "since the probes were attached");
         let next = rates.end(&reading(13, vec![thread(7, 10_240), thread(8, 256)]));
         assert!(near(next[0].dirty_mib_s, 20.0));
         assert!(near(next[0].ring_full_per_s, 5.0));
@@ -348,10 +345,7 @@ pub(super) mod tests {
             (next[0].exits[0].name.as_str(), next[0].exits[0].per_s),
             ("KVM_EXIT_DIRTY_RING_FULL", 5.0)
         );
-        assert!(
-            near(next[1].dirty_mib_s, 1.0),
-            "a thread that is new counts from 0"
-        );
+        assert!(near(next[1].dirty_mib_s, 1.0), "a thread that is new counts from 0");
     }
 
     #[test]

@@ -117,8 +117,8 @@ impl Watched {
             sees.resets |= attached(KvmEvent::RingReset);
             sees.returns |= returns;
             sees.runs |= returns && attached(KvmEvent::Run);
-            sees.stall_ends |=
-                returns && (attached(KvmEvent::Run) || status.event(KvmEvent::Entry).is_some_and(|event| event.fired > 0));
+            sees.stall_ends |= returns
+                && (attached(KvmEvent::Run) || status.event(KvmEvent::Entry).is_some_and(|event| event.fired > 0));
             sees.hardware_exits |= status.event(KvmEvent::Exit).is_some_and(|event| event.fired > 0);
             reading.lost = sum(reading.lost, status.lost);
             for note in status.notes {

@@ -213,11 +213,23 @@ mod tests {
         assert!(!text_of(&blind).contains("hardware_exits"));
         blind.sees.stall_ends = false;
         assert!(!text_of(&blind).contains("stall_seconds"));
-        for seen in ["dirtied_pages", "reset_pages", "ring_full_exits", "userspace_exits", "in_run"] {
+        for seen in [
+            "dirtied_pages",
+            "reset_pages",
+            "ring_full_exits",
+            "userspace_exits",
+            "in_run",
+        ] {
             assert!(text_of(&blind).contains(seen), "{seen}");
         }
         blind.sees = Sees::default();
-        for unseen in ["dirtied_pages", "reset_pages", "ring_full_exits", "userspace_exits", "in_run"] {
+        for unseen in [
+            "dirtied_pages",
+            "reset_pages",
+            "ring_full_exits",
+            "userspace_exits",
+            "in_run",
+        ] {
             assert!(!text_of(&blind).contains(unseen), "{unseen}");
         }
         blind.sees.hardware_exits = true;

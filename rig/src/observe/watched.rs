@@ -45,6 +45,8 @@ pub struct Reading {
 }
 
 /// What the kernel shows here.
+// Each stands for events of its own, any of which a kernel may lack.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sees {
     /// Which pages are dirtied.

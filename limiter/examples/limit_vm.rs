@@ -5,19 +5,18 @@ use std::{error::Error, sync::Arc, thread, time::Duration};
 use dirtyrig_guests::image::{LowMemory, REGION_BASE};
 use dirtyrig_guests::{Program, Region as Pattern};
 use dirtyrig_limiter::{
-    attach::{Ran, VmLimiter},
-    kvm::{
-        caps::RingSize,
-        memory::{GuestMemory, HugePages, Region},
-        vcpu::{Entry, start_in_long_mode},
-        vm::enable_ring,
-    },
+    LimiterSpec,
+    attach::{Ran, VmLimiter, VmSpec},
     law::LimiterKind,
     limit::Which,
-    machine::LimiterSpec,
     units::Quota,
 };
-use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region};
+use dirtyrig_machine::{
+    memory::{GuestMemory, HugePages, Region},
+    start_in_long_mode,
+};
+use dirtyrig_ring::RingSize;
+use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_ioctls::Kvm;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -26,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // 1. Dirty rings, before any vCPU is created.
     let ring = RingSize::new(65536)?;
-    enable_ring(&kvm, &vm, ring)?;
+    dirtyrig_ring::enable(&kvm, &vm, ring)?;
 
     // Memory, and a guest that writes one word a page of 512 MiB, round and round.
     let region = |gpa, bytes, logged| Region { gpa, bytes, logged };
@@ -35,22 +34,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let low = region(0, guest.bytes.len() as u64, false);
     let memory = GuestMemory::populated(&[low, data], HugePages::Never)?;
     memory.write(0, &guest.bytes)?;
-    for (slot, (region, host)) in memory.slots().enumerate() {
-        let slot = kvm_userspace_memory_region {
-            slot: slot as u32,
-            flags: if region.logged { KVM_MEM_LOG_DIRTY_PAGES } else { 0 },
-            guest_phys_addr: region.gpa,
-            memory_size: region.bytes,
-            userspace_addr: host,
-        };
-        // SAFETY: the range is a mapping of `memory`, which outlives the VM's last run.
-        unsafe { vm.set_user_memory_region(slot) }?;
-    }
-    let mut fd = vm.create_vcpu(0)?;
+    // SAFETY: the memory outlives the VM's last run.
+    unsafe { memory.give_to(&vm) }?;
+    let fd = vm.create_vcpu(0)?;
     fd.set_cpuid2(&kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?)?;
-    let LowMemory { entries, .. } = guest;
-    let (rip, rdi, rsp, cr3) = (entries[0].rip, entries[0].rdi, entries[0].rsp, entries[0].cr3);
-    start_in_long_mode(&fd, Entry { rip, rdi, rsp, cr3 })?;
+    start_in_long_mode(&fd, guest.entries[0])?;
     let tsc_hz = u64::from(fd.get_tsc_khz()?) * 1000;
     let (gpa, pages) = (data.gpa, data.bytes / 4096);
     Program::Sequential.configure(
@@ -66,19 +54,19 @@ fn main() -> Result<(), Box<dyn Error>> {
         period: Duration::from_secs(1),
         max_stall: Duration::from_millis(5),
     };
-    let limiter = VmLimiter::new(Arc::clone(&vm), ring, 1, spec, None)?;
+    let limiter = VmLimiter::new(Arc::clone(&vm), VmSpec::new(ring, 1, spec))?;
 
     thread::scope(|scope| {
-        let (limiter, fd) = (&limiter, &mut fd);
+        let limiter = &limiter;
         let runner = scope.spawn(move || {
             // 3. The vCPU, on its thread.
             let mut vcpu = limiter.vcpu(0, fd, None)?;
             loop {
                 // 4. In place of `fd.run()`.
-                match vcpu.run(fd)? {
+                match vcpu.run()? {
                     Ran::Exit(exit) => println!("for the VMM to handle: {exit:?}"),
                     Ran::Again => {}
-                    Ran::Stopped => return Ok::<(), dirtyrig_limiter::kvm::Error>(()),
+                    Ran::Stopped => return Ok::<(), dirtyrig_limiter::Error>(()),
                 }
             }
         });

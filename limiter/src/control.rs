@@ -21,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{kvm::kick::Kicker, law::periodic::SleepEnd};
+use crate::{KickSignal, kvm::kick::Kicker, law::periodic::SleepEnd};
 
 /// What a vCPU thread is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub enum Phase {
 
 /// What a vCPU thread is told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub(crate) enum Order {
     /// Run the guest.
     Run,
     /// Leave the guest and wait.
@@ -62,7 +62,7 @@ struct State {
 
 /// The control block of one vCPU thread.
 #[derive(Debug)]
-pub struct Control {
+pub(crate) struct Control {
     /// Raised after a request was put into `state`, lowered by the thread before it looks there.
     attention: AtomicBool,
     state: Mutex<State>,
@@ -71,7 +71,7 @@ pub struct Control {
 
 impl Control {
     /// For a thread that is about to start.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let state = State {
             order: Order::Run,
             phase: Phase::Parked,
@@ -91,19 +91,19 @@ impl Control {
     // ---- called by others -----------------------------------------------------------------------------------------
 
     /// Gives the thread an order; returns at once.
-    pub fn order(&self, order: Order) {
+    pub(crate) fn order(&self, order: Order) {
         self.request(|state| state.order = order);
     }
 
     /// Ends the sleep that the vCPU is in, if it is in one.
-    pub fn wake(&self) {
+    pub(crate) fn wake(&self) {
         self.request(|state| state.wakes += 1);
     }
 
     /// Makes the vCPU leave the guest once and waits until it has, so that every page it dirtied is in its ring.
     ///
     /// Whether that ends its throttle is up to the [`SleepEnd`] it sleeps with. A parked or ended vCPU needs no waiting.
-    pub fn sync(&self) {
+    pub(crate) fn sync(&self) {
         let wanted = self.request(|state| {
             state.syncs_wanted += 1;
             state.syncs_wanted
@@ -116,12 +116,12 @@ impl Control {
     }
 
     /// What the thread is doing.
-    pub fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> Phase {
         self.lock().phase
     }
 
     /// Waits until the thread is in a phase of which `reached` holds, at most `limit`; tells whether it is.
-    pub fn wait_for(&self, reached: impl Fn(Phase) -> bool, limit: Duration) -> bool {
+    pub(crate) fn wait_for(&self, reached: impl Fn(Phase) -> bool, limit: Duration) -> bool {
         let (state, _) = self
             .changed
             .wait_timeout_while(self.lock(), limit, |state| !reached(state.phase))
@@ -144,9 +144,16 @@ impl Control {
 
     // ---- called by the vCPU thread --------------------------------------------------------------------------------
 
-    /// The thread has started and can be kicked.
-    pub(crate) fn started(&self) {
-        self.lock().kicker = Some(Kicker::this_thread());
+    /// The calling thread is to run the vCPU, and can be kicked from now on. `false` if another one runs it.
+    pub(crate) fn started(&self, signal: KickSignal) -> bool {
+        let mut state = self.lock();
+        if state.kicker.is_some() {
+            return false;
+        }
+        state.kicker = Some(Kicker::this_thread(signal));
+        // A vCPU that ended before may come back: whatever it is told to do is looked at anew. Release: as in `request`.
+        self.attention.store(true, Ordering::Release);
+        true
     }
 
     /// The thread is about to end.

@@ -1,28 +1,38 @@
 //! Limits how fast a KVM guest dirties memory.
 //!
-//! A *law* ([`law`]) says how much a vCPU may dirty or how long it must sleep, an *enforcement* ([`enforce`]) makes that
-//! happen on KVM ([`kvm`]), and [`machine::Machine`] puts both together with a VM, its vCPU threads and its dirty rings.
-//! [`dirty_limit::DirtyLimit`] takes the commands: set, cancel, query. A VMM that runs its own vCPUs starts with
-//! [`attach`].
+//! A VMM that runs its own vCPUs starts with [`attach`]: it hands in its VM, calls
+//! [`LimitedVcpu::run`](attach::LimitedVcpu::run) in place of `VcpuFd::run`, and sets limits by
+//! [`dirty_limit::DirtyLimit`]: set, cancel, query. The dirty rings themselves are [`dirtyrig_ring`]'s.
+//!
+//! Behind that way in, a *law* ([`law`]) says how much a vCPU may dirty or how long it must sleep, and an *enforcement*
+//! makes that happen between two runs of the vCPU. A *limiter* ([`law::LimiterKind`]) is a named pair of the two.
 
 pub mod attach;
 pub mod clock;
-pub mod control;
+mod control;
 pub mod costs;
 pub mod dirty_limit;
-pub mod enforce;
+mod enforce;
+mod error;
+mod exit;
 mod governor;
-pub mod kvm;
+mod kvm;
 pub mod law;
 pub mod limit;
 mod limits;
-pub mod machine;
 pub mod rate;
 mod reaper;
-pub mod rings;
+mod rings;
 mod shared;
+mod spec;
 pub mod stats;
 pub mod stop;
 mod turns;
 pub mod units;
-mod vcpu_thread;
+
+pub use control::Phase;
+pub use enforce::page_budget::PageCounter;
+pub use error::Error;
+pub use kvm::kick::KickSignal;
+pub use rings::DirtySink;
+pub use spec::LimiterSpec;

@@ -27,6 +27,7 @@ pub struct LimitInfo {
 
 /// Why a limit command was refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LimitError {
     /// The index is beyond the machine's maximum.
     #[error("vCPU {vcpu} does not exist: this machine has room for {max} vCPUs, so give an index from 0 to {}", max - 1)]
@@ -36,9 +37,6 @@ pub enum LimitError {
         /// How many vCPUs the machine can have.
         max: usize,
     },
-    /// The guest runs without a dirty ring, so that nothing can be measured or throttled.
-    #[error("the guest has no dirty ring: start it with one (`--ring 4096`)")]
-    NoDirtyRing,
     /// The limiter `none` limits nothing.
     #[error("limiter `none` can't hold a limit: choose another one")]
     NoLimiter,

@@ -13,15 +13,10 @@ use std::{
     time::Instant,
 };
 
+use dirtyrig_ring::{DirtyPage, DirtyRing};
 use kvm_ioctls::VmFd;
 
-use crate::costs::RingCosts;
-use crate::kvm::{
-    Error,
-    ring::{DirtyPage, DirtyRing},
-    vm::reset_dirty_rings,
-};
-use crate::units::Pages;
+use crate::{Error, costs::RingCosts, units::Pages};
 
 /// Where dirty pages go: in a VMM, the bitmap of what must be sent again.
 ///
@@ -34,7 +29,7 @@ pub trait DirtySink: Send + Sync {
 
 /// Whose rings a reap is to empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whose {
+pub(crate) enum Whose {
     /// That of one vCPU.
     One(usize),
     /// Those of all vCPUs.
@@ -55,7 +50,7 @@ struct Locked {
 }
 
 /// The rings of a VM's vCPUs, by index.
-pub struct Rings {
+pub(crate) struct Rings {
     vm: Arc<VmFd>,
     locked: Mutex<Locked>,
     /// Pages harvested of each vCPU. Statistics, written under the lock and read at any time: Relaxed is
@@ -66,7 +61,7 @@ pub struct Rings {
 
 impl Rings {
     /// Room for the rings of `max_vcpus` vCPUs of `vm`. Pages are counted, and passed to `sink` if there is one.
-    pub fn new(vm: Arc<VmFd>, max_vcpus: usize, sink: Option<Box<dyn DirtySink>>) -> Self {
+    pub(crate) fn new(vm: Arc<VmFd>, max_vcpus: usize, sink: Option<Box<dyn DirtySink>>) -> Self {
         let slots = (0..max_vcpus).map(|_| None).collect();
         let harvested = (0..max_vcpus).map(|_| AtomicU64::new(0)).collect();
         Self {
@@ -81,12 +76,12 @@ impl Rings {
     }
 
     /// Puts in the ring of a vCPU that was just created.
-    pub fn insert(&self, vcpu: usize, ring: DirtyRing) {
+    pub(crate) fn insert(&self, vcpu: usize, ring: DirtyRing) {
         self.lock().slots[vcpu] = Some(Slot { ring, hold: 0 });
     }
 
     /// Harvests, releases and resets; returns the pages harvested.
-    pub fn reap(&self, whose: Whose) -> Result<Pages, Error> {
+    pub(crate) fn reap(&self, whose: Whose) -> Result<Pages, Error> {
         let mut locked = self.lock();
         let range = match whose {
             Whose::One(vcpu) => vcpu..vcpu + 1,
@@ -98,7 +93,7 @@ impl Rings {
     }
 
     /// Harvests the ring of one vCPU and gives nothing back; returns how many of its entries are outstanding now.
-    pub fn harvest(&self, vcpu: usize) -> u64 {
+    pub(crate) fn harvest(&self, vcpu: usize) -> u64 {
         let mut locked = self.lock();
         self.take(&mut locked, vcpu..vcpu + 1);
         locked.slots[vcpu].as_ref().map_or(0, |slot| slot.ring.held())
@@ -106,7 +101,7 @@ impl Rings {
 
     /// From now on holds the newest `entries` of a vCPU's harvested entries back from reset, and resets the others; returns
     /// how many are held now. Fewer than `entries` while not so many have been harvested.
-    pub fn set_hold(&self, vcpu: usize, entries: u64) -> Result<u64, Error> {
+    pub(crate) fn set_hold(&self, vcpu: usize, entries: u64) -> Result<u64, Error> {
         let mut locked = self.lock();
         let Some(slot) = &mut locked.slots[vcpu] else {
             return Ok(0);
@@ -142,7 +137,7 @@ impl Rings {
             }
         }
         if released > 0 {
-            reset_dirty_rings(&self.vm, released)?;
+            dirtyrig_ring::reset(&self.vm, released)?;
             locked.costs.resetting += begun.elapsed();
             locked.costs.reset += released;
         }
@@ -158,17 +153,17 @@ impl Rings {
     }
 
     /// Pages harvested from a vCPU's ring so far.
-    pub fn harvested(&self, vcpu: usize) -> Pages {
+    pub(crate) fn harvested(&self, vcpu: usize) -> Pages {
         Pages(self.harvested[vcpu].load(Ordering::Relaxed))
     }
 
     /// What harvests and resets have cost so far.
-    pub fn costs(&self) -> RingCosts {
+    pub(crate) fn costs(&self) -> RingCosts {
         self.lock().costs
     }
 
     /// Pages harvested from a vCPU's ring whose entries are held back from reset.
-    pub fn held(&self, vcpu: usize) -> Pages {
+    pub(crate) fn held(&self, vcpu: usize) -> Pages {
         Pages(self.lock().slots[vcpu].as_ref().map_or(0, |slot| slot.ring.held()))
     }
 

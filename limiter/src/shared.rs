@@ -9,12 +9,11 @@ use std::{
 };
 
 use crate::{
+    Error, KickSignal, LimiterSpec,
     clock::{Clock, thread_cpu},
     control::Control,
     enforce::Common,
-    kvm::Error,
     limits::Limits,
-    machine::LimiterSpec,
     rings::Rings,
     stats::Books,
 };
@@ -30,6 +29,8 @@ pub(crate) struct VcpuShared {
 pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) rings: Rings,
+    /// What kicks the vCPUs.
+    pub(crate) signal: KickSignal,
     pub(crate) vcpus: Vec<VcpuShared>,
     pub(crate) limits: Limits,
     /// What the vCPUs may dirty, under a law that counts pages.
@@ -41,11 +42,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(clock: Clock, rings: Rings, max_vcpus: usize, limiter: LimiterSpec) -> Self {
+    pub(crate) fn new(clock: Clock, rings: Rings, signal: KickSignal, max_vcpus: usize, limiter: LimiterSpec) -> Self {
         let vcpus = (0..max_vcpus).map(|_| VcpuShared::default()).collect();
         Self {
             clock,
             rings,
+            signal,
             vcpus,
             limits: Limits::new(max_vcpus),
             common: Mutex::new(Common::new(limiter)),

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::kvm::vcpu::Exit;
+use crate::exit::Exit;
 
 /// How many stalls are kept for whoever takes them; more are counted as lost.
 const MAX_STALLS: usize = 1 << 20;
@@ -102,16 +102,16 @@ impl Ledger {
 
 /// The books of one vCPU. Its thread writes them, two uncontended locks an exit.
 #[derive(Debug, Default)]
-pub struct Books(Mutex<Ledger>);
+pub(crate) struct Books(Mutex<Ledger>);
 
 impl Books {
     /// What the vCPU has done up to `now`.
-    pub fn at(&self, now: Duration) -> VcpuStats {
+    pub(crate) fn at(&self, now: Duration) -> VcpuStats {
         self.lock().at(now)
     }
 
     /// The stalls since the last call.
-    pub fn take_stalls(&self) -> Vec<Stall> {
+    pub(crate) fn take_stalls(&self) -> Vec<Stall> {
         std::mem::take(&mut self.lock().stalls)
     }
 

@@ -2,14 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{
-    clock::thread_cpu,
-    enforce::Enforcement,
-    kvm::{Error, vcpu::Exit},
-    shared::Shared,
-    stats::Stall,
-    units::Pages,
-};
+use crate::{Error, clock::thread_cpu, enforce::Enforcement, exit::Exit, shared::Shared, stats::Stall, units::Pages};
 
 /// Wake-ups are as late as the kernel's default slack of 50 us otherwise.
 const TIMER_SLACK_NS: u64 = 1;
@@ -29,11 +22,16 @@ pub(crate) struct Turns {
 
 impl Turns {
     /// For the thread that calls it; from here on it can be kicked.
-    pub(crate) fn new(index: usize, shared: Arc<Shared>, enforcement: Box<dyn Enforcement>) -> Self {
+    ///
+    /// # Errors
+    /// If the vCPU has another thread already.
+    pub(crate) fn new(index: usize, shared: Arc<Shared>, enforcement: Box<dyn Enforcement>) -> Result<Self, Error> {
+        if !shared.vcpus[index].control.started(shared.signal) {
+            return Err(Error::HasThread { vcpu: index });
+        }
         // Late wake-ups aren't worth failing for: they show in the results.
         let _ = nix::sys::prctl::set_timerslack(TIMER_SLACK_NS);
-        shared.vcpus[index].control.started();
-        Self {
+        Ok(Self {
             index,
             enforcement,
             stall: None,
@@ -41,7 +39,7 @@ impl Turns {
             left: shared.clock.now(),
             cpu_at_exit: thread_cpu(),
             shared,
-        }
+        })
     }
 
     /// Does what was asked for and sleeps what is due, until the vCPU may enter the guest. `false` if it is to end.

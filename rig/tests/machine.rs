@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use dirtyrig_limiter::kvm::caps::RingSize;
 use dirtyrig_rig::machine::{Facts, check, kvm::Device, require_kvm};
+use dirtyrig_ring::RingSize;
 use dirtyrig_testkit::{Need, run, trial};
 use libtest_mimic::Failed;
 

@@ -1,6 +1,6 @@
 //! What the probes see of the rig's own machine under its limiters, and what a command does without them.
 
-#[path = "../../limiter/tests/support/mod.rs"]
+#[path = "../../limiter/machine/tests/support/mod.rs"]
 mod support;
 
 use std::{
@@ -15,9 +15,9 @@ use dirtyrig_guests::Program;
 use dirtyrig_limiter::{
     law::LimiterKind,
     limit::Which,
-    machine::Machine,
     units::{Pages, Quota},
 };
+use dirtyrig_machine::Machine;
 use dirtyrig_probes::{Options, Probes, Target, VcpuCounters};
 use dirtyrig_rig::recording::{Recording, StallKind, schema::ExitSource};
 use dirtyrig_testkit::{Need, run, trial};

@@ -7,9 +7,8 @@ use std::{
 };
 
 use crate::{
-    kvm::Error,
+    Error, LimiterSpec,
     law::{LimiterKind, accounts::Accounts, dirty_quota::DirtyQuota, interim::Interim},
-    machine::LimiterSpec,
     shared::Shared,
     units::{Pages, Quota},
 };

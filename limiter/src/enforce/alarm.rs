@@ -4,24 +4,29 @@ use std::time::Duration;
 
 use nix::{
     errno::Errno,
-    sys::{
-        signal::{SigEvent, SigevNotify},
-        timer::{Expiration, Timer, TimerSetTimeFlags},
-    },
+    sys::timer::{Expiration, Timer, TimerSetTimeFlags},
     time::ClockId,
-    unistd::gettid,
 };
 
-use crate::kvm::{Error, kick::KICK};
+use crate::{Error, KickSignal};
 
 /// The timer of one vCPU thread, created by that thread when it is first set.
-#[derive(Default)]
 pub(super) struct Alarm {
+    signal: KickSignal,
     timer: Option<Timer>,
     is_set: bool,
 }
 
 impl Alarm {
+    /// One that kicks by `signal`.
+    pub(super) fn new(signal: KickSignal) -> Self {
+        Self {
+            signal,
+            timer: None,
+            is_set: false,
+        }
+    }
+
     /// Kicks this thread once `span`, which isn't zero, is over; replaces what was set before.
     pub(super) fn set(&mut self, span: Duration) -> Result<(), Error> {
         self.is_set = true;
@@ -39,22 +44,16 @@ impl Alarm {
     }
 
     fn arm(&mut self, span: Duration) -> Result<(), Error> {
-        let failed = |source: Errno| Error::Timer { source };
+        let failed = |errno: Errno| Error::Timer { source: errno.into() };
         let timer = match &mut self.timer {
             Some(timer) => timer,
-            none => none.insert(create().map_err(failed)?),
+            none => {
+                let event = self.signal.event_for_this_thread();
+                none.insert(Timer::new(ClockId::CLOCK_MONOTONIC, event).map_err(failed)?)
+            }
         };
         timer
             .set(Expiration::OneShot(span.into()), TimerSetTimeFlags::empty())
             .map_err(failed)
     }
-}
-
-fn create() -> Result<Timer, Errno> {
-    let notify = SigevNotify::SigevThreadId {
-        signal: KICK,
-        thread_id: gettid().as_raw(),
-        si_value: 0,
-    };
-    Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(notify))
 }

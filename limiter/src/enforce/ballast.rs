@@ -8,12 +8,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{Enforcement, IN_FLIGHT, Pause, account::Account, alarm::Alarm, deadline};
-use crate::{
-    kvm::{Error, vcpu::Exit},
-    law::pace::Pace,
-    shared::Shared,
-    units::Pages,
-};
+use crate::{Error, exit::Exit, law::pace::Pace, shared::Shared, units::Pages};
 
 /// The kernel's reserve: 64 entries, and 512 more where Intel PML is in use.
 const LARGEST_RESERVE: u64 = 64 + 512;
@@ -37,12 +32,12 @@ impl Ballast {
     pub(crate) fn new(shared: Arc<Shared>, vcpu: usize, ring_entries: u32) -> Self {
         let account = Account::new(Arc::clone(&shared), vcpu);
         let soft_limit = u64::from(ring_entries).saturating_sub(LARGEST_RESERVE);
-        let now = shared.clock.now();
+        let (now, alarm) = (shared.clock.now(), Alarm::new(shared.signal));
         Self {
             shared,
             vcpu,
             account,
-            alarm: Alarm::default(),
+            alarm,
             pace: Pace::new(now),
             entered: now,
             soft_limit,

@@ -9,13 +9,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{Enforcement, IN_FLIGHT, Pause, account::Account, alarm::Alarm};
-use crate::{
-    kvm::{Error, vcpu::Exit},
-    law::pace::Pace,
-    rings::Whose,
-    shared::Shared,
-    units::Pages,
-};
+use crate::{Error, exit::Exit, law::pace::Pace, rings::Whose, shared::Shared, units::Pages};
 
 /// The shortest run between two deadlines: below it the vCPU does little but exit. It is what a fast guest overruns a small
 /// grant by, and so the least pause of low quotas: 20 pages on a host that dirties 1,600 MiB/s. Only quotas below some 2 % of
@@ -47,14 +41,14 @@ pub(crate) struct Deadline {
 impl Deadline {
     pub(crate) fn new(shared: Arc<Shared>, vcpu: usize, ring_entries: u32) -> Self {
         let account = Account::new(Arc::clone(&shared), vcpu);
-        let now = shared.clock.now();
+        let (now, alarm) = (shared.clock.now(), Alarm::new(shared.signal));
         Self {
             shared,
             vcpu,
             most_outstanding: u64::from(ring_entries / 4),
             was_reset: now,
             account,
-            alarm: Alarm::default(),
+            alarm,
             pace: Pace::new(now),
             entered: now,
             is_holding: false,
@@ -98,7 +92,7 @@ impl Enforcement for Deadline {
     }
 
     fn after_exit(&mut self, exit: Exit, left: Duration) -> Result<(), Error> {
-        if exit == Exit::Interrupted && !self.account.is_limited() {
+        if exit == Exit::Other && !self.account.is_limited() {
             return Ok(());
         }
         self.reap(exit, left)?;

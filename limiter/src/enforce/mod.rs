@@ -4,19 +4,19 @@
 //! |---|---|---|---|
 //! | `ring_full` | a full ring | the throttle that the governor last set | the QEMU laws, `none` |
 //! | `deadline` | every exit, a timer makes one in time; resets less often | off its debt | `budget`, `dirty-quota` |
-//! | [`page_budget`] | every exit; a signal on the exact page, a timer in long runs | off its debt | `budget-ebpf` |
+//! | `page_budget` | every exit; a signal on the exact page, a timer in long runs | off its debt | `budget-ebpf` |
 //! | `ballast` | a full ring, kept as small as the grant | off its debt | `ballast` |
 //! | `run_slice` | a full ring | a share of the time, dirty or not | `auto-converge` |
 
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    kvm::{Error, vcpu::Exit},
+    Error, LimiterSpec,
+    exit::Exit,
     law::{
         LimiterKind,
         periodic::{Policy, RingFullReap, SleepEnd, Threads},
     },
-    machine::LimiterSpec,
     shared::Shared,
 };
 
@@ -24,7 +24,7 @@ mod account;
 mod alarm;
 mod ballast;
 mod deadline;
-pub mod page_budget;
+pub(crate) mod page_budget;
 mod ring_full;
 mod run_slice;
 
@@ -33,16 +33,16 @@ use page_budget::PageCounter;
 
 /// The sleep that a vCPU is to take before it enters the guest again; none if `asked` is zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pause {
+pub(crate) struct Pause {
     /// How long.
-    pub asked: Duration,
+    pub(crate) asked: Duration,
     /// What ends it before its time.
-    pub end: SleepEnd,
+    pub(crate) end: SleepEnd,
 }
 
 impl Pause {
     /// No pause at all.
-    pub const NONE: Self = Self {
+    pub(crate) const NONE: Self = Self {
         asked: Duration::ZERO,
         end: SleepEnd::KickEndsIt,
     };
@@ -59,7 +59,7 @@ impl Pause {
 /// What happens around each run of one vCPU, on its thread.
 ///
 /// Made on the thread that runs the vCPU, and stays there.
-pub trait Enforcement {
+pub(crate) trait Enforcement {
     /// The vCPU would enter the guest at `now`: lets it, or asks for a pause after which it is asked again.
     fn before_entry(&mut self, now: Duration) -> Result<Pause, Error>;
 

@@ -12,19 +12,16 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{Enforcement, IN_FLIGHT, Pause, account::Account, alarm::Alarm};
-use crate::{
-    kvm::{Error, vcpu::Exit},
-    law::interim::Interim,
-    rings::Whose,
-    shared::Shared,
-    units::Pages,
-};
+use crate::{Error, KickSignal, exit::Exit, law::interim::Interim, rings::Whose, shared::Shared, units::Pages};
 
-/// Counts the pages that one vCPU dirties, in the kernel, and signals its thread with
-/// [`KICK`](crate::kvm::kick::KICK) on the page that ends a budget.
+/// Counts the pages that one vCPU dirties, in the kernel, and signals its thread on the page that ends a budget.
 pub trait PageCounter: Send {
-    /// Called once, on the vCPU's thread, before the first budget: pages dirtied by this thread are the ones to count.
-    fn bind_to_this_thread(&mut self) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+    /// Called once, on the vCPU's thread, before the first budget: pages dirtied by this thread are the ones to count, and
+    /// `signal` is what to send to it.
+    ///
+    /// # Errors
+    /// Whatever keeps it from counting.
+    fn bind_to_this_thread(&mut self, signal: KickSignal) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
     /// The next signal comes on the page that makes it this many from now; `None` for never.
     fn set_budget(&mut self, pages: Option<Pages>);
@@ -49,11 +46,12 @@ pub(crate) struct PageBudget {
 impl PageBudget {
     pub(crate) fn new(shared: Arc<Shared>, vcpu: usize, counter: Box<dyn PageCounter>) -> Self {
         let account = Account::new(Arc::clone(&shared), vcpu);
+        let alarm = Alarm::new(shared.signal);
         Self {
             shared,
             vcpu,
             account,
-            alarm: Alarm::default(),
+            alarm,
             interim: None,
             left: None,
             was_full: false,
@@ -67,7 +65,7 @@ impl Enforcement for PageBudget {
     fn before_entry(&mut self, now: Duration) -> Result<Pause, Error> {
         if !self.is_bound {
             self.counter
-                .bind_to_this_thread()
+                .bind_to_this_thread(self.shared.signal)
                 .map_err(|source| Error::PageCounter { source })?;
             self.shared.rings.set_hold(self.vcpu, IN_FLIGHT)?;
             self.is_bound = true;

@@ -7,7 +7,8 @@ use std::{sync::Arc, time::Duration};
 
 use super::{Enforcement, Pause};
 use crate::{
-    kvm::{Error, vcpu::Exit},
+    Error,
+    exit::Exit,
     law::periodic::{Policy, RingFullReap},
     rings::Whose,
     shared::Shared,

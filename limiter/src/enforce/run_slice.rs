@@ -4,12 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{Enforcement, Pause, alarm::Alarm};
-use crate::{
-    kvm::{Error, vcpu::Exit},
-    law::auto_converge::RUN_SLICE,
-    rings::Whose,
-    shared::Shared,
-};
+use crate::{Error, exit::Exit, law::auto_converge::RUN_SLICE, rings::Whose, shared::Shared};
 
 /// Counts one vCPU's running time and sends it to sleep.
 pub(crate) struct RunSlice {
@@ -23,10 +18,11 @@ pub(crate) struct RunSlice {
 
 impl RunSlice {
     pub(crate) fn new(shared: Arc<Shared>, vcpu: usize) -> Self {
+        let alarm = Alarm::new(shared.signal);
         Self {
             shared,
             vcpu,
-            alarm: Alarm::default(),
+            alarm,
             entered: Duration::ZERO,
             ran: Duration::ZERO,
         }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use dirtyrig_limiter::{law::LimiterKind, machine::LimiterSpec};
+use dirtyrig_limiter::{LimiterSpec, law::LimiterKind};
 use serde::Serialize;
 
 use super::{

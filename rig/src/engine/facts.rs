@@ -1,7 +1,7 @@
 //! What is known of a cell before it runs, in the words of the analysis.
 
 use dirtyrig_guests::Program;
-use dirtyrig_limiter::{law::LimiterKind, machine::LimiterSpec};
+use dirtyrig_limiter::{LimiterSpec, law::LimiterKind};
 
 use crate::{
     analysis::{CellFacts, LawFacts, Rules},

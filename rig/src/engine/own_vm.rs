@@ -12,13 +12,12 @@ use dirtyrig_guests::{
 };
 use dirtyrig_limiter::{
     costs::RingCosts,
-    kvm::{
-        memory::{HugePages, Region},
-        vcpu::Entry,
-    },
     limit::{LimitInfo, Which},
-    machine::{Machine, MachineSpec},
     units::Quota,
+};
+use dirtyrig_machine::{
+    Machine, MachineSpec,
+    memory::{HugePages, Region},
 };
 
 use super::{
@@ -58,7 +57,6 @@ impl OwnVm {
             bytes: low.bytes.len() as u64,
             logged: false,
         };
-        let entries = low.entries.iter();
         let machine = Machine::new(MachineSpec {
             ring: spec.ring,
             regions: [low_region, data].into_iter().chain(tables).collect(),
@@ -67,14 +65,7 @@ impl OwnVm {
             } else {
                 HugePages::Never
             },
-            entries: entries
-                .map(|entry| Entry {
-                    rip: entry.rip,
-                    rdi: entry.rdi,
-                    rsp: entry.rsp,
-                    cr3: entry.cr3,
-                })
-                .collect(),
+            entries: low.entries.clone(),
             limiter: spec.limiter,
             sink: None,
             page_counters: page_counter::for_limiter(spec.limiter.kind, spec.vcpus)?,

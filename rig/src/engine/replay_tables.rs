@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use dirtyrig_guests::{PAGE_SIZE, Region as Pattern, VcpuBlock, block::REPLAY_FOREVER};
-use dirtyrig_limiter::kvm::memory::{GuestMemory, Region};
+use dirtyrig_machine::memory::{GuestMemory, Region};
 
 use crate::trace::{Outline, Replay};
 

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use dirtyrig_guests::Program;
-use dirtyrig_limiter::{kvm::caps::RingSize, machine::LimiterSpec};
+use dirtyrig_limiter::{LimiterSpec, units::Pages};
+use dirtyrig_ring::RingSize;
 
 use crate::scenario::vmm::Vmm;
 
@@ -34,5 +35,5 @@ pub struct VmSpec {
 
 /// Lowest rate in MiB/s that a limiter which only acts on a full ring can hold: ring bytes / period.
 pub fn predicted_floor_mib_s(ring: RingSize, period: std::time::Duration) -> f64 {
-    ring.guest_mib() as f64 / period.as_secs_f64()
+    Pages(ring.entries().into()).to_mib() / period.as_secs_f64()
 }

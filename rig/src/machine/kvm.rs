@@ -6,7 +6,7 @@ use std::{
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
 };
 
-use dirtyrig_limiter::kvm::caps::RingCapability;
+use dirtyrig_ring::RingCapability;
 use kvm_ioctls::Kvm as KvmDevice;
 use nix::{
     errno::Errno,

@@ -12,7 +12,12 @@ pub mod vmm;
 use std::time::Duration;
 
 use dirtyrig_guests::Program;
-use dirtyrig_limiter::{law::LimiterKind, limit::LimitError, machine::LimiterSpec, units::Quota};
+use dirtyrig_limiter::{
+    LimiterSpec,
+    law::LimiterKind,
+    limit::LimitError,
+    units::{Pages, Quota},
+};
 
 use self::{
     per_vcpu::{MaybeQuota, PerVcpu},
@@ -321,7 +326,7 @@ impl Scenario {
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         let share_mib = self.vm.memory_mib as f64 / self.vm.vcpus as f64;
-        let ring_mib = self.vm.ring.guest_mib() as f64;
+        let ring_mib = Pages(self.vm.ring.entries().into()).to_mib();
         if share_mib < ring_mib && self.vm.replay.is_none() {
             notes.push(format!(
                 "each vCPU has {share_mib:.0} MiB, less than the {ring_mib:.0} MiB that ring {} covers, so a guest that \

@@ -2,7 +2,7 @@
 
 use std::{fmt, num::ParseIntError, str::FromStr, time::Duration};
 
-use dirtyrig_limiter::kvm::caps::{MAX_RING_ENTRIES, MIN_RING_ENTRIES, RingSize};
+use dirtyrig_ring::{MAX_RING_ENTRIES, MIN_RING_ENTRIES, RingSize};
 
 /// Entries of a dirty ring, as they are written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -12,9 +12,9 @@ use std::{
 use anyhow::Context;
 use dirtyrig_limiter::{
     limit::{LimitInfo, Which},
-    machine::Machine,
     units::{Pages, Quota},
 };
+use dirtyrig_machine::Machine;
 
 use crate::{
     cli::output::note,

@@ -1,6 +1,6 @@
 //! Checks of KVM: the device, the ring, PML.
 
-use dirtyrig_limiter::kvm::caps::MAX_RING_ENTRIES;
+use dirtyrig_ring::MAX_RING_ENTRIES;
 
 use super::Finding;
 use crate::machine::{

@@ -16,13 +16,13 @@ use std::{
 
 use dirtyrig_guests::{Program, image::REGION_BASE};
 use dirtyrig_limiter::{
-    kvm::ring::DirtyPage,
+    DirtySink,
     law::LimiterKind,
     limit::Which,
-    machine::Machine,
-    rings::DirtySink,
     units::{PAGE_SIZE, Quota},
 };
+use dirtyrig_machine::Machine;
+use dirtyrig_ring::DirtyPage;
 use dirtyrig_testkit::{Need, run, trial};
 use libtest_mimic::Failed;
 use support::{Small, block};

@@ -7,9 +7,9 @@ use std::{
 };
 
 use dirtyrig_guests::Program;
-use dirtyrig_limiter::{
-    kvm::ring::DirtyPage, law::LimiterKind, limit::Which, machine::Machine, rings::DirtySink, units::PAGES_PER_MIB,
-};
+use dirtyrig_limiter::{DirtySink, law::LimiterKind, limit::Which, units::PAGES_PER_MIB};
+use dirtyrig_machine::Machine;
+use dirtyrig_ring::DirtyPage;
 use dirtyrig_testkit::{Need, trial};
 use libtest_mimic::{Failed, Trial};
 

@@ -30,29 +30,29 @@ use std::{
     io,
     os::fd::AsRawFd,
     ptr::{self, NonNull},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
+use kvm_bindings::KVM_DIRTY_LOG_PAGE_OFFSET;
 use kvm_ioctls::VcpuFd;
 
-use super::Error;
-use super::caps::{RING_PAGE_OFFSET, RingSize};
-use crate::units::PAGE_SIZE;
+use crate::{Error, RingSize};
 
 /// Bytes of one ring entry (`struct kvm_dirty_gfn`).
-pub const ENTRY_BYTES: usize = size_of::<Entry>();
+pub(crate) const ENTRY_BYTES: usize = size_of::<Entry>();
 
 /// `KVM_DIRTY_GFN_F_DIRTY`: the kernel has published the entry.
 const DIRTY: u32 = 1;
 /// `KVM_DIRTY_GFN_F_RESET`: user space has given the entry back.
 const RESET: u32 = 2;
 
-/// `struct kvm_dirty_gfn` as both sides see it: the flags are the only field that both write.
+/// `struct kvm_dirty_gfn` as both sides see it. The flags are the only field that both write; the others are atomics as
+/// well, so that whoever maps a ring a second time gets wrong counts and not undefined behaviour.
 #[repr(C)]
 struct Entry {
     flags: AtomicU32,
-    slot: u32,
-    offset: u64,
+    slot: AtomicU32,
+    offset: AtomicU64,
 }
 
 const _: () = {
@@ -73,8 +73,9 @@ pub struct DirtyPage {
 
 /// The dirty ring of one vCPU, mapped.
 ///
-/// One owner at a time: whoever harvests also releases and resets. `&mut self` makes that so for one ring; the reset
-/// ioctl works on all rings of a VM, which [`Rings`](crate::rings::Rings) guards.
+/// One owner at a time: whoever harvests also releases and resets. `&mut self` makes that so for one mapping. The reset
+/// works on all rings of a VM: guard them by one lock.
+#[derive(Debug)]
 pub struct DirtyRing {
     entries: NonNull<Entry>,
     size: u32,
@@ -84,19 +85,19 @@ pub struct DirtyRing {
     released: u64,
 }
 
-// SAFETY: the mapping belongs to this value alone and isn't tied to a thread.
+// SAFETY: the mapping isn't tied to a thread, is unmapped by this value alone, and holds nothing but atomics.
 unsafe impl Send for DirtyRing {}
 
 impl DirtyRing {
     /// Maps the ring of `vcpu`, whose VM was given rings of `size`.
+    ///
+    /// Map it once: a second mapping begins at the first entry again, and either one releases entries that the other
+    /// counts as its own. [`reset`](crate::reset()) then reports a mismatch.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the system refuses: the VM was given no rings, or smaller ones.
     pub fn map(vcpu: &VcpuFd, size: RingSize) -> Result<Self, Error> {
-        let offset = RING_PAGE_OFFSET * PAGE_SIZE;
-        Self::map_shared(
-            vcpu.as_raw_fd(),
-            i64::try_from(offset).expect("a constant of a few pages"),
-            size.entries(),
-        )
-        .map_err(|source| Error::MapRing { source })
+        Self::map_shared(vcpu.as_raw_fd(), page_offset(), size.entries()).map_err(|source| Error::Map { source })
     }
 
     fn map_shared(fd: i32, offset: i64, size: u32) -> io::Result<Self> {
@@ -125,17 +126,13 @@ impl DirtyRing {
     }
 
     /// Entry number `index` since the beginning, wherever in the ring that is.
-    fn entry(&self, index: u64) -> NonNull<Entry> {
+    fn entry(&self, index: u64) -> &Entry {
         let position = (index % u64::from(self.size)) as usize;
         // SAFETY: the mapping has `size` entries, and `position` is below that.
-        unsafe { self.entries.add(position) }
-    }
-
-    fn flags(&self, index: u64) -> &AtomicU32 {
-        let entry = self.entry(index);
-        // SAFETY: `entry` is inside the mapping, which lives as long as `self`; the kernel writes the flags of a mapped
-        // entry only atomically, as we do.
-        unsafe { &(*entry.as_ptr()).flags }
+        let entry = unsafe { self.entries.add(position) };
+        // SAFETY: it lives as long as `self`, is aligned as the mapping is to a page, and holds atomics only, for which any
+        // bytes are valid and whose change by the kernel, or by another mapping, is no data race.
+        unsafe { entry.as_ref() }
     }
 
     /// Takes note of every entry that the kernel has published, in order; returns how many are new.
@@ -147,7 +144,7 @@ impl DirtyRing {
         // Entries that were harvested and not given back still say DIRTY: the ring's size bounds the walk.
         let end = self.released + u64::from(self.size);
         // Acquire: pairs with the kernel's store-release of DIRTY, so that slot and offset are the entry's own.
-        while self.harvested < end && self.flags(self.harvested).load(Ordering::Acquire) & DIRTY != 0 {
+        while self.harvested < end && self.entry(self.harvested).flags.load(Ordering::Acquire) & DIRTY != 0 {
             self.harvested += 1;
         }
         self.harvested - first
@@ -163,15 +160,13 @@ impl DirtyRing {
         let first = self.released;
         let end = self.harvested.saturating_sub(hold).max(first);
         while self.released < end {
-            let entry = self.entry(self.released).as_ptr();
-            // SAFETY: `entry` is inside the mapping, and the kernel leaves a dirty entry alone until it is reset.
-            let Entry { slot, offset, .. } = unsafe { &*entry };
-            sink(DirtyPage {
-                slot: *slot,
-                offset: *offset,
-            });
+            let entry = self.entry(self.released);
+            // Relaxed: the acquire load of its flags in `harvest` published both, and the kernel leaves a dirty entry alone
+            // until it is reset.
+            let (slot, offset) = (entry.slot.load(Ordering::Relaxed), entry.offset.load(Ordering::Relaxed));
+            sink(DirtyPage { slot, offset });
             // Release: pairs with the kernel's load-acquire in its reset, so that our reads of the entry come before it.
-            self.flags(self.released).store(RESET, Ordering::Release);
+            self.entry(self.released).flags.store(RESET, Ordering::Release);
             self.released += 1;
         }
         self.released - first
@@ -191,6 +186,13 @@ impl DirtyRing {
     pub fn size(&self) -> u32 {
         self.size
     }
+}
+
+/// Where a vCPU's descriptor has its ring, in bytes.
+fn page_offset() -> i64 {
+    // SAFETY: it only reads a property of the system.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    i64::from(KVM_DIRTY_LOG_PAGE_OFFSET) * page
 }
 
 impl Drop for DirtyRing {

@@ -8,17 +8,12 @@ use dirtyrig_guests::{
     Program, Region as Pattern, VcpuBlock,
     image::{LowMemory, REGION_BASE},
 };
-use dirtyrig_limiter::{
-    kvm::{
-        caps::RingSize,
-        memory::{HugePages, Region},
-        vcpu::Entry,
-    },
-    law::LimiterKind,
-    machine::{LimiterSpec, Machine, MachineSpec},
-    rings::DirtySink,
-    units::PAGE_SIZE,
+use dirtyrig_limiter::{DirtySink, LimiterSpec, law::LimiterKind, units::PAGE_SIZE};
+use dirtyrig_machine::{
+    Machine, MachineSpec,
+    memory::{HugePages, Region},
 };
+use dirtyrig_ring::RingSize;
 
 /// What a test's machine is made of.
 pub(crate) struct Small {
@@ -55,17 +50,11 @@ impl Small {
             bytes: low.bytes.len() as u64,
             logged: false,
         };
-        let entries = low.entries.iter().map(|entry| Entry {
-            rip: entry.rip,
-            rdi: entry.rdi,
-            rsp: entry.rsp,
-            cr3: entry.cr3,
-        });
         let machine = Machine::new(MachineSpec {
             ring: RingSize::new(self.ring).expect("a valid size"),
             regions: vec![region, data],
             huge: HugePages::Never,
-            entries: entries.collect(),
+            entries: low.entries.clone(),
             limiter: LimiterSpec {
                 kind: self.limiter,
                 period: self.period,

@@ -2,7 +2,7 @@
 
 use std::{error::Error, sync::Arc};
 
-use dirtyrig_limiter::{enforce::page_budget::PageCounter, kvm::kick::KICK, units::Pages};
+use dirtyrig_limiter::{KickSignal, PageCounter, units::Pages};
 use dirtyrig_probes::Quota;
 
 /// A counter for each of `vcpus` vCPUs.
@@ -23,9 +23,11 @@ struct Slot {
 }
 
 impl PageCounter for Slot {
-    fn bind_to_this_thread(&mut self) -> Result<(), Box<dyn Error + Send + Sync>> {
+    fn bind_to_this_thread(&mut self, signal: KickSignal) -> Result<(), Box<dyn Error + Send + Sync>> {
         let thread = nix::unistd::gettid().as_raw().unsigned_abs();
-        Ok(self.quota.limit(std::process::id(), thread, self.slot, KICK as i32)?)
+        Ok(self
+            .quota
+            .limit(std::process::id(), thread, self.slot, signal.number())?)
     }
 
     fn set_budget(&mut self, pages: Option<Pages>) {

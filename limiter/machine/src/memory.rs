@@ -5,13 +5,15 @@
 use std::io;
 
 use dirtyrig_guests::block::VcpuBlock;
+use dirtyrig_limiter::units::PAGE_SIZE;
+use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region};
+use kvm_ioctls::VmFd;
 use vm_memory::{
     Bytes, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
     mmap::MmapRegionBuilder,
 };
 
-use super::Error;
-use crate::units::PAGE_SIZE;
+use crate::Error;
 
 /// Whether the host may back guest memory with 2 MiB pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,15 +61,30 @@ impl GuestMemory {
         })
     }
 
-    /// Each region with its host virtual address.
-    pub fn slots(&self) -> impl Iterator<Item = (Region, u64)> {
-        self.regions.iter().map(|region| {
+    /// Makes each region a memory slot of `vm`, numbered in order; those that are logged with `KVM_MEM_LOG_DIRTY_PAGES`.
+    ///
+    /// # Safety
+    /// No vCPU of `vm` runs once the memory is gone.
+    ///
+    /// # Errors
+    /// If the kernel refuses a slot.
+    pub unsafe fn give_to(&self, vm: &VmFd) -> Result<(), Error> {
+        for (slot, region) in self.regions.iter().enumerate() {
             let host = self
                 .map
                 .get_host_address(GuestAddress(region.gpa))
                 .expect("every region was mapped");
-            (*region, host as u64)
-        })
+            let slot = kvm_userspace_memory_region {
+                slot: u32::try_from(slot).expect("a guest has a handful of regions"),
+                flags: if region.logged { KVM_MEM_LOG_DIRTY_PAGES } else { 0 },
+                guest_phys_addr: region.gpa,
+                memory_size: region.bytes,
+                userspace_addr: host as u64,
+            };
+            // SAFETY: the host range is a mapping of `self`, which the caller keeps as long as a vCPU runs.
+            unsafe { vm.set_user_memory_region(slot) }.map_err(Error::ioctl("KVM_SET_USER_MEMORY_REGION"))?;
+        }
+        Ok(())
     }
 
     /// Copies `bytes` to guest address `gpa`.

@@ -15,23 +15,23 @@ struct Kernel {
 impl Kernel {
     fn push(&mut self, ring: &DirtyRing, page: DirtyPage) {
         assert_eq!(
-            ring.flags(self.dirty_index).load(Ordering::Relaxed) & DIRTY,
+            ring.entry(self.dirty_index).flags.load(Ordering::Relaxed) & DIRTY,
             0,
             "pushed over a live entry"
         );
-        let entry = ring.entry(self.dirty_index).as_ptr();
-        // SAFETY: `entry` is inside the mapping, and the test is single-threaded.
-        unsafe { (*entry).slot = page.slot };
-        // SAFETY: as above.
-        unsafe { (*entry).offset = page.offset };
-        ring.flags(self.dirty_index).store(DIRTY, Ordering::Release);
+        let entry = ring.entry(self.dirty_index);
+        entry.slot.store(page.slot, Ordering::Relaxed);
+        entry.offset.store(page.offset, Ordering::Relaxed);
+        entry.flags.store(DIRTY, Ordering::Release);
         self.dirty_index += 1;
     }
 
     fn reset(&mut self, ring: &DirtyRing) -> u64 {
         let first = self.reset_index;
-        while self.reset_index < self.dirty_index && ring.flags(self.reset_index).load(Ordering::Acquire) & RESET != 0 {
-            ring.flags(self.reset_index).store(0, Ordering::Relaxed);
+        while self.reset_index < self.dirty_index
+            && ring.entry(self.reset_index).flags.load(Ordering::Acquire) & RESET != 0
+        {
+            ring.entry(self.reset_index).flags.store(0, Ordering::Relaxed);
             self.reset_index += 1;
         }
         self.reset_index - first

@@ -1,38 +1,34 @@
 //! What the limiter costs a guest that it doesn't limit, against a bare loop of `KVM_RUN`, harvest and reset; and what
 //! harvest and reset cost an entry. Both sides run in turn within one process, so that their ratio outlives a noisy host.
 //!
-//! `cargo bench -p dirtyrig-limiter --bench overhead`
+//! `cargo bench -p dirtyrig-machine --bench overhead`
 
 #[path = "../tests/support/mod.rs"]
 mod support;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc,
-    },
+    error::Error,
+    sync::atomic::Ordering,
     thread,
     time::{Duration, Instant},
 };
 
 use dirtyrig_guests::{
-    Program, Region as Pattern, VcpuBlock,
+    Program, Region as Pattern,
     image::{LowMemory, REGION_BASE},
 };
 use dirtyrig_limiter::{
-    kvm::{
-        caps::{self, RingSize},
-        kick::{self, Kicker},
-        memory::{GuestMemory, HugePages, Region},
-        ring::DirtyRing,
-        vcpu::{Entry, Exit, Vcpu},
-        vm::{Vm, reset_dirty_rings},
-    },
     law::LimiterKind,
     limit::Which,
     units::{PAGE_SIZE, Quota},
 };
+use dirtyrig_machine::{
+    memory::{GuestMemory, HugePages, Region},
+    start_in_long_mode,
+};
+use dirtyrig_ring::{DirtyRing, RingSize};
+use kvm_bindings::{KVM_EXIT_DIRTY_RING_FULL, KVM_MAX_CPUID_ENTRIES};
+use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use support::{Small, block};
 
 /// Rounds of each pair; medians are quoted.
@@ -85,7 +81,7 @@ fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
     (at(0.5), at(0.25), at(0.75))
 }
 
-/// Pages a second of a guest under `kind`.
+/// Pages per second of a guest under `kind`.
 fn limited(ring: u32, kind: LimiterKind, quota: Option<f64>) -> f64 {
     let mut small = Small::new(ring, kind);
     small.pages_each = PAGES;
@@ -103,80 +99,72 @@ fn limited(ring: u32, kind: LimiterKind, quota: Option<f64>) -> f64 {
     rate
 }
 
-/// The same guest without a machine around it.
+/// The same guest without a machine around it. Declared in the order in which it goes.
 struct Bare {
-    vm: Vm,
-    vcpu: Vcpu,
     ring: DirtyRing,
+    vcpu: VcpuFd,
+    vm: VmFd,
+    memory: GuestMemory,
 }
 
 impl Bare {
-    fn new(ring: u32, pages: u64) -> Self {
-        let size = RingSize::new(ring).expect("a valid size");
-        kick::install_handler().expect("signals work");
-        let data = Region {
-            gpa: REGION_BASE,
-            bytes: pages * PAGE_SIZE,
-            logged: true,
-        };
-        let low = LowMemory::build(&[Program::Sequential], data.gpa + data.bytes).expect("a small guest fits");
-        let low_region = Region {
-            gpa: 0,
-            bytes: low.bytes.len() as u64,
-            logged: false,
-        };
-        let memory = GuestMemory::populated(&[low_region, data], HugePages::Never).expect("memory is free");
-        memory.write(0, &low.bytes).expect("low memory is the guest's");
-        let kvm = caps::open().expect("KVM works here");
-        let vm = Vm::new(&kvm, Arc::new(memory), Some(size)).expect("a VM");
-        let vcpu = vm.create_vcpu(0).expect("a vCPU");
-        let entry = low.entries[0];
-        vcpu.start_at(Entry {
-            rip: entry.rip,
-            rdi: entry.rdi,
-            rsp: entry.rsp,
-            cr3: entry.cr3,
-        })
-        .expect("registers");
+    fn new(ring: u32, pages: u64) -> Result<Self, Box<dyn Error>> {
+        let (kvm, size) = (Kvm::new()?, RingSize::new(ring)?);
+        let vm = kvm.create_vm()?;
+        dirtyrig_ring::enable(&kvm, &vm, size)?;
+        let region = |gpa, bytes, logged| Region { gpa, bytes, logged };
+        let data = region(REGION_BASE, pages * PAGE_SIZE, true);
+        let low = LowMemory::build(&[Program::Sequential], data.gpa + data.bytes)?;
+        let regions = [region(0, low.bytes.len() as u64, false), data];
+        let memory = GuestMemory::populated(&regions, HugePages::Never)?;
+        memory.write(0, &low.bytes)?;
+        // SAFETY: `Bare` keeps it longer than the vCPU.
+        unsafe { memory.give_to(&vm) }?;
+        let vcpu = vm.create_vcpu(0)?;
+        vcpu.set_cpuid2(&kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?)?;
+        start_in_long_mode(&vcpu, low.entries[0])?;
         let pattern = Pattern {
             gpa: REGION_BASE,
             pages,
         };
-        Program::Sequential.configure(block_of(&vm), pattern, 1, vcpu.tsc_hz().expect("a TSC"));
-        let ring = vcpu.map_ring(size).expect("the ring");
-        Self { vm, vcpu, ring }
+        let tsc_hz = u64::from(vcpu.get_tsc_khz()?) * 1000;
+        Program::Sequential.configure(memory.block(LowMemory::block_gpa(0))?, pattern, 1, tsc_hz);
+        let ring = DirtyRing::map(&vcpu, size)?;
+        Ok(Self { ring, vcpu, vm, memory })
+    }
+
+    /// Runs the guest until its ring is full.
+    fn fill(&mut self) {
+        match self.vcpu.run().expect("the guest runs") {
+            VcpuExit::Unsupported(KVM_EXIT_DIRTY_RING_FULL) => {}
+            other => panic!("the guest left unexpectedly: {other:?}"),
+        }
+    }
+
+    fn written(&self) -> u64 {
+        let block = self.memory.block(LowMemory::block_gpa(0));
+        block
+            .expect("blocks are in low memory")
+            .pages_written
+            .load(Ordering::Relaxed)
     }
 }
 
-fn block_of(vm: &Vm) -> &VcpuBlock {
-    vm.memory()
-        .block(LowMemory::block_gpa(0))
-        .expect("blocks are in low memory")
-}
-
-/// Pages a second of the same guest in the smallest loop that keeps it going.
+/// Pages per second of the same guest in the smallest loop that keeps it going.
 fn bare(ring: u32) -> f64 {
-    let Bare { vm, vcpu, mut ring } = Bare::new(ring, PAGES);
-    let (vm, stop) = (&vm, &AtomicBool::new(false));
-    thread::scope(|scope| {
-        let (send, receive) = mpsc::channel();
-        scope.spawn(move || {
-            let mut vcpu = vcpu.bind();
-            send.send(Kicker::this_thread()).expect("the other side waits");
-            while !stop.load(Ordering::Relaxed) {
-                if vcpu.run().expect("the guest runs") == Exit::RingFull {
-                    ring.harvest();
-                    let released = ring.release(0, |_| ());
-                    reset_dirty_rings(&vm.fd(), released).expect("nobody else resets");
-                }
-            }
-        });
-        let kicker = receive.recv().expect("the vCPU thread starts");
-        let rate = rate(|| block_of(vm).pages_written.load(Ordering::Relaxed));
-        stop.store(true, Ordering::Relaxed);
-        kicker.kick();
-        rate
-    })
+    let mut guest = Bare::new(ring, PAGES).expect("KVM works here");
+    let until = |guest: &mut Bare, span: Duration| {
+        let (begin, before) = (Instant::now(), guest.written());
+        while begin.elapsed() < span {
+            guest.fill();
+            guest.ring.harvest();
+            let released = guest.ring.release(0, |_| ());
+            dirtyrig_ring::reset(&guest.vm, released).expect("nobody else resets");
+        }
+        (guest.written() - before) as f64 / begin.elapsed().as_secs_f64()
+    };
+    until(&mut guest, WARM_UP);
+    until(&mut guest, MEASURED)
 }
 
 fn rate(written: impl Fn() -> u64) -> f64 {
@@ -188,17 +176,16 @@ fn rate(written: impl Fn() -> u64) -> f64 {
 
 /// Times harvest, release and reset of full rings, in a machine that nobody else reaps.
 fn harvest_and_reset() {
-    let Bare { vm, vcpu, mut ring } = Bare::new(65536, 2 * PAGES);
-    let mut vcpu = vcpu.bind();
+    let mut guest = Bare::new(65536, 2 * PAGES).expect("KVM works here");
     let mut costs: [Vec<f64>; 3] = Default::default();
     for _ in 0..ROUNDS {
-        while vcpu.run().expect("the guest runs") != Exit::RingFull {}
+        guest.fill();
         let begin = Instant::now();
-        let entries = ring.harvest();
+        let entries = guest.ring.harvest();
         let harvested = Instant::now();
-        let released = ring.release(0, |_| ());
+        let released = guest.ring.release(0, |_| ());
         let given = Instant::now();
-        reset_dirty_rings(&vm.fd(), released).expect("nobody else resets");
+        dirtyrig_ring::reset(&guest.vm, released).expect("nobody else resets");
         let spans = [
             harvested.duration_since(begin),
             given.duration_since(harvested),
@@ -212,7 +199,7 @@ fn harvest_and_reset() {
         let (median, low, high) = spread(cost);
         println!(
             "{what}: {median:.2} ns an entry ({low:.2} to {high:.2}), {ROUNDS} full rings of {}",
-            ring.size()
+            guest.ring.size()
         );
     }
 }

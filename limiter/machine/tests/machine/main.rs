@@ -16,14 +16,13 @@ use std::{
 
 use dirtyrig_guests::Program;
 use dirtyrig_limiter::{
-    control::Phase,
-    kvm::ring::DirtyPage,
+    DirtySink, Phase,
     law::LimiterKind,
     limit::{LimitError, Which},
-    machine::Machine,
-    rings::DirtySink,
     units::Quota,
 };
+use dirtyrig_machine::Machine;
+use dirtyrig_ring::DirtyPage;
 use dirtyrig_testkit::{Need, run, trial};
 use libtest_mimic::Failed;
 use speed::Speed;

@@ -237,7 +237,7 @@ fn judge(pool: &Path) -> anyhow::Result<()> {
 }
 
 fn line(name: &str, base: &[Summary], other: &[Summary], pairs: &[(&[Summary], &[Summary])]) {
-    let p99 = |rows: &[Summary]| median(&rows.iter().map(|row| row.stall_p99_us).collect::<Vec<_>>());
+    let p99 = |rows: &[Summary]| median(&rows.iter().filter_map(|row| row.stall_p99_us).collect::<Vec<_>>());
     let (mut any, mut by_p99) = (0, 0);
     for (base, other) in pairs {
         let flagged: Vec<_> = compare(base, other)

@@ -33,16 +33,16 @@ fn record(dir: &Path, machine: Map<String, Value>, quota: f64, count: u32, level
             repetition: cell,
             vmm: "rig".to_owned(),
             limiter: "budget".to_owned(),
-            guest: "sequential".to_owned(),
-            ring_entries: 4096,
+            guest: Some("sequential".to_owned()),
+            ring_entries: Some(4096),
             period_ms: 1000,
             vcpus: 1,
             quota_mib_s: Some(quota),
-            pauses: 100,
-            stall_p50_us: level * share,
-            stall_p99_us: 2.0 * level * share,
-            stall_p999_us: 3.0 * level * share,
-            unlimited_mib_s: 1600.0 * share,
+            pauses: Some(100),
+            stall_p50_us: Some(level * share),
+            stall_p99_us: Some(2.0 * level * share),
+            stall_p999_us: Some(3.0 * level * share),
+            unlimited_mib_s: Some(1600.0 * share),
             ..Summary::default()
         };
         recorder.append_summaries(cell, &[row]).expect("room");

@@ -15,9 +15,10 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::TcpStream,
+    process::Command,
 };
 
-use dirtyrig_rig::recording::Recording;
+use dirtyrig_rig::recording::{Recording, schema::Verdict};
 use dirtyrig_testkit::{Need, run, trial};
 use libtest_mimic::Failed;
 use support::{Guest, column, observe, spoken};
@@ -174,14 +175,25 @@ fn what_was_recorded_is_drawn() -> Result<(), Failed> {
     assert_eq!(recording.gaps(), None);
     assert_eq!(recording.summaries.len(), 2);
     for row in &recording.summaries {
-        assert!(row.guest_mib_s.is_nan() && row.unlimited_mib_s.is_nan(), "nobody knows");
-        assert!(row.ring_mib_s > 0.0 && row.pauses > 0, "{row:?}");
+        assert!(
+            row.guest_mib_s.is_none() && row.unlimited_mib_s.is_none(),
+            "nobody knows"
+        );
+        assert!(row.ring_mib_s > Some(0.0) && row.pauses > Some(0), "{row:?}");
         assert!(
             row.probe_pushed_pages > Some(0) && row.probe_pauses > Some(0),
             "{row:?}"
         );
         assert!(row.reason.contains("observed from outside"), "{}", row.reason);
+        assert_eq!((row.verdict, &row.guest), (Verdict::Unknown, &None), "{row:?}");
     }
+    // The host is its VMs': nothing is drawn until somebody asks.
+    assert!(!folder.join("plots").exists(), "figures were drawn beside a VM");
+    let plotted = Command::new(env!("CARGO_BIN_EXE_dirtyrig"))
+        .arg("plot")
+        .arg(&folder)
+        .output()?;
+    assert!(plotted.status.success(), "{}", String::from_utf8_lossy(&plotted.stderr));
     for figure in ["convergence.svg", "stalls.svg"] {
         let svg = fs::read_to_string(folder.join("plots").join(figure))?;
         assert!(svg.contains("observed"), "{figure}");

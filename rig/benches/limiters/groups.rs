@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
 use dirtyrig_rig::recording::schema::Sample;
 
 use super::{
@@ -30,11 +31,11 @@ const QEMU: &str = "qemu-7.2";
 const PERIOD: Duration = Duration::from_secs(1);
 
 fn written(row: &Sample) -> u64 {
-    row.written_pages
+    row.written_pages.expect("our guest counts its pages")
 }
 
 fn read(row: &Sample) -> u64 {
-    row.read_pages
+    row.read_pages.expect("our guest counts its pages")
 }
 
 /// Unlimited to 100, to 500, to 100, to 25, to 300 MiB/s at ring 65536.
@@ -69,7 +70,8 @@ fn changes(bench: &mut Bench) -> anyhow::Result<()> {
         }
         let stall = cell.longest_stall_ms(0, phases[3].at_s + 0.2, phases[3].until_s);
         bench.keep("stall 25", limiter, stall);
-        bench.keep("cost 25", limiter, phases[3].cost_pct);
+        let cost_pct = phases[3].cost_pct.context("the rig tells what limiting costs")?;
+        bench.keep("cost 25", limiter, cost_pct);
     }
     Ok(())
 }

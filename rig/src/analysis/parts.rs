@@ -16,7 +16,7 @@ pub(super) fn unlimited_rate(samples: &[&Sample]) -> Option<f64> {
     let first = warm_up.iter().rfind(|row| row.t_s <= third_s)?;
     let last = warm_up.last()?;
     let span_s = last.t_s - first.t_s;
-    let pages = last.written_pages.saturating_sub(first.written_pages);
+    let pages = last.written_pages?.saturating_sub(first.written_pages?);
     (span_s > 0.0).then(|| Pages(pages).to_mib() / span_s)
 }
 
@@ -70,35 +70,40 @@ impl<'a> Part<'a> {
         self.rows.last().map_or(0.0, |row| row.t_s - self.start_s)
     }
 
-    /// By how much a count grew over it.
-    pub(super) fn gain(&self, count: fn(&Sample) -> u64) -> u64 {
-        let before = self.base.map_or(0, count);
-        self.rows.last().map_or(0, |&row| count(row).saturating_sub(before))
+    /// By how much a count grew over it; `None` where it is not known, or nothing was sampled.
+    pub(super) fn gain(&self, count: fn(&Sample) -> Option<u64>) -> Option<u64> {
+        // Without a row before it the part begins with the cell, where every count is 0.
+        let before = self.base.map_or(Some(0), count)?;
+        self.rows
+            .last()
+            .and_then(|&row| count(row))
+            .map(|now| now.saturating_sub(before))
     }
 
-    /// The same a second; 0 of nothing.
-    pub(super) fn gain_per_s(&self, count: fn(&Sample) -> u64) -> f64 {
+    /// The same per second; `None` of no time too.
+    pub(super) fn gain_per_s(&self, count: fn(&Sample) -> Option<u64>) -> Option<f64> {
         let span_s = self.span_s();
-        if span_s > 0.0 {
-            self.gain(count) as f64 / span_s
-        } else {
-            0.0
-        }
+        self.gain(count)
+            .filter(|_| span_s > 0.0)
+            .map(|gain| gain as f64 / span_s)
     }
 
     /// A count of pages as a rate in MiB/s.
-    pub(super) fn rate(&self, pages: fn(&Sample) -> u64) -> f64 {
-        self.gain_per_s(pages) * Pages(1).to_mib()
+    pub(super) fn rate(&self, pages: fn(&Sample) -> Option<u64>) -> Option<f64> {
+        self.gain_per_s(pages).map(|pages_s| pages_s * Pages(1).to_mib())
     }
 
-    /// The mean over time of a value that holds from the previous sample to its own; 0 of nothing.
-    pub(super) fn mean(&self, value: fn(&Sample) -> f64) -> f64 {
-        let (mut at_s, mut area) = (self.start_s, 0.0);
+    /// The mean over time of a value that holds from the previous sample to its own, over the time for which it is known;
+    /// `None` where there is none.
+    pub(super) fn mean(&self, value: fn(&Sample) -> Option<f64>) -> Option<f64> {
+        let (mut at_s, mut area, mut span_s) = (self.start_s, 0.0, 0.0);
         for row in self.rows {
-            area += value(row) * (row.t_s - at_s);
+            if let Some(value) = value(row) {
+                area += value * (row.t_s - at_s);
+                span_s += row.t_s - at_s;
+            }
             at_s = row.t_s;
         }
-        let span_s = self.span_s();
-        if span_s > 0.0 { area / span_s } else { 0.0 }
+        (span_s > 0.0).then(|| area / span_s)
     }
 }

@@ -32,13 +32,13 @@ impl Pauses {
         self.lengths.len() as u64
     }
 
-    /// The percentile `q` of the lengths; 0 where there was none.
-    pub(super) fn length(&self, q: f64) -> f64 {
-        stats::percentile(&self.lengths, q).unwrap_or(0.0)
+    /// The percentile `q` of the lengths; `None` where there was none.
+    pub(super) fn length(&self, q: f64) -> Option<f64> {
+        stats::percentile(&self.lengths, q)
     }
 
-    /// The percentile `q` of slept minus asked, of the pauses that were asked for; 0 where there was none.
-    pub(super) fn lateness(&self, q: f64) -> f64 {
-        stats::percentile(&self.latenesses, q).unwrap_or(0.0)
+    /// The percentile `q` of slept minus asked, of the pauses that were asked for; `None` where there was none.
+    pub(super) fn lateness(&self, q: f64) -> Option<f64> {
+        stats::percentile(&self.latenesses, q)
     }
 }

@@ -205,7 +205,8 @@ fn stands_still(part: &[f64], mean: f64, sd: f64) -> bool {
     let luck = stats::student_t(0.995, trend.freedom) * trend.error;
     ruled_out <= (0.25 * mean).max(2.0 * sd).max(0.5)
         && (change <= (0.05 * mean).max(0.25) || change <= luck)
-        && (stats::mean_interval(part).half_width() <= near || part.iter().all(|value| (value - mean).abs() <= near))
+        && (stats::mean_interval(part).is_some_and(|interval| interval.half_width() <= near)
+            || part.iter().all(|value| (value - mean).abs() <= near))
 }
 
 #[cfg(test)]

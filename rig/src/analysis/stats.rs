@@ -75,18 +75,17 @@ pub fn effective_size(values: &[f64]) -> f64 {
 }
 
 /// The 95 % confidence interval of the mean, `mean +- t(0.975, m - 1) sd / sqrt(m)` with m the [`effective_size`];
-/// without ends (`NaN`) for fewer than two values.
-pub fn mean_interval(values: &[f64]) -> Interval {
+/// `None` for fewer than two values.
+pub fn mean_interval(values: &[f64]) -> Option<Interval> {
     if values.len() < 2 {
-        let (low, high) = (f64::NAN, f64::NAN);
-        return Interval { low, high };
+        return None;
     }
     let size = effective_size(values);
     let (center, half) = (mean(values), student_t(0.975, size - 1.0) * sd(values) / size.sqrt());
-    Interval {
+    Some(Interval {
         low: center - half,
         high: center + half,
-    }
+    })
 }
 
 /// A straight line through equally spaced values, by least squares.
@@ -191,7 +190,7 @@ mod tests {
         for (n, r, least) in [(12, 0.0, 930), (60, 0.0, 930), (60, 0.5, 920), (200, 0.8, 910)] {
             let covered = (0..1000)
                 .filter(|_| {
-                    let interval = mean_interval(&series(&mut rng, n, r));
+                    let interval = mean_interval(&series(&mut rng, n, r)).expect("many values");
                     interval.low <= 0.0 && 0.0 <= interval.high
                 })
                 .count();

@@ -7,7 +7,7 @@
 //! A limiter's own reading is that of the last period that has ended, so it speaks of the measured part alone only from
 //! two periods after its start on. What it says before that is left out, if that leaves anything.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use dirtyrig_limiter::units::{MibPerSec, Pages};
 
@@ -16,8 +16,9 @@ use super::{
     pauses::Pauses,
     settle::{Rules, Settling, State},
     steady::{Steady, overshoot_pct},
-    untold::{by_log, is_untold, untell},
-    verdict::{Evidence, judge},
+    together::together,
+    untold::{by_log, is_untold, told_by_log, untell},
+    verdict::{Basis, Evidence, Judgement, judge},
     windows::Windows,
 };
 use crate::{
@@ -52,14 +53,16 @@ pub struct CellFacts {
     pub vmm: String,
     /// Name of the limiter.
     pub limiter: String,
-    /// Name of each vCPU's program.
-    pub guests: Vec<String>,
-    /// Entries of a vCPU's ring.
-    pub ring_entries: u32,
+    /// Name of each vCPU's program; `None` of a guest that is not ours.
+    pub guests: Vec<Option<String>>,
+    /// Entries of a vCPU's ring, if they are known.
+    pub ring_entries: Option<u32>,
     /// The measuring period as asked for.
     pub period: Duration,
-    /// Memory that is dirtied, all vCPUs together.
-    pub memory_mib: u64,
+    /// Memory that is dirtied, all vCPUs together; `None` of a guest that is not ours.
+    pub memory_mib: Option<u64>,
+    /// Whether pauses are seen: their number is not known otherwise.
+    pub sees_pauses: bool,
     /// What bounds the limiter.
     pub law: LawFacts,
     /// Where the measured part begins at the earliest; `None` leaves it to settling.
@@ -69,122 +72,215 @@ pub struct CellFacts {
 impl CellFacts {
     fn floor(&self) -> Option<MibPerSec> {
         let period = self.law.period.filter(|_| self.law.whole_rings)?;
-        Pages(u64::from(self.ring_entries)).per(period)
+        Pages(u64::from(self.ring_entries?)).per(period)
     }
 }
 
-/// Sums up each vCPU of a cell that has samples, in the order of `facts.guests`. The pauses are on the clock of the
-/// samples: `at` is 0 where `t_s` is.
+/// Sums up each vCPU of a cell that has samples, in the order of `facts.guests`. The samples are in the order of their
+/// times; the pauses are on their clock: `at` is 0 where `t_s` is.
 pub fn summarize(facts: &CellFacts, samples: &[Sample], stalls: &[Stall]) -> Vec<Summary> {
+    let sums = together(samples);
+    // What the sums call their own quota is that of all together.
+    // What the sums call their own quota is that of all together.
+    let vm = sums
+        .last()
+        .and_then(|last| judge_together(facts, &sums, last.quota_mib_s?));
     (0_u32..)
         .zip(&facts.guests)
         .filter_map(|(vcpu, guest)| {
             let own: Vec<&Sample> = samples.iter().filter(|sample| sample.vcpu == vcpu).collect();
             let stalls = stalls.iter().filter(|stall| stall.vcpu as u64 == u64::from(vcpu));
-            if is_untold(&own) {
-                let told = by_log(&own);
-                let told: Vec<&Sample> = told.iter().collect();
-                return summarize_vcpu(facts, vcpu, guest, &told, samples, stalls).map(untell);
-            }
-            summarize_vcpu(facts, vcpu, guest, &own, samples, stalls)
+            with_basis(&own, |rows, basis| {
+                let course = Course::of(facts, rows, basis)?;
+                let summary = summarize_vcpu(facts, vcpu, guest.as_deref(), &course, &sums, stalls, vm.as_ref());
+                Some(if basis == Basis::Log { untell(summary) } else { summary })
+            })
         })
         .collect()
+}
+
+/// Hands on the rows with the rates to judge by: the guest's own, or, where it keeps no counter, those logged.
+fn with_basis<T>(rows: &[&Sample], judged: impl FnOnce(&[&Sample], Basis) -> T) -> T {
+    if is_untold(rows) {
+        let told = by_log(rows);
+        judged(&told.iter().collect::<Vec<_>>(), Basis::Log)
+    } else {
+        judged(rows, Basis::Counter)
+    }
+}
+
+/// Judges all vCPUs together by the quota that they share.
+fn judge_together(facts: &CellFacts, sums: &[Sample], quota: f64) -> Option<Judgement> {
+    let judgement = with_basis(&sums.iter().collect::<Vec<_>>(), |rows, basis| {
+        let course = Course::of(facts, rows, basis)?;
+        // Its floor is one of each ring: limiters that give out whole rings can't hold a quota of the VM.
+        Some(judge(&course.evidence(facts, Some(quota), None)))
+    })?;
+    Some(Judgement {
+        reason: format!("all vCPUs together: {}", judgement.reason),
+        ..judgement
+    })
+}
+
+/// The rates of one vCPU, or of all together, and which part of them counts.
+struct Course<'a> {
+    basis: Basis,
+    rules: Rules,
+    settling: Settling,
+    state: State,
+    limited: Part<'a>,
+    measured: Part<'a>,
+    truth: Option<Steady>,
+    reading: Option<Steady>,
+    guest_mib_s: Option<f64>,
+    ring_mib_s: Option<f64>,
+    unlimited_mib_s: Option<f64>,
+    last: &'a Sample,
+}
+
+impl<'a> Course<'a> {
+    fn of(facts: &CellFacts, rows: &'a [&'a Sample], basis: Basis) -> Option<Self> {
+        let last = *rows.last()?;
+        let limited = Part::limited(rows);
+        let rules = Rules::new(facts.law.period);
+        let mut settling = Settling::new(rules, limited.start_s);
+        for row in limited.rows {
+            if let Some(rate) = row.guest_mib_s {
+                settling.push(row.t_s, rate);
+            }
+        }
+        let state = settling.state();
+        let from_s = state.since_s().unwrap_or(f64::midpoint(limited.start_s, last.t_s));
+        let measured = limited.from(facts.measure_from_s.unwrap_or(from_s));
+        let read = measured.later(READING_LAG * facts.period.as_secs_f64());
+        let binned = |part: &Part<'_>, value: fn(&Sample) -> Option<f64>| {
+            let series = part.rows.iter().filter_map(|row| Some((row.t_s, value(row)?)));
+            Steady::of(&Windows::over(series, part.start_s, rules.window_s))
+        };
+        let known = |rate| match basis {
+            Basis::Counter => rate,
+            Basis::Log => told_by_log(rate),
+        };
+        let guest_mib_s = known(measured.rate(|row| row.written_pages));
+        // Without a warm-up the only unlimited rate there is may be the measured one.
+        let is_free = last.quota_mib_s.is_none() && last.vm_quota_mib_s.is_none();
+        let unlimited_mib_s = known(unlimited_rate(rows)).or(guest_mib_s.filter(|_| is_free));
+        Some(Self {
+            basis,
+            rules,
+            truth: binned(&measured, |row| row.guest_mib_s),
+            reading: binned(&read, |row| row.ring_mib_s),
+            guest_mib_s,
+            ring_mib_s: read.mean(|row| row.ring_mib_s),
+            unlimited_mib_s,
+            settling,
+            state,
+            limited,
+            measured,
+            last,
+        })
+    }
+
+    /// The median of the limiter's readings; their mean where no window is whole, because the limiter settled at once and
+    /// so was measured for a short time only. A reading stands until the next one, and QEMU 10 may take many periods to that:
+    /// the mean keeps the first.
+    fn ring_median_mib_s(&self) -> Option<f64> {
+        self.reading.map(|reading| reading.median).or(self.ring_mib_s)
+    }
+
+    fn oscillation_pct(&self) -> Option<f64> {
+        self.truth.and_then(|truth| truth.oscillation_pct())
+    }
+
+    fn cap_floor(&self, facts: &CellFacts) -> Option<f64> {
+        Some(facts.law.cap_share? * self.unlimited_mib_s?)
+    }
+
+    fn evidence(&self, facts: &CellFacts, quota: Option<f64>, floor: Option<f64>) -> Evidence {
+        Evidence {
+            quota,
+            unlimited: self.unlimited_mib_s,
+            guest: self.guest_mib_s,
+            basis: self.basis,
+            ring: self.ring_median_mib_s(),
+            oscillation_pct: self.oscillation_pct(),
+            state: self.state,
+            ring_full_per_period: self
+                .measured
+                .gain_per_s(|row| row.ring_full_exits)
+                .map(|per_s| per_s * facts.period.as_secs_f64()),
+            floor,
+            cap_floor: self.cap_floor(facts),
+            tolerance: facts.law.tolerance_mib_s,
+        }
+    }
 }
 
 fn summarize_vcpu<'a>(
     facts: &CellFacts,
     vcpu: u32,
-    guest: &str,
-    samples: &[&Sample],
-    all: &[Sample],
+    guest: Option<&str>,
+    course: &Course<'_>,
+    sums: &[Sample],
     stalls: impl Iterator<Item = &'a Stall>,
-) -> Option<Summary> {
-    let last = *samples.last()?;
-    let limited = Part::limited(samples);
-    let rules = Rules::new(facts.law.period);
-    let mut settling = Settling::new(rules, limited.start_s);
-    for sample in limited.rows {
-        settling.push(sample.t_s, sample.guest_mib_s);
-    }
-    let state = settling.state();
+    vm: Option<&Judgement>,
+) -> Summary {
+    let Course {
+        settling,
+        state,
+        limited,
+        measured,
+        truth,
+        reading,
+        guest_mib_s,
+        last,
+        ..
+    } = course;
     let since_s = match state {
-        State::Settled { since_s } => Some(since_s),
+        State::Settled { since_s } => Some(*since_s),
         _ => None,
     };
-
-    let from_s = state.since_s().unwrap_or(f64::midpoint(limited.start_s, last.t_s));
-    let measured = limited.from(facts.measure_from_s.unwrap_or(from_s));
-    let read = measured.later(READING_LAG * facts.period.as_secs_f64());
-    let binned = |part: &Part<'_>, value: fn(&Sample) -> f64| {
-        let series = part.rows.iter().map(|row| (row.t_s, value(row)));
-        Steady::of(&Windows::over(series, part.start_s, rules.window_s))
-    };
-    let truth = binned(&measured, |row| row.guest_mib_s);
-    let reading = binned(&read, |row| row.ring_mib_s);
-    let guest_mib_s = measured.rate(|row| row.written_pages);
-    let ring_mib_s = read.mean(|row| row.ring_mib_s);
-    let ring_median_mib_s = median_or(ring_mib_s, reading.median);
-
-    // Without a warm-up the only unlimited rate there is may be the measured one.
-    let unlimited = unlimited_rate(samples).or_else(|| last.quota_mib_s.is_none().then_some(guest_mib_s));
-    let cap_floor = facts
-        .law
-        .cap_share
-        .zip(unlimited)
-        .map(|(share, unlimited)| share * unlimited);
     let floor = facts.floor().map(|floor| floor.0);
-    let vm_guest_mib_s = rate_of_all(all, measured.start_s, last.t_s);
     // A vCPU that has no limit but the one of all together is judged by what all do.
-    let shared = last.vm_quota_mib_s.filter(|_| last.quota_mib_s.is_none());
-    let judgement = judge(&Evidence {
-        quota: last.quota_mib_s.or(shared),
-        unlimited: if shared.is_some() { None } else { unlimited },
-        guest: if shared.is_some() { vm_guest_mib_s } else { guest_mib_s },
-        // A reading stands until the next one, and QEMU 10 may take many periods to that: its mean keeps the first.
-        ring: if shared.is_some() {
-            vm_guest_mib_s
-        } else {
-            ring_median_mib_s
-        },
-        oscillation_pct: truth.oscillation_pct(),
-        state,
-        ring_full_a_period: measured.gain_per_s(|row| row.ring_full_exits) * facts.period.as_secs_f64(),
-        floor,
-        cap_floor,
-        tolerance: facts.law.tolerance_mib_s,
-    });
-
+    let judgement = match vm {
+        Some(vm) if last.quota_mib_s.is_none() => vm.clone(),
+        _ => judge(&course.evidence(facts, last.quota_mib_s, floor)),
+    };
     let transient = since_s.map_or(settling.values(), |since_s| settling.values_before(since_s));
-    let before = limited.base.map_or(0.0, |row| row.guest_mib_s);
-    let error = last.quota_mib_s.map(|quota| guest_mib_s - quota);
+    // Without a sample before it the rate rose from nothing.
+    let before = limited.base.map_or(Some(0.0), |row| row.guest_mib_s);
+    let error = last.quota_mib_s.zip(*guest_mib_s).map(|(quota, guest)| guest - quota);
     let pauses = Pauses::of(stalls, measured.start_s);
+    let interval = |steady: &Option<Steady>| steady.and_then(|steady| steady.interval);
 
-    Some(Summary {
+    Summary {
         vcpu,
-        guest: guest.to_owned(),
+        guest: guest.map(str::to_owned),
         quota_mib_s: last.quota_mib_s,
-        unlimited_mib_s: unlimited.unwrap_or(f64::NAN),
+        unlimited_mib_s: course.unlimited_mib_s,
         measured_s: measured.span_s(),
-        ring_mib_s,
-        ring_median_mib_s,
-        ring_sd_mib_s: reading.sd,
-        ring_ci_low_mib_s: reading.interval.low,
-        ring_ci_high_mib_s: reading.interval.high,
-        guest_mib_s,
-        guest_median_mib_s: truth.median,
-        guest_sd_mib_s: truth.sd,
-        guest_ci_low_mib_s: truth.interval.low,
-        guest_ci_high_mib_s: truth.interval.high,
-        window_s: rules.window_s,
+        ring_mib_s: course.ring_mib_s,
+        ring_median_mib_s: course.ring_median_mib_s(),
+        ring_sd_mib_s: reading.and_then(|reading| reading.sd),
+        ring_ci_low_mib_s: interval(reading).map(|interval| interval.low),
+        ring_ci_high_mib_s: interval(reading).map(|interval| interval.high),
+        guest_mib_s: *guest_mib_s,
+        guest_median_mib_s: truth.map(|truth| truth.median),
+        guest_sd_mib_s: truth.and_then(|truth| truth.sd),
+        guest_ci_low_mib_s: interval(truth).map(|interval| interval.low),
+        guest_ci_high_mib_s: interval(truth).map(|interval| interval.high),
+        window_s: course.rules.window_s,
         guest_read_mib_s: measured.rate(|row| row.read_pages),
         utilisation_pct: measured.mean(|row| row.utilisation_pct),
         settle_s: since_s.map(|since_s| since_s - limited.start_s),
-        overshoot_pct: overshoot_pct(transient, before, guest_mib_s),
+        overshoot_pct: before
+            .zip(*guest_mib_s)
+            .and_then(|(before, level)| overshoot_pct(transient, before, level)),
         error_mib_s: error,
         error_pct: error.zip(last.quota_mib_s).map(|(error, quota)| 100.0 * error / quota),
-        oscillation_pct: truth.oscillation_pct(),
+        oscillation_pct: course.oscillation_pct(),
         ring_full_per_s: measured.gain_per_s(|row| row.ring_full_exits),
-        pauses: pauses.count(),
+        pauses: facts.sees_pauses.then(|| pauses.count()),
         stall_p50_us: pauses.length(0.5),
         stall_p99_us: pauses.length(0.99),
         stall_p999_us: pauses.length(0.999),
@@ -193,36 +289,28 @@ fn summarize_vcpu<'a>(
         lateness_p99_us: pauses.lateness(0.99),
         asked_us: measured.gain(|row| row.asked_us),
         slept_us: measured.gain(|row| row.slept_us),
-        predicted_floor_mib_s: floor.unwrap_or(0.0),
-        cap_floor_mib_s: cap_floor.unwrap_or(0.0),
+        predicted_floor_mib_s: floor,
+        cap_floor_mib_s: course.cap_floor(facts),
         verdict: judgement.verdict,
-        reason: if shared.is_some() {
-            format!("all vCPUs together: {}", judgement.reason)
-        } else {
-            judgement.reason
-        },
+        reason: judgement.reason,
         vm_quota_mib_s: last.vm_quota_mib_s,
-        vm_guest_mib_s: Some(vm_guest_mib_s),
-        cost_pct: Some(measured.gain_per_s(|row| row.cost_us) / 1e6 * 100.0),
+        vm_guest_mib_s: rate_of_all(sums, |row| row.written_pages, measured.start_s, last.t_s),
+        vm_ring_mib_s: rate_of_all(sums, |row| row.harvested_pages, measured.start_s, last.t_s),
+        cost_pct: measured.gain_per_s(|row| row.cost_us).map(|us| us / 1e6 * 100.0),
         ..settings(facts)
-    })
+    }
 }
 
-/// A median, or the mean: a limiter that settles at once is measured for so short that no window of readings is whole.
-fn median_or(mean: f64, median: f64) -> f64 {
-    if median.is_nan() { mean } else { median }
-}
-
-/// The rate of all vCPUs together from `from_s` to `to_s`; the samples are in the order of their times.
-fn rate_of_all(samples: &[Sample], from_s: f64, to_s: f64) -> f64 {
-    let written = |at_s: f64| -> u64 {
-        let until = samples.iter().filter(|row| row.t_s <= at_s + 1e-6);
-        let last_of_each: BTreeMap<u32, u64> = until.map(|row| (row.vcpu, row.written_pages)).collect();
-        last_of_each.values().sum()
+/// The rate of all vCPUs together from `from_s` to `to_s`, by one of their counts, from their [`together`].
+fn rate_of_all(sums: &[Sample], count: fn(&Sample) -> Option<u64>, from_s: f64, to_s: f64) -> Option<f64> {
+    let pages = |at_s: f64| match sums.partition_point(|row| row.t_s <= at_s + 1e-6) {
+        // Counts begin with the cell.
+        0 => Some(0),
+        next => count(&sums[next - 1]),
     };
-    let span = Duration::try_from_secs_f64(to_s - from_s).unwrap_or_default();
-    let pages = Pages(written(to_s).saturating_sub(written(from_s)));
-    pages.per(span).unwrap_or_default().0
+    let span = Duration::try_from_secs_f64(to_s - from_s).ok()?;
+    let gain = Pages(pages(to_s)?.saturating_sub(pages(from_s)?));
+    gain.per(span).map(|rate| rate.0)
 }
 
 /// The columns that say what was run.

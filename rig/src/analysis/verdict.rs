@@ -5,6 +5,7 @@
 //! | verdict | condition |
 //! |---|---|
 //! | unlimited | no quota |
+//! | unknown | r is not known: the guest keeps no counter, and no page was logged |
 //! | guest-too-slow | `u <= q`; or the limiter gives out whole rings, r is at least 90 % of u, and a ring was full less than once in two periods: it is emptied before the guest can fill it, so that the limiter hardly ever acts |
 //! | oscillating, not-settled | as [`settle`](super::settle) found |
 //! | held | `\|r - q\| <= max(10 % of q, 0.5 MiB/s)`, below as well as above: a stopped guest holds nothing |
@@ -14,27 +15,41 @@
 //! | missed | none of these |
 //!
 //! r is *at* a bound b if `|r - b| <= max(15 % of b, 2 MiB/s)`.
+//!
+//! A reason says which of two bounds decided, and gives its figures with as many digits as it takes for the sentence to be
+//! true of them as they are printed.
 
 use super::settle::State;
 use crate::recording::schema::Verdict;
 
-/// What a verdict on one vCPU is based on; rates in MiB/s.
+/// What the true rate was taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// A counter that the guest keeps.
+    Counter,
+    /// The pages that the kernel logged: the guest keeps no counter of ours.
+    Log,
+}
+
+/// What a verdict on one vCPU, or on all of them together, is based on; rates in MiB/s.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Evidence {
     /// The limit in force.
     pub quota: Option<f64>,
     /// The rate before any limit, if it was measured.
     pub unlimited: Option<f64>,
-    /// The true rate over the measured part.
-    pub guest: f64,
-    /// The limiter's own reading over the measured part.
-    pub ring: f64,
-    /// Standard deviation of the true rate as a share of its mean.
-    pub oscillation_pct: f64,
+    /// The true rate over the measured part, if it is known.
+    pub guest: Option<f64>,
+    /// Where that comes from.
+    pub basis: Basis,
+    /// The limiter's own reading over the measured part, if it has one.
+    pub ring: Option<f64>,
+    /// Standard deviation of the true rate as a share of its mean, if it has both.
+    pub oscillation_pct: Option<f64>,
     /// Whether it settled.
     pub state: State,
-    /// Ring-full exits a period in the measured part.
-    pub ring_full_a_period: f64,
+    /// Ring-full exits per period in the measured part, if they are counted.
+    pub ring_full_per_period: Option<f64>,
     /// Ring bytes / period, if the limiter gives out whole rings.
     pub floor: Option<f64>,
     /// What the cap of the throttle lets through, if it has one and the unlimited rate is known.
@@ -52,64 +67,123 @@ pub struct Judgement {
     pub reason: String,
 }
 
-/// Judges one vCPU of one cell.
-pub fn judge(evidence: &Evidence) -> Judgement {
-    let Some(quota) = evidence.quota else {
-        let reason = format!("no limit was set; the guest dirties {}", rate(evidence.guest));
-        return Judgement {
-            verdict: Verdict::Unlimited,
-            reason,
-        };
-    };
-    let (verdict, reason) = too_slow(evidence, quota)
-        .or_else(|| unsteady(evidence))
-        .unwrap_or_else(|| settled(evidence, quota));
-    let reason = if (evidence.ring - evidence.guest).abs() > (0.25 * evidence.guest).max(2.0) {
-        let (ring, guest) = (rate(evidence.ring), rate(evidence.guest));
-        format!("{reason}; the limiter reads {ring} while the guest does {guest}")
-    } else {
-        reason
-    };
-    Judgement { verdict, reason }
+/// A distance that counts as none: a share of what it is measured from, or a rate where that is more.
+#[derive(Clone, Copy)]
+struct Band {
+    pct: f64,
+    mib_s: f64,
 }
 
-fn too_slow(evidence: &Evidence, quota: f64) -> Option<(Verdict, String)> {
+/// At the quota.
+const HELD: Band = Band { pct: 10.0, mib_s: 0.5 };
+/// At a bound.
+const BOUND: Band = Band { pct: 15.0, mib_s: 2.0 };
+/// A reading that differs by more from the truth is named.
+const READ: Band = Band { pct: 25.0, mib_s: 2.0 };
+/// A guest at this share of its unlimited rate, or above, is not limited.
+const FREE: f64 = 0.9;
+
+/// Whether a rate counts as one that is at its quota, below as well as above.
+pub fn is_at_quota(rate: f64, quota: f64) -> bool {
+    HELD.has(rate, quota)
+}
+
+/// Judges one vCPU of one cell, or all of them together.
+pub fn judge(evidence: &Evidence) -> Judgement {
+    let Some(quota) = evidence.quota else {
+        let does = evidence.guest.map_or_else(
+            || "what the guest dirties is not known".to_owned(),
+            |guest| format!("the guest dirties {}", rate(guest)),
+        );
+        return Judgement {
+            verdict: Verdict::Unlimited,
+            reason: format!("no limit was set; {does}{}", by(evidence)),
+        };
+    };
+    let Some(guest) = evidence.guest else {
+        return Judgement {
+            verdict: Verdict::Unknown,
+            reason: unknown(evidence.basis).to_owned(),
+        };
+    };
+    let (verdict, reason) = too_slow(evidence, guest, quota)
+        .or_else(|| unsteady(evidence, guest))
+        .unwrap_or_else(|| settled(evidence, guest, quota));
+    let differs = |read: f64, guest: f64| !READ.has(read, guest);
+    let reads = evidence
+        .ring
+        .filter(|&ring| differs(ring, guest))
+        .map(|ring| {
+            let [ring, guest] = told([ring, guest], |[ring, guest]| differs(ring, guest));
+            format!("; the limiter reads {ring} while the guest does {guest}")
+        })
+        .unwrap_or_default();
+    Judgement {
+        verdict,
+        reason: format!("{reason}{reads}{}", by(evidence)),
+    }
+}
+
+/// Why a rate is not known.
+fn unknown(basis: Basis) -> &'static str {
+    match basis {
+        Basis::Counter => "nothing was measured",
+        Basis::Log => {
+            "no page was logged and this guest keeps no counter, so what it dirties is not known: it is idle, or its dirty \
+             logging is off"
+        }
+    }
+}
+
+/// Says so where a rate is not the guest's own.
+fn by(evidence: &Evidence) -> &'static str {
+    match evidence.basis {
+        Basis::Log if evidence.guest.is_some() => "; by the pages logged, as this guest keeps no counter",
+        _ => "",
+    }
+}
+
+fn too_slow(evidence: &Evidence, guest: f64, quota: f64) -> Option<(Verdict, String)> {
     let unlimited = evidence.unlimited?;
     if unlimited <= quota {
-        let reason = format!(
-            "the guest dirties only {} unlimited, so {} is never reached",
-            rate(unlimited),
-            rate(quota)
-        );
+        let [unlimited, quota] = told([unlimited, quota], |[unlimited, quota]| unlimited <= quota);
+        let reason =
+            format!("the guest dirties only {unlimited} without a limit, so a quota of {quota} does not limit it");
         return Some((Verdict::GuestTooSlow, reason));
     }
     let floor = evidence.floor?;
-    if evidence.guest < 0.9 * unlimited || evidence.ring_full_a_period >= 0.5 {
+    let full = evidence.ring_full_per_period.filter(|&full| full < 0.5)?;
+    if guest < FREE * unlimited {
         return None;
     }
+    let fills = if unlimited < floor {
+        let [unlimited, floor] = told([unlimited, floor], |[unlimited, floor]| unlimited < floor);
+        format!("filling it within a period takes {floor}, and the guest dirties {unlimited} without a limit")
+    } else {
+        format!("the guest dirties {} without a limit", rate(unlimited))
+    };
     let reason = format!(
-        "the limiter hardly ever acts: at {} unlimited the guest doesn't fill its ring before it is emptied; to do so \
-         within a period takes {}",
-        rate(unlimited),
-        rate(floor)
+        "the limiter hardly ever acts: the ring was full {full:.2} times per period, for it is emptied before; {fills}"
     );
     Some((Verdict::GuestTooSlow, reason))
 }
 
-fn unsteady(evidence: &Evidence) -> Option<(Verdict, String)> {
+fn unsteady(evidence: &Evidence, guest: f64) -> Option<(Verdict, String)> {
     match evidence.state {
         State::Settled { .. } => None,
         State::Oscillating { .. } => Some((
             Verdict::Oscillating,
-            format!(
-                "swings by {:.0} % about {}",
-                evidence.oscillation_pct,
-                rate(evidence.guest)
-            ),
+            match evidence.oscillation_pct {
+                Some(pct) => format!("swings by {pct:.0} % about {}", rate(guest)),
+                None => format!("swings about {}", rate(guest)),
+            },
         )),
         State::Moving => Some((
             Verdict::NotSettled,
-            format!("still moving when its time was up, last about {}", rate(evidence.guest)),
+            format!(
+                "still moving when its time was up; {} on average over the measured part",
+                rate(guest)
+            ),
         )),
         State::TooShort => Some((
             Verdict::NotSettled,
@@ -118,173 +192,102 @@ fn unsteady(evidence: &Evidence) -> Option<(Verdict, String)> {
     }
 }
 
-fn settled(evidence: &Evidence, quota: f64) -> (Verdict, String) {
-    let guest = evidence.guest;
-    let off = (guest - quota).abs();
-    if off <= (0.10 * quota).max(0.5) {
-        return (
-            Verdict::Held,
-            format!("{} is within 10 % of {}", rate(guest), rate(quota)),
-        );
+fn settled(evidence: &Evidence, guest: f64, quota: f64) -> (Verdict, String) {
+    if HELD.has(guest, quota) {
+        return (Verdict::Held, HELD.sentence(guest, "", quota));
     }
-    let bound =
-        |bound: Option<f64>| bound.filter(|&bound| bound > quota && (guest - bound).abs() <= (0.15 * bound).max(2.0));
-    if let Some(floor) = bound(evidence.floor) {
-        let reason = format!(
-            "{} is at the floor of ring bytes / period, {}",
-            rate(guest),
-            rate(floor)
-        );
-        return (Verdict::FloorBound, reason);
+    let is_at = |bound: f64, guest: f64, quota: f64| bound > quota && BOUND.has(guest, bound);
+    let bounds = [
+        (
+            evidence.floor,
+            Verdict::FloorBound,
+            "the floor of ring bytes / period, ",
+        ),
+        (
+            evidence.cap_floor,
+            Verdict::CapBound,
+            "what the longest sleep lets through, ",
+        ),
+    ];
+    for (bound, verdict, name) in bounds {
+        if let Some(bound) = bound.filter(|&bound| is_at(bound, guest, quota)) {
+            let [low, high] = told([quota, bound], |[quota, bound]| quota < bound);
+            let near = BOUND.sentence(guest, name, bound);
+            return (verdict, format!("{near}; a quota of {low} is below {high}"));
+        }
     }
-    if let Some(cap) = bound(evidence.cap_floor) {
-        let reason = format!(
-            "{} is at what the longest sleep lets through, {}",
-            rate(guest),
-            rate(cap)
-        );
-        return (Verdict::CapBound, reason);
+    if let Some(tolerance) = evidence.tolerance {
+        let leaves = |rate: f64, quota: f64| (rate - quota).abs() <= tolerance;
+        if leaves(guest, quota) {
+            let [guest, quota] = told([guest, quota], |[guest, quota]| leaves(guest, quota));
+            let reason = format!(
+                "{guest} is within {} of {quota}, where the law makes no adjustment",
+                rate(tolerance)
+            );
+            return (Verdict::ToleranceBound, reason);
+        }
+        if let Some(ring) = evidence.ring.filter(|&ring| leaves(ring, quota)) {
+            let [ring, quota] = told([ring, quota], |[ring, quota]| leaves(ring, quota));
+            let reason = format!(
+                "the limiter reads {ring}, within {} of {quota}, where the law makes no adjustment; the guest does {}",
+                rate(tolerance),
+                rate(guest)
+            );
+            return (Verdict::ToleranceBound, reason);
+        }
     }
-    if let Some(tolerance) = evidence
-        .tolerance
-        .filter(|&tolerance| off.min((evidence.ring - quota).abs()) <= tolerance)
-    {
-        let reason = format!(
-            "{} off {}: the law leaves what is within {}",
-            rate(off),
-            rate(quota),
-            rate(tolerance)
-        );
-        return (Verdict::ToleranceBound, reason);
-    }
-    let reason = format!(
-        "steady at {}, {} off {}, and no bound explains it",
-        rate(guest),
-        rate(off),
-        rate(quota)
-    );
+    let side = if guest > quota { "above" } else { "below" };
+    let [guest, quota] = told([guest, quota], |printed| !HELD.has(printed[0], printed[1]));
+    let reason = format!("steady at {guest}, {side} the quota of {quota}, and no bound explains it");
     (Verdict::Missed, reason)
+}
+
+impl Band {
+    fn has(self, rate: f64, from: f64) -> bool {
+        self.by_share(rate, from) || (rate - from).abs() <= self.mib_s
+    }
+
+    fn by_share(self, rate: f64, from: f64) -> bool {
+        (rate - from).abs() <= self.pct / 100.0 * from
+    }
+
+    /// Says that a rate that is in the band is, by the bound that decides.
+    fn sentence(self, rate: f64, name: &str, from: f64) -> String {
+        if self.by_share(rate, from) {
+            let [rate, from] = told([rate, from], |[rate, from]| self.by_share(rate, from));
+            return format!("{rate} is within {:.0} % of {name}{from}", self.pct);
+        }
+        let [rate, from] = told([rate, from], |[rate, from]| (rate - from).abs() <= self.mib_s);
+        format!("{rate} is within {} MiB/s of {name}{from}", self.mib_s)
+    }
 }
 
 /// A rate with as many digits as mean something.
 fn rate(mib_s: f64) -> String {
-    let digits = usize::from(mib_s.abs() < 100.0);
-    format!("{mib_s:.digits$} MiB/s")
+    let [text] = told([mib_s], |_| true);
+    text
+}
+
+/// Rates with as few digits as leave true, of what is printed, what `holds` says of the rates themselves.
+fn told<const N: usize>(rates: [f64; N], holds: impl Fn([f64; N]) -> bool) -> [String; N] {
+    /// A double has no more.
+    const MOST: usize = 17;
+    let printed = |more: usize| {
+        rates.map(|rate: f64| {
+            let digits = usize::from(rate.abs() < 100.0) + more;
+            format!("{rate:.digits$}")
+        })
+    };
+    let is_true = |texts: &[String; N]| {
+        // What was just printed from a number is one.
+        holds(texts.each_ref().map(|text| text.parse().unwrap_or(f64::NAN)))
+    };
+    let texts = (0..MOST)
+        .map(printed)
+        .find(is_true)
+        .unwrap_or_else(|| rates.map(|rate| rate.to_string()));
+    texts.map(|text| text + " MiB/s")
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A QEMU law on a ring of `ring_mib` with a period of 1 s, on a host that dirties 1,600 MiB/s.
-    fn qemu(ring_mib: f64, quota: f64, ring: f64, guest: f64) -> Evidence {
-        Evidence {
-            quota: Some(quota),
-            unlimited: Some(1600.0),
-            guest,
-            ring,
-            oscillation_pct: 5.0,
-            state: State::Settled { since_s: 2.0 },
-            ring_full_a_period: 10.0,
-            floor: Some(ring_mib),
-            cap_floor: Some(16.0),
-            tolerance: Some(25.0),
-        }
-    }
-
-    fn verdict(evidence: &Evidence) -> Verdict {
-        judge(evidence).verdict
-    }
-
-    #[test]
-    fn measured_cells_of_qemu_7_get_the_verdicts_that_they_deserve() {
-        // Ring MiB, quota, reading, truth, as measured with QEMU 7.2.
-        for (ring_mib, quota, ring, guest, expected) in [
-            (16.0, 500.0, 500.0, 495.0, Verdict::Held),
-            (16.0, 128.0, 130.0, 129.0, Verdict::Held),
-            (16.0, 25.0, 35.0, 35.0, Verdict::ToleranceBound),
-            (16.0, 1.0, 19.0, 18.0, Verdict::FloorBound),
-            (64.0, 64.0, 82.0, 77.0, Verdict::ToleranceBound),
-            (64.0, 25.0, 68.0, 64.0, Verdict::FloorBound),
-            (256.0, 256.0, 262.0, 257.0, Verdict::Held),
-            (256.0, 128.0, 255.0, 246.0, Verdict::FloorBound),
-            (256.0, 25.0, 255.0, 247.0, Verdict::FloorBound),
-        ] {
-            let evidence = qemu(ring_mib, quota, ring, guest);
-            assert_eq!(verdict(&evidence), expected, "{evidence:?}");
-        }
-    }
-
-    #[test]
-    fn a_reading_that_is_not_the_truth_is_named() {
-        let mut evidence = qemu(256.0, 25.0, 261.0, 18.0);
-        evidence.state = State::Oscillating { since_s: 2.0 };
-        evidence.oscillation_pct = 366.0;
-        let judgement = judge(&evidence);
-        assert_eq!(judgement.verdict, Verdict::Oscillating);
-        assert_eq!(
-            judgement.reason,
-            "swings by 366 % about 18.0 MiB/s; the limiter reads 261 MiB/s while the guest does 18.0 MiB/s"
-        );
-        assert!(!judge(&qemu(256.0, 500.0, 511.0, 498.0)).reason.contains("reads"));
-    }
-
-    #[test]
-    fn a_throttle_that_never_acts_is_the_guests_doing() {
-        let mut slow = qemu(256.0, 100.0, 175.0, 175.0);
-        slow.unlimited = Some(175.0);
-        slow.ring_full_a_period = 0.2;
-        assert_eq!(verdict(&slow), Verdict::GuestTooSlow);
-        // The same rates with a ring that does fill are the law's failure.
-        slow.ring_full_a_period = 1.0;
-        assert_ne!(verdict(&slow), Verdict::GuestTooSlow);
-        assert_eq!(verdict(&qemu(16.0, 1700.0, 1600.0, 1600.0)), Verdict::GuestTooSlow);
-    }
-
-    #[test]
-    fn the_cap_binds_where_the_floor_does_not() {
-        let mut evidence = qemu(1.0, 2.0, 80.0, 80.0);
-        evidence.cap_floor = Some(80.0);
-        assert_eq!(verdict(&evidence), Verdict::CapBound);
-    }
-
-    #[test]
-    fn bounds_that_a_limiter_does_not_have_explain_nothing() {
-        let budget = Evidence {
-            floor: None,
-            cap_floor: None,
-            tolerance: None,
-            ..qemu(256.0, 25.0, 23.9, 23.9)
-        };
-        assert_eq!(verdict(&budget), Verdict::Held);
-        for guest in [0.0, 12.0, 40.0, 250.0] {
-            let off = Evidence {
-                guest,
-                ring: guest,
-                ..budget
-            };
-            assert_eq!(verdict(&off), Verdict::Missed, "a quota of 25 is not held at {guest}");
-        }
-    }
-
-    #[test]
-    fn what_did_not_settle_is_never_held() {
-        for state in [State::Moving, State::TooShort] {
-            let evidence = Evidence {
-                state,
-                ..qemu(256.0, 256.0, 256.0, 256.0)
-            };
-            assert_eq!(verdict(&evidence), Verdict::NotSettled);
-        }
-    }
-
-    #[test]
-    fn without_a_quota_there_is_nothing_to_hold() {
-        let evidence = Evidence {
-            quota: None,
-            state: State::Moving,
-            ..qemu(256.0, 1.0, 1600.0, 1600.0)
-        };
-        assert_eq!(verdict(&evidence), Verdict::Unlimited);
-    }
-}
+mod tests;

@@ -13,22 +13,22 @@ pub struct Cell {
     pub vmm: String,
     /// Name of the limiter.
     pub limiter: String,
-    /// Entries of a vCPU's ring.
-    pub ring_entries: u32,
+    /// Entries of a vCPU's ring; none where that is not known.
+    pub ring_entries: Option<u32>,
     /// The measuring period.
     pub period_ms: u64,
     /// The limit; none where nothing was limited.
     pub quota_mib_s: Option<f64>,
     /// The limit of all vCPUs together, where there was one.
     pub vm_quota_mib_s: Option<f64>,
-    /// Program of this vCPU.
-    pub guest: String,
+    /// Program of this vCPU; none of a guest that is not ours.
+    pub guest: Option<String>,
     /// How many vCPUs there were.
     pub vcpus: u32,
     /// Index of this one.
     pub vcpu: u32,
-    /// Memory that is dirtied, all vCPUs together.
-    pub memory_mib: u64,
+    /// Memory that is dirtied, all vCPUs together; none of a guest that is not ours.
+    pub memory_mib: Option<u64>,
 }
 
 impl Cell {
@@ -82,16 +82,21 @@ impl Ord for Cell {
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let period_s = self.period_ms as f64 / 1000.0;
-        write!(f, "{} ring {} {period_s} s", self.limiter, self.ring_entries)?;
+        let ring = self
+            .ring_entries
+            .map_or_else(|| "unknown".to_owned(), |entries| entries.to_string());
+        write!(f, "{} ring {ring} {period_s} s", self.limiter)?;
         match self.quota_mib_s {
             Some(quota) => write!(f, " quota {quota}")?,
+            None if self.vm_quota_mib_s.is_some() => {}
             None => write!(f, " unlimited")?,
         }
         if let Some(quota) = self.vm_quota_mib_s {
             write!(f, " VM quota {quota}")?;
         }
-        if self.guest != "sequential" {
-            write!(f, " {}", self.guest)?;
+        match self.guest.as_deref() {
+            Some("sequential") => {}
+            guest => write!(f, " {}", guest.unwrap_or("guest unknown"))?,
         }
         if self.vcpus > 1 {
             write!(f, " vCPU {}/{}", self.vcpu, self.vcpus)?;
@@ -119,8 +124,8 @@ mod tests {
             repetition: cell,
             vmm: "rig".to_owned(),
             limiter: "qemu-7.2".to_owned(),
-            guest: "sequential".to_owned(),
-            ring_entries: 4096,
+            guest: Some("sequential".to_owned()),
+            ring_entries: Some(4096),
             period_ms: 500,
             vcpus: 1,
             quota_mib_s: quota,
@@ -138,7 +143,7 @@ mod tests {
         );
         let odd = Summary {
             vmm: "qemu-10.0.2".to_owned(),
-            guest: "random".to_owned(),
+            guest: Some("random".to_owned()),
             vcpus: 2,
             vcpu: 1,
             ..row(0, None)

@@ -46,7 +46,7 @@ pub const METRICS: [Metric; 12] = [
         better: Better::Lower,
         least_share: 0.10,
         least: 0.0,
-        value: |row| paused(row).then_some(row.stall_p50_us),
+        value: |row| row.stall_p50_us,
     },
     Metric {
         name: "stall_p99_us",
@@ -55,7 +55,7 @@ pub const METRICS: [Metric; 12] = [
         better: Better::Lower,
         least_share: 0.10,
         least: 0.0,
-        value: |row| paused(row).then_some(row.stall_p99_us),
+        value: |row| row.stall_p99_us,
     },
     Metric {
         name: "stall_p999_us",
@@ -64,7 +64,7 @@ pub const METRICS: [Metric; 12] = [
         better: Better::Lower,
         least_share: 0.10,
         least: 0.0,
-        value: |row| paused(row).then_some(row.stall_p999_us),
+        value: |row| row.stall_p999_us,
     },
     Metric {
         name: "lateness_p50_us",
@@ -73,7 +73,7 @@ pub const METRICS: [Metric; 12] = [
         better: Better::Lower,
         least_share: 0.10,
         least: 25.0,
-        value: |row| throttled(row).then_some(row.lateness_p50_us),
+        value: |row| row.lateness_p50_us,
     },
     Metric {
         name: "lateness_p99_us",
@@ -82,7 +82,7 @@ pub const METRICS: [Metric; 12] = [
         better: Better::Lower,
         least_share: 0.10,
         least: 50.0,
-        value: |row| throttled(row).then_some(row.lateness_p99_us),
+        value: |row| row.lateness_p99_us,
     },
     Metric {
         name: "settle_s",
@@ -100,7 +100,7 @@ pub const METRICS: [Metric; 12] = [
         better: Better::Lower,
         least_share: 0.20,
         least: 5.0,
-        value: |row| row.quota_mib_s.map(|_| row.overshoot_pct),
+        value: |row| row.overshoot_pct.filter(|_| row.quota_mib_s.is_some()),
     },
     Metric {
         name: "error_pct",
@@ -127,7 +127,7 @@ pub const METRICS: [Metric; 12] = [
         better: Better::Higher,
         least_share: 0.05,
         least: 0.0,
-        value: |row| Some(row.unlimited_mib_s).filter(|rate| rate.is_finite()),
+        value: |row| row.unlimited_mib_s,
     },
     Metric {
         name: "harvest_ns_entry",
@@ -149,14 +149,6 @@ pub const METRICS: [Metric; 12] = [
     },
 ];
 
-fn paused(row: &Summary) -> bool {
-    row.pauses > 0
-}
-
-fn throttled(row: &Summary) -> bool {
-    row.pauses > 0 && row.asked_us > 0
-}
-
 /// Of a vCPU that never settled the second half is measured, so it had twice that.
 fn settle_s(row: &Summary) -> Option<f64> {
     row.quota_mib_s?;
@@ -164,9 +156,10 @@ fn settle_s(row: &Summary) -> Option<f64> {
 }
 
 fn floor_mib_s(row: &Summary) -> Option<f64> {
-    let floor = row.predicted_floor_mib_s.max(row.cap_floor_mib_s);
-    let bound = row.quota_mib_s? < floor && row.verdict != Verdict::GuestTooSlow;
-    bound.then_some(row.guest_mib_s)
+    let bounds = [row.predicted_floor_mib_s, row.cap_floor_mib_s];
+    let quota = row.quota_mib_s?;
+    let is_bound = bounds.iter().flatten().any(|&bound| quota < bound) && row.verdict != Verdict::GuestTooSlow;
+    row.guest_mib_s.filter(|_| is_bound)
 }
 
 /// A figure of the whole cell, which each of its rows has: it counts once.
@@ -185,10 +178,7 @@ mod tests {
 
     #[test]
     fn what_did_not_happen_has_no_value() {
-        let idle = Summary {
-            unlimited_mib_s: f64::NAN,
-            ..Summary::default()
-        };
+        let idle = Summary::default();
         for metric in METRICS {
             assert_eq!((metric.value)(&idle), None, "{}", metric.name);
         }
@@ -198,8 +188,8 @@ mod tests {
     fn a_floor_is_that_of_a_quota_below_it() {
         let mut row = Summary {
             quota_mib_s: Some(25.0),
-            predicted_floor_mib_s: 64.0,
-            guest_mib_s: 65.0,
+            predicted_floor_mib_s: Some(64.0),
+            guest_mib_s: Some(65.0),
             verdict: Verdict::FloorBound,
             ..Summary::default()
         };

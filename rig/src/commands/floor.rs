@@ -190,7 +190,11 @@ fn search(args: &Args, settings: &Settings, seed: u64, interrupt: &Interrupt) ->
         let quota = Quota::new(quota_mib_s).context("the search left the range of quotas")?;
         let summaries = try_quota(&limited(settings, quota, seed)?, interrupt)?;
         let held = summaries.iter().all(|row| is_held(row, args.within));
-        let rates: Vec<String> = summaries.iter().map(|row| format!("{:.1}", row.guest_mib_s)).collect();
+        let rate = |row: &Summary| {
+            row.guest_mib_s
+                .map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}"))
+        };
+        let rates: Vec<String> = summaries.iter().map(rate).collect();
         note(format_args!(
             "  {quota_mib_s:.2} MiB/s: {}, truth {} ({})",
             if held { "held" } else { "not held" },
@@ -236,8 +240,11 @@ fn is_held(row: &Summary, within_pct: f64) -> bool {
         row.verdict,
         Verdict::NotSettled | Verdict::Oscillating | Verdict::GuestTooSlow
     );
-    row.quota_mib_s
-        .is_none_or(|quota| steady && (row.guest_mib_s - quota).abs() <= quota * within_pct / 100.0)
+    let is_near = |quota: f64| {
+        row.guest_mib_s
+            .is_some_and(|guest| (guest - quota).abs() <= quota * within_pct / 100.0)
+    };
+    row.quota_mib_s.is_none_or(|quota| steady && is_near(quota))
 }
 
 fn verdict_in_words(row: &FloorRow) -> String {
@@ -273,7 +280,7 @@ mod tests {
     fn row(quota: f64, guest: f64, verdict: Verdict) -> Summary {
         Summary {
             quota_mib_s: Some(quota),
-            guest_mib_s: guest,
+            guest_mib_s: Some(guest),
             verdict,
             ..Summary::default()
         }

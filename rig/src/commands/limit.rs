@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context;
 use dirtyrig_limiter::law::LimiterKind;
+use serde_json::Value;
 
 use super::{progress::Live, results, table};
 use crate::{
@@ -91,7 +92,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let limiter = Arc::new(Limiter::attach(args.pid, max_stall)?);
     let target = OutsideTarget::new(Arc::clone(&limiter), interrupt.clone());
     let scenario = scenario(args, &limiter)?;
-    let described = serde_json::to_value(scenario.settings()).context("can't describe the scenario")?;
+    let described = described(args, scenario.settings())?;
     let mut recorder = Recorder::create(dir.clone(), Manifest::new(0, [0], results::machine(), described))?;
 
     let remote = Arc::new(Remote::new(Arc::clone(&limiter), interrupt.clone()));
@@ -144,6 +145,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         json(&summaries)?;
     } else {
         data(table::of_cell(&summaries))?;
+        table::reasons(&summaries).into_iter().for_each(note);
     }
     // However long it was asked to last, being told to end is the ordinary end of it.
     Ok(exit::OK)
@@ -179,6 +181,21 @@ fn scenario(args: &Args, limiter: &Limiter) -> anyhow::Result<Scenario> {
     Ok(Scenario::new(&settings, 0, End::WhenTold)?)
 }
 
+/// What was asked for, for the manifest: of the VM's guest nothing is known.
+fn described(args: &Args, settings: Settings) -> anyhow::Result<Value> {
+    let known = Settings {
+        guest: Vec::new(),
+        memory: None,
+        plugged: None,
+        seed: None,
+        vmm: Vec::new(),
+        ..settings
+    };
+    let mut described = serde_json::to_value(known).context("can't describe what was asked for")?;
+    described["pid"] = Value::from(args.pid);
+    Ok(described)
+}
+
 /// Shows how it goes, and says so once if no page is seen.
 struct Watching {
     live: Live,
@@ -189,7 +206,9 @@ struct Watching {
 impl Watch for Watching {
     fn sampled(&mut self, rows: &[Sample]) {
         self.live.sampled(rows);
-        let is_silent = rows.iter().all(|row| row.t_s >= SILENCE_S && row.harvested_pages == 0);
+        let is_silent = rows
+            .iter()
+            .all(|row| row.t_s >= SILENCE_S && row.harvested_pages == Some(0));
         if is_silent && !std::mem::replace(&mut self.is_told, true) {
             note(format_args!(
                 "warning: the VM of process {} has dirtied no page that was logged: it is idle, or its dirty logging is \

@@ -10,6 +10,7 @@ pub mod observe;
 pub mod plot;
 mod probes;
 mod progress;
+mod rates;
 pub mod report;
 mod results;
 pub mod run;

@@ -68,7 +68,7 @@ pub struct Args {
     #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
     duration: Option<Span>,
 
-    /// Folder for a recording with its plots, a cell a VM; must not exist or be empty
+    /// Folder for a recording, one cell per VM, which `plot` draws; must not exist or be empty
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
 

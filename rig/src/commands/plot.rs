@@ -136,8 +136,8 @@ mod tests {
         let sample = |t_s: f64| Sample {
             t_s,
             quota_mib_s: (t_s >= 0.0).then_some(64.0),
-            ring_mib_s: 60.0,
-            guest_mib_s: 62.0,
+            ring_mib_s: Some(60.0),
+            guest_mib_s: Some(62.0),
             ..Sample::default()
         };
         let samples: Vec<_> = [-1.0, 0.0, 1.0, 2.0].map(sample).into();

@@ -1,18 +1,21 @@
 //! How a run or a sweep is going, on stderr: a bar on a terminal, plain lines elsewhere.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     io::IsTerminal,
     time::{Duration, Instant},
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::table::verdict;
+use super::{
+    rates::Rates,
+    table::{or_dash, verdict},
+};
 use crate::{
     cli::output::note,
     engine::cell::Watch,
-    recording::schema::{Sample, Summary},
+    recording::schema::{Sample, Summary, Verdict},
     scenario::{End, SAMPLE_EVERY, Scenario, script::Event},
     sweep::{
         estimate::Estimate,
@@ -21,78 +24,14 @@ use crate::{
     },
 };
 
-/// A rate on the screen is the mean of the samples of so many seconds.
-const SHOWN_S: f64 = 1.0;
-
-/// Rates of the last second, as one line.
-#[derive(Debug, Default)]
-struct Rates {
-    recent: VecDeque<Vec<Sample>>,
+/// How wide the terminal is; `None` where there is none.
+fn width() -> Option<usize> {
+    let (columns, _) = ratatui::crossterm::terminal::size().ok()?;
+    Some(usize::from(columns)).filter(|&columns| columns > 0)
 }
 
-impl Rates {
-    fn push(&mut self, rows: &[Sample]) {
-        self.recent.push_back(rows.to_vec());
-        let time = |rows: &Vec<Sample>| rows.first().map_or(0.0, |row| row.t_s);
-        let newest = self.recent.back().map_or(0.0, time);
-        // A little less, so that a sample that came early doesn't stay one longer.
-        while self
-            .recent
-            .front()
-            .is_some_and(|oldest| newest - time(oldest) > 0.95 * SHOWN_S)
-        {
-            self.recent.pop_front();
-        }
-    }
-
-    fn line(&self) -> String {
-        let Some(newest) = self.recent.back() else {
-            return String::new();
-        };
-        let t_s = newest.first().map_or(0.0, |row| row.t_s);
-        let vcpus: Vec<String> = newest
-            .iter()
-            .enumerate()
-            .map(|(vcpu, row)| self.vcpu(vcpu, row))
-            .collect();
-        format!("{t_s:6.1} s  {}", vcpus.join("  |  "))
-    }
-
-    fn vcpu(&self, vcpu: usize, newest: &Sample) -> String {
-        let mean = |value: fn(&Sample) -> f64| {
-            let values: Vec<f64> = self
-                .recent
-                .iter()
-                .filter_map(|rows| rows.get(vcpu))
-                .map(value)
-                .collect();
-            values.iter().sum::<f64>() / values.len() as f64
-        };
-        let limit = match (newest.quota_mib_s, newest.vm_quota_mib_s) {
-            (None, None) => "no limit".to_owned(),
-            (Some(own), None) => format!("limit {own}"),
-            (None, Some(vm)) => format!("limit {vm} for all"),
-            (Some(own), Some(vm)) => format!("limit {own}, {vm} for all"),
-        };
-        format!(
-            "vCPU {vcpu}: {limit}, reads {:.1}, truth {:.1} MiB/s, throttle {}, in guest {:.0} %",
-            newest.ring_mib_s,
-            mean(|row| row.guest_mib_s),
-            pause(newest.throttle_us),
-            mean(|row| row.utilisation_pct)
-        )
-    }
-}
-
-/// A throttle in the unit that suits it.
-fn pause(micros: u64) -> String {
-    match micros {
-        0 => "none".to_owned(),
-        _ if micros < 1000 => format!("{micros} us"),
-        _ if micros < 1_000_000 => format!("{:.1} ms", micros as f64 / 1e3),
-        _ => format!("{:.2} s", micros as f64 / 1e6),
-    }
-}
+/// What the bar takes of a line, with what stands around it.
+const BAR: usize = 23;
 
 /// Shows a run.
 pub(super) struct Live {
@@ -100,6 +39,8 @@ pub(super) struct Live {
     bar: Option<ProgressBar>,
     /// Whether to print lines where there is no terminal.
     lines: bool,
+    /// What of a line is left to the rates.
+    taken: usize,
     /// Time of the last plain line, on the cell's clock.
     said_s: f64,
     warm_up: Duration,
@@ -117,13 +58,13 @@ impl Live {
     /// With a bar on a terminal and nothing elsewhere.
     pub(super) fn quiet(scenario: &Scenario) -> Self {
         let total = scenario.warm_up + scenario.duration;
+        // Where no end is planned there is no way to it to be shown.
+        let (template, taken) = if scenario.end == End::WhenTold {
+            ("{wide_msg}", 0)
+        } else {
+            ("[{bar:20}] {wide_msg}", BAR)
+        };
         let bar = std::io::stderr().is_terminal().then(|| {
-            // Where no end is planned there is no way to it to be shown.
-            let template = if scenario.end == End::WhenTold {
-                "{wide_msg}"
-            } else {
-                "[{bar:20}] {wide_msg}"
-            };
             let style = ProgressStyle::with_template(template).expect("the template is valid");
             ProgressBar::new(total.as_millis() as u64).with_style(style.progress_chars("=> "))
         });
@@ -131,6 +72,7 @@ impl Live {
             rates: Rates::default(),
             bar,
             lines: false,
+            taken,
             said_s: f64::NEG_INFINITY,
             warm_up: scenario.warm_up,
         }
@@ -151,12 +93,12 @@ impl Watch for Live {
         match &self.bar {
             Some(bar) => {
                 bar.set_position(((t_s + self.warm_up.as_secs_f64()) * 1000.0).max(0.0) as u64);
-                bar.set_message(self.rates.line());
+                bar.set_message(self.rates.line(width().map(|width| width.saturating_sub(self.taken))));
             }
             // A little early rather than one sample late.
             None if self.lines && t_s - self.said_s >= 1.0 - SAMPLE_EVERY.as_secs_f64() / 2.0 => {
                 self.said_s = t_s;
-                note(self.rates.line());
+                note(self.rates.line(None));
             }
             None => {}
         }
@@ -225,7 +167,9 @@ impl Watch for SweepProgress {
     fn sampled(&mut self, rows: &[Sample]) {
         self.rates.push(rows);
         if let Some(bar) = &self.bar {
-            bar.set_message(format!("{}: {}", self.title, self.rates.line().trim_start()));
+            // Two blanks before the title, a colon and a blank after it.
+            let room = width().map(|width| width.saturating_sub(self.title.chars().count() + 4));
+            bar.set_message(format!("{}: {}", self.title, self.rates.line(room).trim_start()));
         }
     }
 
@@ -252,27 +196,74 @@ impl SweepWatch for SweepProgress {
     fn finished(&mut self, _: &PlannedCell, summaries: &[Summary]) {
         self.left.pop_front();
         self.done += 1;
-        let rates: Vec<String> = summaries
-            .iter()
-            .map(|row| {
-                format!(
-                    "{}, reads {:.1}, truth {:.1} MiB/s",
-                    verdict(row.verdict),
-                    row.ring_median_mib_s,
-                    row.guest_mib_s
-                )
-            })
-            .collect();
         self.say(&format!(
             "[{}/{}] {}: {} ({:.0} s)",
             self.done,
             self.total,
             self.title,
-            rates.join("; "),
+            outcome(summaries),
             self.began.elapsed().as_secs_f64()
         ));
         if let Some(bar) = &self.bar {
             bar.set_position(self.done as u64);
         }
+    }
+}
+
+/// So many vCPUs of a cell are told each.
+const EACH: usize = 4;
+
+/// What came out of a cell: of each of a few vCPUs, of many how many of each verdict, and their sums.
+fn outcome(summaries: &[Summary]) -> String {
+    let rates = |reads: Option<f64>, truth: Option<f64>| {
+        let rate = |rate: f64| format!("{rate:.1}");
+        format!("reads {}, truth {} MiB/s", or_dash(reads, rate), or_dash(truth, rate))
+    };
+    if summaries.len() <= EACH {
+        let each: Vec<String> = summaries
+            .iter()
+            .map(|row| {
+                format!(
+                    "{}, {}",
+                    verdict(row.verdict),
+                    rates(row.ring_median_mib_s, row.guest_mib_s)
+                )
+            })
+            .collect();
+        return each.join("; ");
+    }
+    let mut verdicts: BTreeMap<Verdict, usize> = BTreeMap::new();
+    for row in summaries {
+        *verdicts.entry(row.verdict).or_default() += 1;
+    }
+    let counts: Vec<String> = verdicts
+        .iter()
+        .map(|(found, count)| format!("{count} {}", verdict(*found)))
+        .collect();
+    let sum = |of: fn(&Summary) -> Option<f64>| summaries.iter().map(of).sum::<Option<f64>>();
+    let sums = rates(sum(|row| row.ring_median_mib_s), sum(|row| row.guest_mib_s));
+    format!("{} of {} vCPUs, {sums} in all", counts.join(", "), summaries.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_of_many_vcpus_is_one_short_line() {
+        let row = |verdict, guest_mib_s| Summary {
+            verdict,
+            guest_mib_s,
+            ring_median_mib_s: Some(2.0),
+            ..Summary::default()
+        };
+        let mut rows = vec![row(Verdict::Held, Some(2.0)); 62];
+        rows.extend([row(Verdict::Missed, Some(3.0)), row(Verdict::Missed, Some(1.0))]);
+        assert_eq!(
+            outcome(&rows),
+            "62 held, 2 missed of 64 vCPUs, reads 128.0, truth 128.0 MiB/s in all"
+        );
+        let one = row(Verdict::Unknown, None);
+        assert_eq!(outcome(&[one]), "unknown, reads 2.0, truth - MiB/s");
     }
 }

@@ -48,7 +48,17 @@ pub(super) fn seed() -> u64 {
 }
 
 /// Draws the figures of a recording that is done. That they can't be drawn is no reason to lose the summary.
+///
+/// Those of a VM that is not ours are left to `plot`: it goes on running, and drawing would take the host's CPUs from it for
+/// as long as a minute or two.
 pub(super) fn plots(recording: &Recording) {
+    if recording.summaries.iter().any(|row| row.guest.is_none()) {
+        let dir = recording.dir.display();
+        note(format_args!(
+            "figures: `dirtyrig plot {dir}` draws them, here or on another machine"
+        ));
+        return;
+    }
     let out = plot::plots_of(&recording.dir);
     if let Err(error) = plot::draw(recording, &out, &[Format::Svg, Format::Png], &Choice::default()) {
         note(format_args!(

@@ -98,14 +98,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         json(&summaries)?;
     } else {
         data(table::of_cell(&summaries))?;
-        for row in &summaries {
-            note(format_args!(
-                "vCPU {}: {}: {}",
-                row.vcpu,
-                table::verdict(row.verdict),
-                row.reason
-            ));
-        }
+        table::reasons(&summaries).into_iter().for_each(note);
     }
     Ok(exit::OK)
 }

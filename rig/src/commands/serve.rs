@@ -114,7 +114,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let mut recorder = Recorder::create(dir.clone(), Manifest::new(seed, [0], machine, described))?;
 
     let mut target: Box<dyn Target> = Box::new(vm);
-    let facts = facts(0, 0, target.vmm(), &scenario);
+    let facts = facts(0, 0, &*target, &scenario);
     let mut serving = Serving::new(args, &scenario, listening, &guest, &interrupt);
     let result = run_cell(&mut *target, &facts, &scenario, &mut recorder, &mut serving, &interrupt);
     let outcome = serving.end().and(result);

@@ -1,8 +1,13 @@
 //! Summaries as a table for people.
 
+use std::collections::BTreeSet;
+
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::recording::schema::{Summary, Verdict};
+use crate::recording::{
+    ranges,
+    schema::{Summary, Verdict},
+};
 
 /// One column: its heading and what it says of a row.
 type Column = (&'static str, fn(&Summary) -> String);
@@ -10,30 +15,32 @@ type Column = (&'static str, fn(&Summary) -> String);
 /// What tells the cells of a sweep apart, before what came out of them.
 const SETTINGS: [Column; 4] = [
     ("limiter", |row| row.limiter.clone()),
-    ("ring", |row| row.ring_entries.to_string()),
+    ("ring", |row| or_dash(row.ring_entries, |entries| entries.to_string())),
     ("period s", |row| (row.period_ms as f64 / 1000.0).to_string()),
     ("vCPU", |row| row.vcpu.to_string()),
 ];
 
 const RESULTS: [Column; 10] = [
-    ("guest", |row| row.guest.clone()),
+    ("guest", |row| or_dash(row.guest.clone(), |guest| guest)),
     ("quota", |row| match (row.quota_mib_s, row.vm_quota_mib_s) {
         (Some(own), _) => own.to_string(),
         (None, Some(vm)) => format!("VM {vm}"),
         (None, None) => "none".to_owned(),
     }),
-    ("reads", |row| rate(row.ring_median_mib_s)),
-    ("truth", |row| rate(row.guest_mib_s)),
+    ("reads", |row| or_dash(row.ring_median_mib_s, rate)),
+    ("truth", |row| or_dash(row.guest_mib_s, rate)),
     ("\u{b1}", |row| {
-        rate((row.guest_ci_high_mib_s - row.guest_ci_low_mib_s) / 2.0)
+        let interval = row.guest_ci_low_mib_s.zip(row.guest_ci_high_mib_s);
+        or_dash(interval, |(low, high)| rate((high - low) / 2.0))
     }),
-    ("floor", |row| rate(row.predicted_floor_mib_s)),
-    ("in guest %", |row| rate(row.utilisation_pct)),
+    ("floor", |row| or_dash(row.predicted_floor_mib_s, rate)),
+    ("in guest %", |row| or_dash(row.utilisation_pct, rate)),
     ("settled s", |row| {
-        row.settle_s
-            .map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.1}"))
+        or_dash(row.settle_s, |seconds| format!("{seconds:.1}"))
     }),
-    ("longest stall ms", |row| rate(row.stall_max_us / 1000.0)),
+    ("longest stall ms", |row| {
+        or_dash(row.stall_max_us, |us| rate(us / 1000.0))
+    }),
     ("verdict", |row| verdict(row.verdict).to_owned()),
 ];
 
@@ -85,15 +92,36 @@ fn draw(columns: &[Column], rows: &[&Summary]) -> String {
         .join("\n")
 }
 
+/// The verdict of each vCPU with its reason, those that share it on one line.
+pub(super) fn reasons(rows: &[Summary]) -> Vec<String> {
+    let mut lines: Vec<(&Summary, BTreeSet<u32>)> = Vec::new();
+    for row in rows {
+        let same = |(of, _): &&mut (&Summary, BTreeSet<u32>)| of.verdict == row.verdict && of.reason == row.reason;
+        match lines.iter_mut().find(same) {
+            Some((_, vcpus)) => drop(vcpus.insert(row.vcpu)),
+            None => lines.push((row, BTreeSet::from([row.vcpu]))),
+        }
+    }
+    let line = |(row, vcpus): (&Summary, BTreeSet<u32>)| {
+        let noun = if vcpus.len() == 1 { "vCPU" } else { "vCPUs" };
+        format!("{noun} {}: {}: {}", ranges(&vcpus), verdict(row.verdict), row.reason)
+    };
+    lines.into_iter().map(line).collect()
+}
+
 /// A verdict as people and summary.csv write it.
 pub(super) fn verdict(verdict: Verdict) -> &'static str {
     verdict.name()
 }
 
+/// What is not known, or does not exist, is no number.
+pub(super) fn or_dash<T>(value: Option<T>, words: impl FnOnce(T) -> String) -> String {
+    value.map_or_else(|| "-".to_owned(), words)
+}
+
 /// Three significant digits where it matters, none after the point where it doesn't.
 fn rate(value: f64) -> String {
     match value.abs() {
-        _ if value.is_nan() => "-".to_owned(),
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
         _ => format!("{value:.2}"),
@@ -109,11 +137,11 @@ mod tests {
         let row = |cell, limiter: &str, quota| Summary {
             cell,
             limiter: limiter.to_owned(),
-            guest: "sequential".to_owned(),
-            ring_entries: 4096,
+            guest: Some("sequential".to_owned()),
+            ring_entries: Some(4096),
             period_ms: 500,
             quota_mib_s: quota,
-            guest_mib_s: 123.4,
+            guest_mib_s: Some(123.4),
             vmm: "rig".to_owned(),
             ..Summary::default()
         };
@@ -131,6 +159,31 @@ mod tests {
         );
         let truth = lines[0].find("truth").expect("a heading") + "truth".len();
         assert!(lines[1..].iter().all(|line| line[..truth].ends_with("123")), "{text}");
+    }
+
+    #[test]
+    fn vcpus_that_share_a_verdict_share_its_line() {
+        let row = |vcpu, reason: &str| Summary {
+            vcpu,
+            reason: reason.to_owned(),
+            verdict: Verdict::Held,
+            ..Summary::default()
+        };
+        let rows = [
+            row(0, "as asked"),
+            row(1, "as asked"),
+            row(2, "barely"),
+            row(3, "as asked"),
+        ];
+        assert_eq!(reasons(&rows), ["vCPUs 0-1, 3: held: as asked", "vCPU 2: held: barely"]);
+    }
+
+    #[test]
+    fn what_is_not_known_is_a_dash() {
+        let text = of_cell(&[Summary::default()]);
+        let row: Vec<&str> = text.lines().nth(1).expect("a row").split_whitespace().collect();
+        let dashes = row.iter().filter(|word| **word == "-").count();
+        assert_eq!((row.len(), dashes), (11, 8), "all but vCPU, quota and verdict: {text}");
     }
 
     #[test]

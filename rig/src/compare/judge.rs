@@ -34,17 +34,18 @@ pub struct Judged {
     /// limited.
     pub settle_s: Option<f64>,
     /// How far a window went past the quota in the direction of the change, in percent of it.
-    pub overshoot_pct: f64,
-    /// True rate of the steady part: from where it settled, or of the second half.
-    pub rate_mib_s: f64,
+    pub overshoot_pct: Option<f64>,
+    /// True rate of the steady part: from where it settled, or of the second half. This and what follows is `None` where it
+    /// is not known.
+    pub rate_mib_s: Option<f64>,
     /// Rate of pages only read in the same part.
-    pub read_mib_s: f64,
+    pub read_mib_s: Option<f64>,
     /// Distance of the rate from the quota in percent of it.
     pub error_pct: Option<f64>,
     /// What was written and read in percent of what was before any limit.
-    pub of_unlimited_pct: f64,
+    pub of_unlimited_pct: Option<f64>,
     /// CPU time of limiting in percent of one CPU.
-    pub cost_pct: f64,
+    pub cost_pct: Option<f64>,
     /// Where the steady part begins, on the cell's clock.
     pub steady_from_s: f64,
     /// Where the phase ends.
@@ -53,7 +54,7 @@ pub struct Judged {
 
 /// Judges `phase`; `unlimited` are the rates of writing and reading before any limit, `width_s` is that of
 /// a window.
-pub(super) fn judge(phase: &Phase, unlimited: (f64, f64), width_s: f64) -> Option<Judged> {
+pub(super) fn judge(phase: &Phase, unlimited: (Option<f64>, Option<f64>), width_s: f64) -> Option<Judged> {
     let (first, last) = (*phase.course.first()?, *phase.course.last()?);
     let rates = windows(&phase.course, width_s);
     let settled = phase.quota.and_then(|quota| settled(&rates, quota, width_s));
@@ -68,29 +69,40 @@ pub(super) fn judge(phase: &Phase, unlimited: (f64, f64), width_s: f64) -> Optio
         settle_s: settled.map(|at_s| at_s - first.t_s.max(0.0)).map(|s| s.max(0.0)),
         overshoot_pct: phase
             .quota
-            .map_or(0.0, |quota| overshoot_pct(&rates, phase.before, quota)),
+            .zip(phase.before)
+            .and_then(|(quota, before)| overshoot_pct(&rates, before, quota)),
         rate_mib_s: rate,
         read_mib_s: read,
-        error_pct: phase.quota.map(|quota| 100.0 * (rate - quota) / quota),
-        of_unlimited_pct: 100.0 * (rate + read) / (unlimited.0 + unlimited.1),
-        cost_pct: if span_s > 0.0 {
-            100.0 * (last.cost_s - from.cost_s) / span_s
-        } else {
-            0.0
-        },
+        error_pct: phase
+            .quota
+            .zip(rate)
+            .map(|(quota, rate)| 100.0 * (rate - quota) / quota),
+        of_unlimited_pct: share_pct((rate, read), unlimited),
+        cost_pct: last
+            .cost_s
+            .zip(from.cost_s)
+            .filter(|_| span_s > 0.0)
+            .map(|(last, from)| 100.0 * (last - from) / span_s),
         steady_from_s: from.t_s,
         until_s: last.t_s,
     })
 }
 
-/// The rate of every window, with where it begins.
+/// Written and read together, in percent of what was before any limit.
+fn share_pct(now: (Option<f64>, Option<f64>), unlimited: (Option<f64>, Option<f64>)) -> Option<f64> {
+    let all = unlimited.0? + unlimited.1?;
+    let now = now.0? + now.1?;
+    (all > 0.0).then(|| 100.0 * now / all)
+}
+
+/// The rate of every window in which it is known, with where it begins.
 fn windows(course: &[At], window_s: f64) -> Vec<(f64, f64)> {
     let begins = course.iter().enumerate();
     begins
         .filter_map(|(index, from)| {
             // A sample time that was computed another way may differ in its last digits.
             let to = course[index..].iter().find(|at| at.t_s - from.t_s >= window_s - 1e-6)?;
-            Some((from.t_s, to.since(*from).0))
+            Some((from.t_s, to.since(*from).0?))
         })
         .collect()
 }
@@ -107,14 +119,15 @@ fn settled(rates: &[(f64, f64)], quota: f64, width_s: f64) -> Option<f64> {
     begins.find(|at_s| stays(*at_s))
 }
 
-fn overshoot_pct(windows: &[(f64, f64)], before: f64, quota: f64) -> f64 {
+/// `None` where there is no window.
+fn overshoot_pct(windows: &[(f64, f64)], before: f64, quota: f64) -> Option<f64> {
     let rates = windows.iter().map(|(_, rate)| *rate);
     let past = if before > quota {
         quota - rates.fold(quota, f64::min)
     } else {
         rates.fold(quota, f64::max) - quota
     };
-    100.0 * past / quota
+    (!windows.is_empty()).then(|| 100.0 * past / quota)
 }
 
 #[cfg(test)]
@@ -130,20 +143,20 @@ mod tests {
             At {
                 t_s,
                 quota: Some(quota),
-                written_mib,
-                cost_s: 0.02 * t_s,
-                ..At::default()
+                written_mib: Some(written_mib),
+                read_mib: Some(0.0),
+                cost_s: Some(0.02 * t_s),
             }
         });
         Phase {
             quota: Some(quota),
-            before,
+            before: Some(before),
             course: course.collect(),
         }
     }
 
     fn judged(phase: &Phase) -> Judged {
-        judge(phase, (1000.0, 0.0), WINDOW_S).expect("it has samples")
+        judge(phase, (Some(1000.0), Some(0.0)), WINDOW_S).expect("it has samples")
     }
 
     #[test]
@@ -151,8 +164,9 @@ mod tests {
         let found = judged(&phase(1000.0, 100.0, |t_s| if t_s <= 0.05 { 1000.0 } else { 100.0 }));
         // A window that begins 10 ms early holds one sample of 1000 among its 20: 145.
         assert!((found.settle_s.expect("settled") - 0.05).abs() < 1e-9, "{found:?}");
-        assert!((found.rate_mib_s - 100.0).abs() < 1e-6);
-        assert!((found.of_unlimited_pct - 10.0).abs() < 1e-6 && (found.cost_pct - 2.0).abs() < 1e-6);
+        let near = |value: Option<f64>, expected: f64| value.is_some_and(|value| (value - expected).abs() < 1e-6);
+        assert!(near(found.rate_mib_s, 100.0));
+        assert!(near(found.of_unlimited_pct, 10.0) && near(found.cost_pct, 2.0));
         let at_once = judged(&phase(1000.0, 100.0, |_| 100.0));
         assert_eq!(at_once.settle_s, Some(0.0));
     }
@@ -166,16 +180,30 @@ mod tests {
     }
 
     #[test]
+    fn of_a_guest_that_keeps_no_counter_nothing_is_claimed() {
+        let mut untold = phase(1000.0, 100.0, |_| 100.0);
+        for at in &mut untold.course {
+            at.written_mib = None;
+        }
+        let found = judged(&untold);
+        assert_eq!(
+            (found.settle_s, found.overshoot_pct, found.rate_mib_s),
+            (None, None, None)
+        );
+        assert_eq!((found.error_pct, found.of_unlimited_pct), (None, None));
+    }
+
+    #[test]
     fn passing_by_is_not_settling() {
         let found = judged(&phase(1000.0, 100.0, |t_s| (300.0 - 200.0 * t_s).clamp(40.0, 300.0)));
         assert_eq!(found.settle_s, None);
-        assert!((found.overshoot_pct - 60.0).abs() < 1e-6, "{found:?}");
+        assert!((found.overshoot_pct.expect("windows") - 60.0).abs() < 1e-6, "{found:?}");
     }
 
     #[test]
     fn overshoot_is_in_the_direction_of_the_change() {
         let swing = |t_s: f64| if t_s < 1.0 { 150.0 } else { 100.0 };
-        assert!(judged(&phase(25.0, 100.0, swing)).overshoot_pct > 49.0);
-        assert!(judged(&phase(500.0, 100.0, swing)).overshoot_pct < 1.0);
+        assert!(judged(&phase(25.0, 100.0, swing)).overshoot_pct > Some(49.0));
+        assert!(judged(&phase(500.0, 100.0, swing)).overshoot_pct < Some(1.0));
     }
 }

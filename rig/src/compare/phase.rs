@@ -30,9 +30,9 @@ impl Subject {
 pub(super) struct At {
     pub(super) t_s: f64,
     pub(super) quota: Option<f64>,
-    pub(super) written_mib: f64,
-    pub(super) read_mib: f64,
-    pub(super) cost_s: f64,
+    pub(super) written_mib: Option<f64>,
+    pub(super) read_mib: Option<f64>,
+    pub(super) cost_s: Option<f64>,
 }
 
 impl At {
@@ -40,40 +40,46 @@ impl At {
         Self {
             t_s: row.t_s,
             quota,
-            written_mib: Pages(row.written_pages).to_mib(),
-            read_mib: Pages(row.read_pages).to_mib(),
-            cost_s: row.cost_us as f64 / 1e6,
+            written_mib: row.written_pages.map(|pages| Pages(pages).to_mib()),
+            read_mib: row.read_pages.map(|pages| Pages(pages).to_mib()),
+            cost_s: row.cost_us.map(|us| us as f64 / 1e6),
         }
     }
 
     fn plus(self, other: Self) -> Self {
         Self {
-            written_mib: self.written_mib + other.written_mib,
-            read_mib: self.read_mib + other.read_mib,
-            cost_s: self.cost_s + other.cost_s,
+            written_mib: sum(self.written_mib, other.written_mib),
+            read_mib: sum(self.read_mib, other.read_mib),
+            cost_s: sum(self.cost_s, other.cost_s),
             ..other
         }
     }
 
-    /// Mean rates of writing and reading since `earlier`, MiB/s.
-    pub(super) fn since(self, earlier: Self) -> (f64, f64) {
+    /// Mean rates of writing and reading since `earlier`, MiB/s; `None` where that is not known, or no time has passed.
+    pub(super) fn since(self, earlier: Self) -> (Option<f64>, Option<f64>) {
         let span_s = self.t_s - earlier.t_s;
-        if span_s <= 0.0 {
-            return (0.0, 0.0);
-        }
+        let rate = |now: Option<f64>, then: Option<f64>| {
+            let (now, then) = now.zip(then).filter(|_| span_s > 0.0)?;
+            Some((now - then) / span_s)
+        };
         (
-            (self.written_mib - earlier.written_mib) / span_s,
-            (self.read_mib - earlier.read_mib) / span_s,
+            rate(self.written_mib, earlier.written_mib),
+            rate(self.read_mib, earlier.read_mib),
         )
     }
+}
+
+/// What is not known of one is not known of both.
+fn sum(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+    a.zip(b).map(|(a, b)| a + b)
 }
 
 /// From one change of a limit to the next.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Phase {
     pub(super) quota: Option<f64>,
-    /// The rate that was there before: the quota of the phase before, or the unlimited rate.
-    pub(super) before: f64,
+    /// The rate that was there before: the quota of the phase before, or the unlimited rate, if that is known.
+    pub(super) before: Option<f64>,
     /// From the last instant under the old limit to the last under this one.
     pub(super) course: Vec<At>,
 }
@@ -83,7 +89,7 @@ pub(super) struct Phase {
 pub(super) struct History {
     pub(super) subject: Subject,
     /// Rates of writing and reading before any limit, MiB/s.
-    pub(super) unlimited: (f64, f64),
+    pub(super) unlimited: (Option<f64>, Option<f64>),
     pub(super) phases: Vec<Phase>,
 }
 
@@ -119,12 +125,12 @@ fn history(subject: Subject, course: &[At]) -> History {
             let from = warm_up.iter().rfind(|at| at.t_s <= first.t_s * 2.0 / 3.0);
             last.since(*from.unwrap_or(first))
         }
-        _ => (f64::NAN, f64::NAN),
+        _ => (None, None),
     };
     let mut phases: Vec<Phase> = Vec::new();
     let mut base = warm_up.last().copied();
     for run in limited.chunk_by(|a, b| a.quota == b.quota) {
-        let before = phases.last().and_then(|phase| phase.quota).unwrap_or(unlimited.0);
+        let before = phases.last().and_then(|phase| phase.quota).or(unlimited.0);
         let quota = run[0].quota;
         let course = base.into_iter().chain(run.iter().copied()).collect();
         phases.push(Phase { quota, before, course });
@@ -147,13 +153,13 @@ mod tests {
             t_s,
             quota_mib_s: quota,
             vm_quota_mib_s: vm,
-            written_pages: mib * 256,
+            written_pages: Some(mib * 256),
             ..Sample::default()
         }
     }
 
-    fn is(value: f64, expected: f64) -> bool {
-        (value - expected).abs() < 1e-9
+    fn is(value: impl Into<Option<f64>>, expected: f64) -> bool {
+        value.into().is_some_and(|value| (value - expected).abs() < 1e-9)
     }
 
     #[test]
@@ -169,7 +175,7 @@ mod tests {
         let history = histories(&samples).remove(0);
         assert!(is(history.unlimited.0, 200.0), "the first third is not counted");
         let quotas: Vec<_> = history.phases.iter().map(|phase| (phase.quota, phase.before)).collect();
-        assert_eq!(quotas, [(Some(50.0), 200.0), (Some(20.0), 50.0)]);
+        assert_eq!(quotas, [(Some(50.0), Some(200.0)), (Some(20.0), Some(50.0))]);
         assert!(is(history.phases[1].course[0].t_s, 2.0));
     }
 

@@ -30,12 +30,13 @@ pub struct Spread {
 }
 
 impl Spread {
-    fn of(values: &[f64]) -> Option<Self> {
-        let finite: Vec<f64> = values.iter().copied().filter(|value| !value.is_nan()).collect();
-        (!finite.is_empty()).then(|| Self {
-            median: median(&finite),
-            low: finite.iter().copied().fold(f64::INFINITY, f64::min),
-            high: finite.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+    /// Of those that are known.
+    fn of(values: impl IntoIterator<Item = Option<f64>>) -> Option<Self> {
+        let known: Vec<f64> = values.into_iter().flatten().collect();
+        (!known.is_empty()).then(|| Self {
+            median: median(&known),
+            low: known.iter().copied().fold(f64::INFINITY, f64::min),
+            high: known.iter().copied().fold(f64::NEG_INFINITY, f64::max),
         })
     }
 }
@@ -47,10 +48,10 @@ pub struct Row {
     pub limiter: String,
     /// Index of the vCPU; `None` for all together, under their common quota.
     pub vcpu: Option<u32>,
-    /// What the vCPU ran; empty for all together.
-    pub guest: String,
-    /// Entries of a vCPU's ring.
-    pub ring_entries: u32,
+    /// What the vCPU ran; `None` for all together, and where that is not known.
+    pub guest: Option<String>,
+    /// Entries of a vCPU's ring; `None` where that is not known.
+    pub ring_entries: Option<u32>,
     /// When the limit changed.
     pub at_s: f64,
     /// The limit; `None` without one.
@@ -75,8 +76,9 @@ pub struct Row {
     pub of_unlimited_pct: Option<Spread>,
     /// CPU time of limiting in percent of one CPU.
     pub cost_pct: Option<Spread>,
-    /// What the limiter can't hold less than, by its law: ring bytes / period, or what its longest sleep lets through.
-    pub floor_mib_s: f64,
+    /// What the limiter can't hold less than, by its law: ring bytes / period, or what its longest sleep lets through; `None`
+    /// of one that has no such bound.
+    pub floor_mib_s: Option<f64>,
 }
 
 /// The phases of one cell, judged: of each vCPU, and of all together (`None`) where they have a common quota. `period` is
@@ -94,7 +96,7 @@ pub fn judged(samples: &[Sample], period: Option<Duration>) -> Vec<(Option<u32>,
 /// One phase of one repetition.
 struct Found {
     judged: Judged,
-    longest_stall_ms: f64,
+    longest_stall_ms: Option<f64>,
 }
 
 /// Which row a phase belongs to: limiter by its place in the list, subject, phase.
@@ -157,15 +159,13 @@ fn period(summary: &Summary) -> Option<Duration> {
     kind(&summary.limiter).map_or(Some(period), |kind| facts::law(spec(kind)).period)
 }
 
-fn longest_ms<'a>(stalls: impl Iterator<Item = &'a StallInterval>, from_s: f64, until_s: f64) -> f64 {
+fn longest_ms<'a>(stalls: impl Iterator<Item = &'a StallInterval>, from_s: f64, until_s: f64) -> Option<f64> {
     // Times of intervals are kept to the millisecond.
     let within = stalls.filter(|stall| {
         let (start, end) = (stall.interval.start.as_secs_f64(), stall.interval.end.as_secs_f64());
         stall.kind == StallKind::Stall && start >= from_s - 2e-3 && end <= until_s + 2e-3
     });
-    within
-        .map(|stall| stall.histogram.max() as f64 / 1e6)
-        .fold(f64::NAN, f64::max)
+    within.map(|stall| stall.histogram.max() as f64 / 1e6).reduce(f64::max)
 }
 
 fn empty(recording: &Recording, summary: &Summary, subject: Subject, judged: &Judged) -> Row {
@@ -177,7 +177,7 @@ fn empty(recording: &Recording, summary: &Summary, subject: Subject, judged: &Ju
     Row {
         limiter: summary.limiter.clone(),
         vcpu,
-        guest: own.map(|row| row.guest.clone()).unwrap_or_default(),
+        guest: own.and_then(|row| row.guest.clone()),
         ring_entries: summary.ring_entries,
         at_s: (judged.at_s * 10.0).round() / 10.0,
         quota_mib_s: judged.quota_mib_s,
@@ -191,21 +191,28 @@ fn empty(recording: &Recording, summary: &Summary, subject: Subject, judged: &Ju
         longest_stall_ms: None,
         of_unlimited_pct: None,
         cost_pct: None,
-        floor_mib_s: summary.predicted_floor_mib_s.max(summary.cap_floor_mib_s),
+        floor_mib_s: [summary.predicted_floor_mib_s, summary.cap_floor_mib_s]
+            .into_iter()
+            .flatten()
+            .reduce(f64::max),
     }
 }
 
 fn filled(row: Row, found: &[Found]) -> Row {
-    let of = |value: &dyn Fn(&Found) -> f64| Spread::of(&found.iter().map(value).collect::<Vec<_>>());
+    let of = |value: &dyn Fn(&Found) -> Option<f64>| Spread::of(found.iter().map(value));
     let limited = row.quota_mib_s.is_some();
     Row {
         repetitions: found.len(),
         settled: found.iter().filter(|one| one.judged.settle_s.is_some()).count(),
-        settle_s: of(&|one| one.judged.settle_s.unwrap_or(one.judged.until_s - one.judged.at_s)).filter(|_| limited),
+        settle_s: of(&|one| {
+            let lasted_s = one.judged.until_s - one.judged.at_s;
+            one.judged.rate_mib_s.map(|_| one.judged.settle_s.unwrap_or(lasted_s))
+        })
+        .filter(|_| limited),
         overshoot_pct: of(&|one| one.judged.overshoot_pct).filter(|_| limited),
         rate_mib_s: of(&|one| one.judged.rate_mib_s),
         read_mib_s: of(&|one| one.judged.read_mib_s),
-        error_pct: of(&|one| one.judged.error_pct.unwrap_or(f64::NAN)),
+        error_pct: of(&|one| one.judged.error_pct),
         longest_stall_ms: of(&|one| one.longest_stall_ms),
         of_unlimited_pct: of(&|one| one.judged.of_unlimited_pct),
         cost_pct: of(&|one| one.judged.cost_pct),
@@ -219,9 +226,9 @@ mod tests {
 
     #[test]
     fn a_spread_is_the_median_with_its_range() {
-        let spread = Spread::of(&[3.0, 1.0, f64::NAN, 10.0]).expect("three values");
+        let spread = Spread::of([Some(3.0), Some(1.0), None, Some(10.0)]).expect("three values");
         assert_eq!((spread.median, spread.low, spread.high), (3.0, 1.0, 10.0));
-        assert_eq!(Spread::of(&[f64::NAN]), None);
+        assert_eq!(Spread::of([None]), None);
     }
 
     #[test]

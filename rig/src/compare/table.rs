@@ -18,7 +18,7 @@ type Column = (&'static str, fn(&Row) -> String);
 const COLUMNS: [Column; 12] = [
     ("limiter", |row| row.limiter.clone()),
     ("vCPU", |row| match row.vcpu {
-        Some(vcpu) => format!("{vcpu} {}", row.guest),
+        Some(vcpu) => format!("{vcpu} {}", row.guest.as_deref().unwrap_or("-")),
         None => "all".to_owned(),
     }),
     ("at s", |row| row.at_s.to_string()),
@@ -41,7 +41,9 @@ const COLUMNS: [Column; 12] = [
     ("longest stall ms", |row| words(row.longest_stall_ms)),
     ("of unlimited %", |row| words(row.of_unlimited_pct)),
     ("CPU cost %", |row| words(row.cost_pct)),
-    ("floor MiB/s", |row| number(row.floor_mib_s)),
+    ("floor MiB/s", |row| {
+        row.floor_mib_s.map_or_else(|| "-".to_owned(), number)
+    }),
 ];
 
 /// Medians, and the lowest and the highest of the repetitions where there are several.
@@ -96,7 +98,6 @@ fn words(spread: Option<Spread>) -> String {
 /// Three significant digits, none below a hundredth.
 fn number(value: f64) -> String {
     let text = match value.abs() {
-        _ if value.is_nan() => "-".to_owned(),
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
         _ => format!("{value:.2}"),
@@ -119,8 +120,8 @@ mod tests {
         Row {
             limiter: "budget".to_owned(),
             vcpu: Some(0),
-            guest: "sequential".to_owned(),
-            ring_entries: 65536,
+            guest: Some("sequential".to_owned()),
+            ring_entries: Some(65536),
             at_s: 4.0,
             quota_mib_s: Some(100.0),
             repetitions: 3,
@@ -133,7 +134,7 @@ mod tests {
             longest_stall_ms: spread(5.0),
             of_unlimited_pct: None,
             cost_pct: None,
-            floor_mib_s: 0.0,
+            floor_mib_s: None,
         }
     }
 

@@ -72,8 +72,8 @@ pub trait Watch {
 /// What a finished cell leaves to be summarised.
 #[derive(Clone, Debug)]
 pub struct CellResult {
-    /// Rate of each vCPU in MiB/s before any limit was set, by the guest's counter.
-    pub unlimited_mib_s: Vec<f64>,
+    /// Rate of each vCPU in MiB/s before any limit was set, by the guest's counter if it keeps one.
+    pub unlimited_mib_s: Vec<Option<f64>>,
     /// All of its samples.
     pub samples: Vec<Sample>,
     /// The stalls since the limits were set; their times are on the cell's clock.
@@ -104,11 +104,6 @@ pub fn run_cell(
         at,
         &first,
     );
-    let sampler = if target.has_truth() {
-        sampler
-    } else {
-        sampler.without_truth()
-    };
     let run = Run {
         number: facts.cell,
         scenario,
@@ -180,7 +175,7 @@ impl Run<'_> {
     }
 
     /// Lets the guest run unlimited and returns the rate of each vCPU over the last two thirds of that.
-    fn warm_up(&mut self, first: Shot) -> anyhow::Result<Vec<f64>> {
+    fn warm_up(&mut self, first: Shot) -> anyhow::Result<Vec<Option<f64>>> {
         let begun = self.clock.now();
         let end = begun + self.scenario.warm_up;
         let measured_from = begun + self.scenario.warm_up / 3;
@@ -196,10 +191,8 @@ impl Run<'_> {
         }
         let span = last.0.saturating_sub(from.0);
         let rate = |(now, then): (&VcpuSnapshot, &VcpuSnapshot)| {
-            Pages(now.written_pages - then.written_pages)
-                .per(span)
-                .unwrap_or_default()
-                .0
+            let pages = Pages(now.written_pages?.saturating_sub(then.written_pages?));
+            pages.per(span).map(|rate| rate.0)
         };
         Ok(last.1.iter().zip(&from.1).map(rate).collect())
     }

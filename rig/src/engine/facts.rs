@@ -1,11 +1,11 @@
 //! What is known of a cell before it runs, in the words of the analysis.
 
-use dirtyrig_guests::Program;
 use dirtyrig_limiter::{LimiterSpec, law::LimiterKind};
 
 use crate::{
     analysis::{CellFacts, LawFacts, Rules},
-    scenario::{Scenario, vmm::Vmm},
+    engine::target::Target,
+    scenario::Scenario,
 };
 
 /// Distance from the quota within which QEMU's laws leave the throttle alone, in MiB/s.
@@ -13,21 +13,24 @@ pub const QEMU_TOLERANCE_MIB_S: f64 = 25.0;
 /// QEMU's laws sleep at most 99 times as long as it takes to fill the ring; auto-converge at most 99 % of the time.
 pub const CAP_SHARE: f64 = 0.01;
 
-/// The facts of cell `cell`, which runs on the VMM named `vmm`.
-pub fn facts(cell: u32, repetition: u32, vmm: &str, scenario: &Scenario) -> CellFacts {
+/// The facts of cell `cell`, which runs on `target`.
+pub fn facts(cell: u32, repetition: u32, target: &dyn Target, scenario: &Scenario) -> CellFacts {
     let vm = &scenario.vm;
+    let is_ours = target.runs_our_guest();
     CellFacts {
         cell,
         repetition,
-        vmm: vmm.to_owned(),
+        vmm: target.vmm().to_owned(),
         limiter: vm.limiter.kind.to_string(),
-        guests: match vm.vmm {
-            Vmm::Attach { .. } => vec!["unknown".to_owned(); vm.vcpus],
-            _ => vm.programs.iter().map(Program::to_string).collect(),
+        guests: if is_ours {
+            vm.programs.iter().map(|program| Some(program.to_string())).collect()
+        } else {
+            vec![None; vm.vcpus]
         },
-        ring_entries: vm.ring.entries(),
+        ring_entries: Some(vm.ring.entries()),
         period: vm.limiter.period,
-        memory_mib: vm.memory_mib,
+        memory_mib: is_ours.then_some(vm.memory_mib),
+        sees_pauses: target.sees_pauses(),
         law: law(vm.limiter),
         measure_from_s: None,
     }

@@ -49,13 +49,11 @@ impl<'a> Measured<'a> {
         if follower.limits != limits {
             *follower = Follower::new(facts, limits, follower.last_s);
         }
-        let rate = if row.guest_mib_s.is_nan() {
-            logged_rate(follower.logged, row)
-        } else {
-            row.guest_mib_s
-        };
-        follower.logged = Some((row.t_s, row.harvested_pages));
-        follower.settling.push(row.t_s, rate);
+        let rate = row.guest_mib_s.or_else(|| logged_rate(follower.logged, row));
+        follower.logged = row.harvested_pages.map(|pages| (row.t_s, pages));
+        if let Some(rate) = rate {
+            follower.settling.push(row.t_s, rate);
+        }
         follower.last_s = row.t_s;
         follower.awake = plugged;
     }

@@ -151,17 +151,17 @@ impl Target for OwnVm {
                 Ok(VcpuSnapshot {
                     plugged: self.plugged[vcpu],
                     // Relaxed: the counts alone are looked at, not the pages behind them.
-                    written_pages: block.pages_written.load(Ordering::Relaxed),
-                    read_pages: block.pages_read.load(Ordering::Relaxed),
-                    harvested_pages: self.machine.harvested(vcpu).0,
-                    ring_full_exits: stats.ring_full_exits,
-                    exits: stats.exits,
-                    in_guest: stats.in_guest,
-                    asked: stats.asked,
-                    slept: stats.slept,
-                    throttle: if throttle.is_zero() { stats.last_asked } else { throttle },
-                    held_pages: self.machine.held(vcpu).0,
-                    cost: stats.outside_cpu + beside,
+                    written_pages: Some(block.pages_written.load(Ordering::Relaxed)),
+                    read_pages: Some(block.pages_read.load(Ordering::Relaxed)),
+                    harvested_pages: Some(self.machine.harvested(vcpu).0),
+                    ring_full_exits: Some(stats.ring_full_exits),
+                    exits: Some(stats.exits),
+                    in_guest: Some(stats.in_guest),
+                    asked: Some(stats.asked),
+                    slept: Some(stats.slept),
+                    throttle: Some(if throttle.is_zero() { stats.last_asked } else { throttle }),
+                    held_pages: Some(self.machine.held(vcpu).0),
+                    cost: Some(stats.outside_cpu + beside),
                 })
             })
             .collect()

@@ -26,8 +26,6 @@ pub(super) struct Sampler {
     zero: Option<Duration>,
     /// When warming up will be over, by the target's clock.
     expected_zero: Duration,
-    /// Whether the guest keeps a counter of ours.
-    has_truth: bool,
     seen: Vec<Seen>,
 }
 
@@ -52,16 +50,7 @@ impl Sampler {
             period,
             zero: None,
             expected_zero,
-            has_truth: true,
             seen,
-        }
-    }
-
-    /// For a guest that keeps no counter of ours: its true rates are not known.
-    pub(super) fn without_truth(self) -> Self {
-        Self {
-            has_truth: false,
-            ..self
         }
     }
 
@@ -82,7 +71,7 @@ impl Sampler {
         let since = |zero: Duration| at.as_secs_f64() - zero.as_secs_f64();
         // A warm-up that takes longer than expected is not over for that.
         let t_s = self.zero.map_or_else(|| since(self.expected_zero).min(0.0), since);
-        let (cell, period, has_truth) = (self.cell, self.period, self.has_truth);
+        let (cell, period) = (self.cell, self.period);
         let limit_of = |vcpu| limits.iter().find(|limit| limit.vcpu == vcpu);
         self.seen
             .iter_mut()
@@ -91,9 +80,6 @@ impl Sampler {
             .map(|(vcpu, (seen, shot))| {
                 let mut row = seen.row(cell, vcpu, t_s, period, at, shot, limit_of(vcpu));
                 row.vm_quota_mib_s = vm.map(Quota::mib_per_sec);
-                if !has_truth {
-                    (row.guest_mib_s, row.guest_read_mib_s) = (f64::NAN, f64::NAN);
-                }
                 row
             })
             .collect()
@@ -117,7 +103,16 @@ impl Seen {
             .back()
             .expect("the first snapshot stays until there is a newer one");
         let seconds = at.saturating_sub(last_at).as_secs_f64();
-        let rate = |now: u64, then: u64| if seconds > 0.0 { mib(now - then) / seconds } else { 0.0 };
+        let has_passed = |_: &u64| seconds > 0.0;
+        let rate = |of: fn(&VcpuSnapshot) -> Option<u64>| {
+            let gain = gain(of(shot), of(&last)).filter(has_passed)?;
+            Some(mib(gain) / seconds)
+        };
+        let count = |of: fn(&VcpuSnapshot) -> Option<u64>| gain(of(shot), of(&self.base));
+        let time = |of: fn(&VcpuSnapshot) -> Option<Duration>| {
+            let (now, then) = of(shot).zip(of(&self.base))?;
+            Some(micros(now.saturating_sub(then)))
+        };
         self.recent.push_back((at, *shot));
         // The oldest that is kept is at least a period old, so that the harvests of a whole period lie after it.
         while self.recent.len() > 2 && at.saturating_sub(self.recent[1].0) >= period {
@@ -129,43 +124,44 @@ impl Seen {
             t_s,
             quota_mib_s: limit.map(|limit| limit.quota.mib_per_sec()),
             ring_mib_s: self.believed(limit, t_s < period.as_secs_f64()),
-            guest_mib_s: rate(shot.written_pages, last.written_pages),
-            guest_read_mib_s: rate(shot.read_pages, last.read_pages),
-            throttle_us: micros(shot.throttle),
-            utilisation_pct: if seconds > 0.0 {
-                100.0 * (shot.in_guest.saturating_sub(last.in_guest)).as_secs_f64() / seconds
-            } else {
-                0.0
-            },
-            written_pages: shot.written_pages - self.base.written_pages,
-            read_pages: shot.read_pages - self.base.read_pages,
-            harvested_pages: shot.harvested_pages - self.base.harvested_pages,
-            ring_full_exits: shot.ring_full_exits - self.base.ring_full_exits,
-            exits: shot.exits - self.base.exits,
-            asked_us: micros(shot.asked.saturating_sub(self.base.asked)),
-            slept_us: micros(shot.slept.saturating_sub(self.base.slept)),
+            guest_mib_s: rate(|shot| shot.written_pages),
+            guest_read_mib_s: rate(|shot| shot.read_pages),
+            throttle_us: shot.throttle.map(micros),
+            utilisation_pct: shot
+                .in_guest
+                .zip(last.in_guest)
+                .filter(|_| seconds > 0.0)
+                .map(|(now, then)| 100.0 * now.saturating_sub(then).as_secs_f64() / seconds),
+            written_pages: count(|shot| shot.written_pages),
+            read_pages: count(|shot| shot.read_pages),
+            harvested_pages: count(|shot| shot.harvested_pages),
+            ring_full_exits: count(|shot| shot.ring_full_exits),
+            exits: count(|shot| shot.exits),
+            asked_us: time(|shot| shot.asked),
+            slept_us: time(|shot| shot.slept),
             vm_quota_mib_s: None,
             held_pages: shot.held_pages,
-            cost_us: micros(shot.cost.saturating_sub(self.base.cost)),
+            cost_us: time(|shot| shot.cost),
         }
     }
 
     /// The limiter's own last reading; what was harvested over the last period where it has none: of a vCPU that has no
     /// limit, and before its first period has ended.
-    fn believed(&self, limit: Option<&LimitInfo>, first_period: bool) -> f64 {
+    fn believed(&self, limit: Option<&LimitInfo>, first_period: bool) -> Option<f64> {
         if let Some(limit) = limit
             && !(first_period && limit.current.0 == 0.0)
         {
-            return limit.current.0;
+            return Some(limit.current.0);
         }
-        let (Some((from, old)), Some((to, new))) = (self.recent.front(), self.recent.back()) else {
-            return 0.0;
-        };
-        Pages(new.harvested_pages - old.harvested_pages)
-            .per(to.saturating_sub(*from))
-            .unwrap_or_default()
-            .0
+        let ((from, old), (to, new)) = self.recent.front().zip(self.recent.back())?;
+        let pages = Pages(gain(new.harvested_pages, old.harvested_pages)?);
+        pages.per(to.saturating_sub(*from)).map(|rate| rate.0)
     }
+}
+
+/// By how much a count has grown, if both are known.
+fn gain(now: Option<u64>, then: Option<u64>) -> Option<u64> {
+    now.zip(then).map(|(now, then)| now.saturating_sub(then))
 }
 
 fn mib(pages: u64) -> f64 {
@@ -186,11 +182,27 @@ mod tests {
 
     fn shot(pages: u64) -> VcpuSnapshot {
         VcpuSnapshot {
-            written_pages: pages,
-            harvested_pages: pages,
-            in_guest: TENTH / 2,
+            written_pages: Some(pages),
+            harvested_pages: Some(pages),
+            in_guest: Some(TENTH / 2),
             ..VcpuSnapshot::default()
         }
+    }
+
+    fn is(rate: Option<f64>, expected: f64) -> bool {
+        rate.is_some_and(|rate| (rate - expected).abs() < 1e-6)
+    }
+
+    #[test]
+    fn what_the_vmm_does_not_tell_is_not_zero() {
+        let silent = VcpuSnapshot {
+            harvested_pages: Some(256),
+            ..VcpuSnapshot::default()
+        };
+        let row = sampler(&silent).rows(2 * TENTH, &[silent], &[], None).remove(0);
+        assert_eq!((row.guest_mib_s, row.written_pages, row.exits), (None, None, None));
+        assert_eq!((row.utilisation_pct, row.asked_us, row.throttle_us), (None, None, None));
+        assert_eq!((row.harvested_pages, row.ring_mib_s), (Some(0), Some(0.0)));
     }
 
     fn sampler(first: &VcpuSnapshot) -> Sampler {
@@ -210,11 +222,8 @@ mod tests {
         let mut sampler = sampler(&shot(1000));
         sampler.rows(2 * TENTH, &[shot(1256)], &[], None);
         let row = sampler.rows(3 * TENTH, &[shot(1768)], &[], None).remove(0);
-        assert!(
-            (row.guest_mib_s - 20.0).abs() < 1e-9,
-            "512 pages, 2 MiB, in a tenth of a second"
-        );
-        assert_eq!(row.written_pages, 768);
+        assert!(is(row.guest_mib_s, 20.0), "512 pages, 2 MiB, in a tenth of a second");
+        assert_eq!(row.written_pages, Some(768));
     }
 
     #[test]
@@ -224,11 +233,7 @@ mod tests {
             // Harvested once a second, a sample alone would read 0 nine times and 2560 pages once.
             let pages = u64::from(tenth / 10) * 2560;
             let row = sampler.rows(tenth * TENTH, &[shot(pages)], &[], None).remove(0);
-            assert!(
-                tenth < 12 || (row.ring_mib_s - 10.0).abs() < 1e-6,
-                "{tenth}: {}",
-                row.ring_mib_s
-            );
+            assert!(tenth < 12 || is(row.ring_mib_s, 10.0), "{tenth}: {:?}", row.ring_mib_s);
         }
     }
 
@@ -242,9 +247,9 @@ mod tests {
             current: MibPerSec(current),
         };
         let early = sampler.rows(6 * TENTH, &[shot(1280)], &[limit(0.0)], None).remove(0);
-        assert!((early.ring_mib_s - 10.0).abs() < 1e-9, "it has not read anything yet");
+        assert!(is(early.ring_mib_s, 10.0), "it has not read anything yet");
         let later = sampler.rows(16 * TENTH, &[shot(1280)], &[limit(0.0)], None).remove(0);
-        assert!(later.ring_mib_s.abs() < 1e-9, "it has read 0");
+        assert!(is(later.ring_mib_s, 0.0), "it has read 0");
         assert_eq!(later.quota_mib_s, Some(25.0));
     }
 }

@@ -152,9 +152,9 @@ impl Target for SimulatedTarget {
             .iter()
             .map(|vcpu| VcpuSnapshot {
                 plugged: vcpu.plugged,
-                written_pages: vcpu.written_pages as u64,
-                harvested_pages: vcpu.written_pages as u64,
-                in_guest: vcpu.in_guest,
+                written_pages: Some(vcpu.written_pages as u64),
+                harvested_pages: Some(vcpu.written_pages as u64),
+                in_guest: Some(vcpu.in_guest),
                 ..VcpuSnapshot::default()
             })
             .collect())

@@ -8,33 +8,33 @@ use dirtyrig_limiter::{
     units::Quota,
 };
 
-/// What a vCPU has done since the target started. Counts only grow.
+/// What a vCPU has done since the target started. Counts only grow; `None` is what this VMM does not tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VcpuSnapshot {
     /// Whether the vCPU is plugged.
     pub plugged: bool,
     /// Pages written, by the guest's own counter.
-    pub written_pages: u64,
+    pub written_pages: Option<u64>,
     /// Pages read, by the guest's own counter.
-    pub read_pages: u64,
+    pub read_pages: Option<u64>,
     /// Pages harvested from its ring.
-    pub harvested_pages: u64,
+    pub harvested_pages: Option<u64>,
     /// Ring-full exits.
-    pub ring_full_exits: u64,
+    pub ring_full_exits: Option<u64>,
     /// Exits from `KVM_RUN`, whatever the reason.
-    pub exits: u64,
+    pub exits: Option<u64>,
     /// Time spent inside `KVM_RUN`.
-    pub in_guest: Duration,
+    pub in_guest: Option<Duration>,
     /// Sleep asked for.
-    pub asked: Duration,
+    pub asked: Option<Duration>,
     /// Sleep had.
-    pub slept: Duration,
+    pub slept: Option<Duration>,
     /// The throttle in force.
-    pub throttle: Duration,
+    pub throttle: Option<Duration>,
     /// Harvested pages whose entries are held back from reset: they are dirty and can be written unlogged.
-    pub held_pages: u64,
+    pub held_pages: Option<u64>,
     /// CPU time that limiting and harvesting took: of its thread outside the guest, and its part of the threads beside it.
-    pub cost: Duration,
+    pub cost: Option<Duration>,
 }
 
 /// One pause of a vCPU: from an exit that throttled it to its next entry.
@@ -60,8 +60,12 @@ pub trait Target {
     fn now(&self) -> Duration;
     /// How many vCPUs it can have.
     fn max_vcpus(&self) -> usize;
-    /// Whether the guest keeps a counter of ours; without one, `written_pages` and `read_pages` mean nothing.
-    fn has_truth(&self) -> bool {
+    /// Whether it runs a guest of ours, whose programs and memory are those of the scenario.
+    fn runs_our_guest(&self) -> bool {
+        true
+    }
+    /// Whether the pauses of a vCPU are seen; without that, there being none says nothing.
+    fn sees_pauses(&self) -> bool {
         true
     }
     /// One snapshot a vCPU.

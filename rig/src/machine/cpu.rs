@@ -14,11 +14,11 @@ pub struct Cpu {
     /// The marketing name.
     pub model_name: String,
     /// Family, model and stepping tell microarchitectures apart where a cloud hides the name.
-    pub family: u32,
+    pub family: Option<u32>,
     /// See `family`.
-    pub model: u32,
+    pub model: Option<u32>,
     /// See `family`.
-    pub stepping: u32,
+    pub stepping: Option<u32>,
     /// Revision of the microcode, as the kernel prints it.
     pub microcode: Option<String>,
     /// CPUs that the kernel runs on.
@@ -56,7 +56,7 @@ impl Cpu {
             })
         };
         let text = |name: &str| field(name).unwrap_or("unknown").to_owned();
-        let number = |name: &str| field(name).and_then(|value| value.parse().ok()).unwrap_or(0);
+        let number = |name: &str| field(name).and_then(|value| value.parse().ok());
         let flag = |name: &str| field("flags").is_some_and(|flags| flags.split_whitespace().any(|flag| flag == name));
 
         let online = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
@@ -160,7 +160,7 @@ model\t\t: 99
         let cpu = Cpu::gather(&tree.root());
         assert_eq!(
             (cpu.vendor.as_str(), cpu.family, cpu.model, cpu.stepping),
-            ("AuthenticAMD", 25, 17, 1)
+            ("AuthenticAMD", Some(25), Some(17), Some(1))
         );
         assert_eq!(cpu.model_name, "AMD EPYC 9654 96-Core Processor");
         assert_eq!(cpu.microcode.as_deref(), Some("0xa101148"));

@@ -8,19 +8,19 @@ use super::root::Root;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
     /// All of it.
-    pub total_mib: u64,
+    pub total_mib: Option<u64>,
     /// What a new process can have without swapping, by the kernel's estimate.
-    pub available_mib: u64,
+    pub available_mib: Option<u64>,
     /// When anonymous memory is given transparent huge pages: `always`, `madvise` or `never`.
     pub thp_enabled: Option<String>,
     /// When a fault waits for a huge page to be made.
     pub thp_defrag: Option<String>,
     /// Reserved huge pages, all and free, and their size.
-    pub hugepages_total: u64,
+    pub hugepages_total: Option<u64>,
     /// See `hugepages_total`.
-    pub hugepages_free: u64,
+    pub hugepages_free: Option<u64>,
     /// See `hugepages_total`.
-    pub hugepage_kib: u64,
+    pub hugepage_kib: Option<u64>,
 }
 
 impl Memory {
@@ -28,22 +28,16 @@ impl Memory {
     pub fn gather(root: &Root) -> Self {
         const THP: &str = "/sys/kernel/mm/transparent_hugepage";
         let meminfo = root.text("/proc/meminfo").unwrap_or_default();
-        let field = |name: &str| -> u64 {
-            meminfo
-                .lines()
-                .find_map(|line| {
-                    line.strip_prefix(name)?
-                        .strip_prefix(':')?
-                        .split_whitespace()
-                        .next()?
-                        .parse()
-                        .ok()
-                })
-                .unwrap_or(0)
+        let field = |name: &str| -> Option<u64> {
+            meminfo.lines().find_map(|line| {
+                let value = line.strip_prefix(name)?.strip_prefix(':')?;
+                value.split_whitespace().next()?.parse().ok()
+            })
         };
+        let in_mib = |kib: u64| kib / 1024;
         Self {
-            total_mib: field("MemTotal") / 1024,
-            available_mib: field("MemAvailable") / 1024,
+            total_mib: field("MemTotal").map(in_mib),
+            available_mib: field("MemAvailable").map(in_mib),
             thp_enabled: root.choice(format!("{THP}/enabled")),
             thp_defrag: root.choice(format!("{THP}/defrag")),
             hugepages_total: field("HugePages_Total"),
@@ -72,10 +66,10 @@ mod tests {
             ),
         ]);
         let memory = Memory::gather(&tree.root());
-        assert_eq!((memory.total_mib, memory.available_mib), (24_105, 2048));
+        assert_eq!((memory.total_mib, memory.available_mib), (Some(24_105), Some(2048)));
         assert_eq!(
             (memory.hugepages_total, memory.hugepages_free, memory.hugepage_kib),
-            (8, 3, 2048)
+            (Some(8), Some(3), Some(2048))
         );
         assert_eq!(
             (memory.thp_enabled.as_deref(), memory.thp_defrag),

@@ -1,7 +1,7 @@
 //! Keeps what is seen as a recording: a cell a process, drawn by `plot` like any other.
 //!
-//! Nobody outside the guest knows its true rate, nor what its limiter believes, asks or throttles: the true rates are
-//! `NaN`, and the pages that the kernel logged stand where the limiter's reading does.
+//! Nobody outside the guest knows its true rate, nor what its limiter believes, asks or throttles: these are empty, and the
+//! pages that the kernel logged stand where the limiter's reading does.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -26,12 +26,10 @@ use crate::{
     },
     recording::{
         Manifest, Recorder,
-        schema::{ExitRow, ExitSource, OBSERVED, Sample},
+        schema::{ExitRow, ExitSource, OBSERVED, Sample, Verdict},
     },
 };
 
-/// What stands for the guest's program.
-const GUEST: &str = "unknown";
 /// A reading of pages logged is taken over this long, as a limiter's would be.
 const READ_OVER: Duration = Duration::from_secs(1);
 
@@ -47,7 +45,7 @@ pub struct Record {
 struct Cell {
     number: u32,
     vmm: String,
-    ring_entries: u32,
+    ring_entries: Option<u32>,
     vcpus: Vec<Vcpu>,
     /// The counts of each vCPU thread at the first reading.
     base: Option<HashMap<u32, VcpuCounters>>,
@@ -168,7 +166,7 @@ impl Cell {
         Self {
             number,
             vmm: processes::name(pid),
-            ring_entries: processes::ring_entries(pid).unwrap_or_default(),
+            ring_entries: processes::ring_entries(pid),
             vcpus: (0..open).map(|_| Vcpu::default()).collect(),
             base: None,
             samples: Vec::new(),
@@ -275,10 +273,11 @@ impl Cell {
             repetition: 0,
             vmm: self.vmm.clone(),
             limiter: OBSERVED.to_owned(),
-            guests: vec![GUEST.to_owned(); self.vcpus.len()],
+            guests: vec![None; self.vcpus.len()],
             ring_entries: self.ring_entries,
             period: READ_OVER,
-            memory_mib: 0,
+            memory_mib: None,
+            sees_pauses: last.sees.stall_ends,
             law: LawFacts {
                 period: Some(READ_OVER),
                 whole_rings: false,
@@ -300,11 +299,14 @@ impl Cell {
         add_probes(&mut summaries, &self.samples, &probed);
         for summary in &mut summaries {
             // Analysis takes a cell without a quota for one without a limit; here nobody knows.
-            summary.unlimited_mib_s = f64::NAN;
-            summary.reason = format!(
-                "observed from outside: it logs {:.0} MiB/s, and whether a limiter holds it there is not known",
-                summary.ring_mib_s
+            summary.unlimited_mib_s = None;
+            summary.verdict = Verdict::Unknown;
+            let logs = summary.ring_mib_s.map_or_else(
+                || "what it logs is not known".to_owned(),
+                |rate| format!("it logs {rate:.0} MiB/s"),
             );
+            summary.reason =
+                format!("observed from outside: {logs}, and whether a limiter holds it there is not known");
         }
         recorder.append_exits(&exits)?;
         // A process in which no vCPU was ever seen has nothing to sum up: its cell stays unfinished.
@@ -337,29 +339,21 @@ impl Vcpu {
         };
         let ran = in_run.saturating_sub(std::mem::replace(&mut self.in_run, in_run));
         let span = t.saturating_sub(last).as_secs_f64();
-        let utilisation_pct = match span > 0.0 {
-            _ if !sees.runs => f64::NAN,
-            true => (100.0 * ran.as_secs_f64() / span).min(100.0),
-            false => 0.0,
-        };
+        let share = |ran: Duration| (100.0 * ran.as_secs_f64() / span).min(100.0);
+        let utilisation_pct = (sees.runs && span > 0.0).then(|| share(ran));
         let logged = Pages(counts.pushed_pages.saturating_sub(pages)).per(t.saturating_sub(from));
+        let micros = |length: Duration| length.as_micros() as u64;
         Sample {
             cell,
             vcpu,
             t_s: t.as_secs_f64(),
-            ring_mib_s: if sees.pages {
-                logged.unwrap_or_default().0
-            } else {
-                f64::NAN
-            },
-            guest_mib_s: f64::NAN,
-            guest_read_mib_s: f64::NAN,
-            throttle_us: self.last_pause.as_micros() as u64,
+            ring_mib_s: logged.filter(|_| sees.pages).map(|rate| rate.0),
+            throttle_us: sees.stall_ends.then(|| micros(self.last_pause)),
             utilisation_pct,
-            harvested_pages: counts.pushed_pages,
-            ring_full_exits: counts.ring_full_exits,
-            exits: counts.userspace_exits,
-            slept_us: self.paused.as_micros() as u64,
+            harvested_pages: sees.pages.then_some(counts.pushed_pages),
+            ring_full_exits: sees.returns.then_some(counts.ring_full_exits),
+            exits: sees.returns.then_some(counts.userspace_exits),
+            slept_us: sees.stall_ends.then(|| micros(self.paused)),
             ..Sample::default()
         }
     }

@@ -61,7 +61,7 @@ impl Target for OutsideTarget {
         self.vcpus
     }
 
-    fn has_truth(&self) -> bool {
+    fn runs_our_guest(&self) -> bool {
         false
     }
 
@@ -83,13 +83,12 @@ impl Target for OutsideTarget {
             let Some(last) = self.last.get_mut(vcpu) else { continue };
             *last = VcpuSnapshot {
                 plugged: book.plugged,
-                harvested_pages: book.pages,
-                exits: book.stops,
-                // A thread that was replaced starts to count anew.
-                in_guest: on_cpu.unwrap_or_default().max(last.in_guest),
-                asked: book.asked,
-                slept: book.stopped,
-                throttle: book.last_asked,
+                harvested_pages: Some(book.pages),
+                // A thread that was replaced starts to count anew; one that has ended keeps what it had.
+                in_guest: on_cpu.max(last.in_guest),
+                asked: Some(book.asked),
+                slept: Some(book.stopped),
+                throttle: Some(book.last_asked),
                 ..VcpuSnapshot::default()
             };
         }

@@ -23,8 +23,8 @@ pub(crate) struct Spread {
 }
 
 impl Point<'_> {
-    pub(crate) fn ring(&self) -> f64 {
-        f64::from(self.rows[0].ring_entries)
+    pub(crate) fn ring(&self) -> Option<f64> {
+        self.rows[0].ring_entries.map(f64::from)
     }
 
     pub(crate) fn quota(&self) -> Option<f64> {
@@ -46,7 +46,7 @@ impl Point<'_> {
     }
 
     /// The median of a column without an interval of its own, from its lowest to its highest repetition.
-    pub(crate) fn of(&self, column: impl Fn(&Summary) -> f64) -> Option<Spread> {
+    pub(crate) fn of(&self, column: impl Fn(&Summary) -> Option<f64>) -> Option<Spread> {
         self.spread(&column, |row| (column(row), column(row)))
     }
 
@@ -60,21 +60,19 @@ impl Point<'_> {
     }
 
     /// Repetitions by their range; a single run by its own confidence interval.
-    fn spread(&self, value: impl Fn(&Summary) -> f64, interval: impl Fn(&Summary) -> (f64, f64)) -> Option<Spread> {
-        let values: Vec<f64> = self
-            .rows
-            .iter()
-            .map(|row| value(row))
-            .filter(|v| v.is_finite())
-            .collect();
+    fn spread(
+        &self,
+        value: impl Fn(&Summary) -> Option<f64>,
+        interval: impl Fn(&Summary) -> (Option<f64>, Option<f64>),
+    ) -> Option<Spread> {
+        let values: Vec<f64> = self.rows.iter().filter_map(|row| value(row)).collect();
         let middle = median(&values)?;
         if let [row] = self.rows[..] {
             let (low, high) = interval(row);
-            let finite = |bound: f64| if bound.is_finite() { bound } else { middle };
             return Some(Spread {
                 middle,
-                low: finite(low).min(middle),
-                high: finite(high).max(middle),
+                low: low.unwrap_or(middle).min(middle),
+                high: high.unwrap_or(middle).max(middle),
             });
         }
         Some(Spread {
@@ -123,9 +121,10 @@ pub(crate) fn facets<'a>(rows: impl IntoIterator<Item = &'a Summary>, periods: P
         [
             row.limiter.clone(),
             row.vmm.clone(),
-            row.guest.clone(),
+            row.guest.clone().unwrap_or_else(|| "guest unknown".to_owned()),
             format!("{} {}", row.vcpus, plural(row.vcpus as usize, "vCPU")),
-            format!("{} MiB", row.memory_mib),
+            row.memory_mib
+                .map_or_else(|| "memory unknown".to_owned(), |mib| format!("{mib} MiB")),
         ]
     };
     let apart = |row: &Summary| (periods == Periods::Apart).then_some(row.period_ms);
@@ -183,17 +182,27 @@ pub(crate) fn conditions(row: &Summary) -> String {
     if row.limiter == OBSERVED {
         // Nobody knows its quota and period, and not always its ring.
         return match row.ring_entries {
-            0 => OBSERVED.to_owned(),
-            entries => format!("{OBSERVED}, ring {entries}"),
+            None => OBSERVED.to_owned(),
+            Some(entries) => format!("{OBSERVED}, ring {entries}"),
         };
     }
-    let quota = row.quota_mib_s.map_or("no quota".to_owned(), |quota| {
-        format!("{} MiB/s", super::axis::number(quota))
-    });
+    let mib_s = |quota: f64| format!("{} MiB/s", super::axis::number(quota));
+    let quota = match (row.quota_mib_s, row.vm_quota_mib_s) {
+        (Some(own), _) => mib_s(own),
+        (None, Some(all)) => format!("{} for all", mib_s(all)),
+        (None, None) => "no quota".to_owned(),
+    };
     format!(
-        "{}, ring {}, {quota}, {} ms",
-        row.limiter, row.ring_entries, row.period_ms
+        "{}, {}, {quota}, {} ms",
+        row.limiter,
+        ring_words(row.ring_entries),
+        row.period_ms
     )
+}
+
+/// A ring by its size.
+pub(crate) fn ring_words(entries: Option<u32>) -> String {
+    entries.map_or_else(|| "ring unknown".to_owned(), |entries| format!("ring {entries}"))
 }
 
 impl Series<'_> {
@@ -291,6 +300,7 @@ pub(crate) fn verdict_mark(verdict: Verdict) -> &'static str {
         Verdict::NotSettled => "N",
         Verdict::GuestTooSlow => "S",
         Verdict::Unlimited => "U",
+        Verdict::Unknown => "?",
     }
 }
 
@@ -306,6 +316,7 @@ pub(crate) fn verdict_words(verdict: Verdict) -> &'static str {
         Verdict::NotSettled => "not settled",
         Verdict::GuestTooSlow => "guest too slow",
         Verdict::Unlimited => "unlimited",
+        Verdict::Unknown => "unknown",
     }
 }
 
@@ -369,12 +380,12 @@ mod tests {
         Summary {
             cell,
             limiter: limiter.to_owned(),
-            ring_entries: ring,
+            ring_entries: Some(ring),
             period_ms: 1000,
             quota_mib_s: Some(quota),
-            guest_mib_s: guest,
-            guest_ci_low_mib_s: guest - 1.0,
-            guest_ci_high_mib_s: guest + 2.0,
+            guest_mib_s: Some(guest),
+            guest_ci_low_mib_s: Some(guest - 1.0),
+            guest_ci_high_mib_s: Some(guest + 2.0),
             ..Summary::default()
         }
     }

@@ -207,10 +207,10 @@ fn a_figure_that_would_be_empty_is_skipped() {
 
     let mut unlimited = made(&small());
     for sample in &mut unlimited.samples {
-        (sample.quota_mib_s, sample.throttle_us, sample.asked_us, sample.slept_us) = (None, 0, 0, 0);
+        (sample.quota_mib_s, sample.throttle_us, sample.asked_us, sample.slept_us) = (None, Some(0), Some(0), Some(0));
     }
     for row in &mut unlimited.summaries {
-        (row.quota_mib_s, row.asked_us) = (None, 0);
+        (row.quota_mib_s, row.asked_us) = (None, Some(0));
     }
     assert_eq!(
         skipped(&unlimited),
@@ -233,7 +233,7 @@ fn a_figure_that_would_be_empty_is_skipped() {
 fn rates_of_zero_are_drawn() {
     let mut made = made(&small());
     for sample in made.samples.iter_mut().filter(|s| s.t_s > 5.0) {
-        sample.guest_mib_s = 0.0;
+        sample.guest_mib_s = Some(0.0);
     }
     for row in &mut made.summaries {
         (
@@ -241,7 +241,7 @@ fn rates_of_zero_are_drawn() {
             row.guest_ci_low_mib_s,
             row.guest_ci_high_mib_s,
             row.utilisation_pct,
-        ) = (0.0, 0.0, 0.0, 0.0);
+        ) = (Some(0.0), Some(0.0), Some(0.0), Some(0.0));
     }
     assert_eq!(skipped(&made), ["compared", "fidelity"]);
     check_all(&made);
@@ -284,9 +284,9 @@ fn a_comparison_shows_every_limiter_with_its_repetitions() {
 #[test]
 fn an_outlier_is_cut_off_and_said_to_be() {
     let mut made = made(&small());
-    made.samples[40].guest_mib_s = 1e9;
-    made.samples[41].ring_mib_s = f64::NAN;
-    made.summaries[0].guest_ci_high_mib_s = f64::INFINITY;
+    made.samples[40].guest_mib_s = Some(1e9);
+    made.samples[41].ring_mib_s = None;
+    made.summaries[0].guest_ci_high_mib_s = None;
     check_all(&made);
     let svg = svg_of(&made, "convergence");
     assert!(

@@ -40,9 +40,9 @@ impl Held {
         }
         for (vcpu, book) in self.limiter.books() {
             if let Some(shot) = shots.get_mut(vcpu) {
-                shot.asked = book.asked;
-                shot.slept = book.stopped;
-                shot.throttle = book.last_asked;
+                shot.asked = Some(book.asked);
+                shot.slept = Some(book.stopped);
+                shot.throttle = Some(book.last_asked);
             }
         }
         Ok(())

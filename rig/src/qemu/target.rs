@@ -190,32 +190,36 @@ impl Target for QemuTarget {
         self.vcpus
     }
 
-    fn has_truth(&self) -> bool {
+    fn runs_our_guest(&self) -> bool {
         matches!(self.guest, Guest::Ours(_))
+    }
+
+    fn sees_pauses(&self) -> bool {
+        self.held.is_some() || self.watch.sees_stalls()
     }
 
     fn snapshot(&mut self) -> anyhow::Result<Vec<VcpuSnapshot>> {
         // The truth first, while it is now: to look at the threads can take milliseconds.
         let truth = |vcpu| match &self.guest {
-            Guest::Ours(qemu) => qemu.truth(vcpu),
-            Guest::Theirs(_) => Truth::default(),
+            Guest::Ours(qemu) => Some(qemu.truth(vcpu)),
+            Guest::Theirs(_) => None,
         };
-        let truths: Vec<Truth> = (0..self.vcpus).map(truth).collect();
+        let truths: Vec<Option<Truth>> = (0..self.vcpus).map(truth).collect();
         self.check()?;
         let seen = self.watch.look()?;
-        let snapshot = |(truth, seen): (&Truth, &Seen)| {
+        let snapshot = |(truth, seen): (&Option<Truth>, &Seen)| {
+            let kernel = seen.kernel;
             VcpuSnapshot {
                 plugged: true,
-                written_pages: truth.written,
-                read_pages: truth.read,
-                harvested_pages: seen.pushed_pages,
-                ring_full_exits: seen.ring_full_exits,
-                exits: seen.exits,
+                written_pages: truth.map(|truth| truth.written),
+                read_pages: truth.map(|truth| truth.read),
+                harvested_pages: kernel.map(|kernel| kernel.pushed_pages),
+                ring_full_exits: kernel.map(|kernel| kernel.ring_full_exits),
+                exits: kernel.map(|kernel| kernel.exits),
                 in_guest: seen.in_guest,
-                // QEMU tells nobody what it asked for.
-                asked: Duration::ZERO,
-                slept: seen.stalled,
-                throttle: seen.last_stall,
+                // QEMU tells nobody what it asked for, what it holds back, and what that costs.
+                slept: kernel.map(|kernel| kernel.stalled),
+                throttle: kernel.map(|kernel| kernel.last_stall),
                 ..VcpuSnapshot::default()
             }
         };

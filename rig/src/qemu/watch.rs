@@ -9,14 +9,21 @@ use crate::engine::target::Stall;
 /// What one thread has done. Counts only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
+    /// Time in `KVM_RUN`; without the probes, time on a CPU. `None` of a thread that is gone.
+    pub in_guest: Option<Duration>,
+    /// What only the probes show.
+    pub kernel: Option<Kernel>,
+}
+
+/// What the probes saw of one thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kernel {
     /// Pages pushed to its ring.
     pub pushed_pages: u64,
     /// Exits because the ring was full.
     pub ring_full_exits: u64,
     /// Returns of `KVM_RUN`.
     pub exits: u64,
-    /// Time in `KVM_RUN`; without the probes, time on a CPU.
-    pub in_guest: Duration,
     /// Time from ring-full exits to the next entry.
     pub stalled: Duration,
     /// The last such stall.
@@ -59,13 +66,18 @@ impl Watch {
         monotonic_now().saturating_sub(self.epoch)
     }
 
+    /// Whether it sees stalls after full rings.
+    pub fn sees_stalls(&self) -> bool {
+        self.probes.is_some()
+    }
+
     /// What each vCPU has done.
     pub fn look(&mut self) -> Result<Vec<Seen>, dirtyrig_probes::Error> {
         self.drain()?;
         let Some(probes) = &mut self.probes else {
             let time = |thread: &u32| Seen {
                 in_guest: cpu_time(self.pid, *thread),
-                ..Seen::default()
+                kernel: None,
             };
             return Ok(self.threads.iter().map(time).collect());
         };
@@ -76,7 +88,14 @@ impl Watch {
             .iter()
             .map(|thread| {
                 let last_stall = self.last_stall.get(thread).copied().unwrap_or_default();
-                of(thread).map_or_else(Seen::default, |counters| seen(counters, last_stall))
+                // One that the probes have not seen has done nothing yet.
+                of(thread).map_or_else(
+                    || Seen {
+                        in_guest: Some(Duration::ZERO),
+                        kernel: Some(Kernel::default()),
+                    },
+                    |counters| seen(counters, last_stall),
+                )
             })
             .collect())
     }
@@ -111,21 +130,22 @@ impl Watch {
     }
 }
 
+/// The counts of a thread.
 fn seen(counters: &VcpuCounters, last_stall: Duration) -> Seen {
     Seen {
-        pushed_pages: counters.pushed_pages,
-        ring_full_exits: counters.ring_full_exits,
-        exits: counters.userspace_exits,
-        in_guest: counters.in_run,
-        stalled: counters.ring_full.total,
-        last_stall,
+        in_guest: Some(counters.in_run),
+        kernel: Some(Kernel {
+            pushed_pages: counters.pushed_pages,
+            ring_full_exits: counters.ring_full_exits,
+            exits: counters.userspace_exits,
+            stalled: counters.ring_full.total,
+            last_stall,
+        }),
     }
 }
 
-/// Time that a thread was on a CPU.
-fn cpu_time(pid: u32, thread: u32) -> Duration {
-    let nanos = fs::read_to_string(format!("/proc/{pid}/task/{thread}/schedstat"))
-        .ok()
-        .and_then(|text| text.split_whitespace().next()?.parse().ok());
-    Duration::from_nanos(nanos.unwrap_or(0))
+/// Time that a thread was on a CPU; `None` of one that is gone.
+fn cpu_time(pid: u32, thread: u32) -> Option<Duration> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{thread}/schedstat")).ok()?;
+    text.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
 }

@@ -18,6 +18,7 @@ mod manifest;
 mod reader;
 pub mod schema;
 mod stalls;
+mod stand_ins;
 mod table;
 mod writer;
 

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{EXITS, SAMPLES, SUMMARY};
+use super::{EXITS, SAMPLES, SUMMARY, stand_ins};
 
 /// Version of the recording's format; raised when a column changes its meaning or goes.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -21,6 +21,12 @@ pub trait Row: Default + Serialize + DeserializeOwned {
 
     /// The cell that the row belongs to.
     fn cell(&self) -> u32;
+
+    /// Itself, as read from a file, without what earlier versions wrote for what they did not know.
+    #[must_use]
+    fn without_stand_ins(self) -> Self {
+        self
+    }
 }
 
 impl Row for Sample {
@@ -29,6 +35,10 @@ impl Row for Sample {
 
     fn cell(&self) -> u32 {
         self.cell
+    }
+
+    fn without_stand_ins(self) -> Self {
+        stand_ins::sample(&self)
     }
 }
 
@@ -57,10 +67,15 @@ impl Row for Summary {
         "probe_overhead_p99_us",
         "probe_lost",
         "probe_notes",
+        "vm_ring_mib_s",
     ];
 
     fn cell(&self) -> u32 {
         self.cell
+    }
+
+    fn without_stand_ins(self) -> Self {
+        stand_ins::summary(self)
     }
 }
 
@@ -86,40 +101,40 @@ pub struct Sample {
     pub t_s: f64,
     /// The limit in force, empty for none.
     pub quota_mib_s: Option<f64>,
-    /// What the limiter believes: its own last reading.
-    pub ring_mib_s: f64,
+    /// What the limiter believes: its own last reading. This and all that follows is empty where it is not known.
+    pub ring_mib_s: Option<f64>,
     /// The truth: the guest's own counter over the time since the previous sample.
-    pub guest_mib_s: f64,
+    pub guest_mib_s: Option<f64>,
     /// Pages that the guest only read, as a rate over the time since the previous sample.
-    pub guest_read_mib_s: f64,
+    pub guest_read_mib_s: Option<f64>,
     /// The throttle in force: sleep a ring-full exit (QEMU laws) or of the last pause (others).
-    pub throttle_us: u64,
+    pub throttle_us: Option<u64>,
     /// Share of the time since the previous sample that the vCPU spent in `KVM_RUN`.
-    pub utilisation_pct: f64,
+    pub utilisation_pct: Option<f64>,
     /// Pages written, by the guest's own counter.
-    pub written_pages: u64,
+    pub written_pages: Option<u64>,
     /// Pages only read, by the guest's own counter.
-    pub read_pages: u64,
+    pub read_pages: Option<u64>,
     /// Pages harvested from the vCPU's ring; one that is dirtied again after a reset counts again.
-    pub harvested_pages: u64,
+    pub harvested_pages: Option<u64>,
     /// Exits because the ring was full.
-    pub ring_full_exits: u64,
+    pub ring_full_exits: Option<u64>,
     /// All exits from `KVM_RUN` to the VMM, ring-full ones included.
-    pub exits: u64,
+    pub exits: Option<u64>,
     /// Sleep asked for.
-    pub asked_us: u64,
+    pub asked_us: Option<u64>,
     /// Sleep had.
-    pub slept_us: u64,
+    pub slept_us: Option<u64>,
     /// The limit of all vCPUs together, empty for none.
     #[serde(default)]
     pub vm_quota_mib_s: Option<f64>,
     /// Harvested pages whose entries are held back from reset: they are dirty, and can be written unlogged.
     #[serde(default)]
-    pub held_pages: u64,
+    pub held_pages: Option<u64>,
     /// CPU time that limiting and harvesting took: of the vCPU's thread outside `KVM_RUN`, and its part of the threads
     /// beside it.
     #[serde(default)]
-    pub cost_us: u64,
+    pub cost_us: Option<u64>,
 }
 
 /// Why a cell ended where it did.
@@ -145,6 +160,8 @@ pub enum Verdict {
     GuestTooSlow,
     /// No limit was set.
     Unlimited,
+    /// There was a limit, but nobody knows what the guest dirtied.
+    Unknown,
 }
 
 impl Verdict {
@@ -160,6 +177,7 @@ impl Verdict {
             Self::NotSettled => "not-settled",
             Self::GuestTooSlow => "guest-too-slow",
             Self::Unlimited => "unlimited",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -175,84 +193,85 @@ pub struct Summary {
     pub vmm: String,
     /// Name of the limiter.
     pub limiter: String,
-    /// Name of the program that this vCPU ran.
-    pub guest: String,
-    /// Size of a vCPU's dirty ring.
-    pub ring_entries: u32,
+    /// Name of the program that this vCPU ran; empty of a guest that is not ours.
+    pub guest: Option<String>,
+    /// Size of a vCPU's dirty ring, where it is known.
+    pub ring_entries: Option<u32>,
     /// The limiter's measuring period.
     pub period_ms: u64,
     /// How many vCPUs the cell had: as many rows finish it.
     pub vcpus: u32,
     /// Index of the vCPU.
     pub vcpu: u32,
-    /// Memory of the guest that is dirtied, all vCPUs together.
-    pub memory_mib: u64,
+    /// Memory of the guest that is dirtied, all vCPUs together; empty of a guest that is not ours.
+    pub memory_mib: Option<u64>,
     /// The limit in force at the end, empty for none.
     pub quota_mib_s: Option<f64>,
-    /// Rate of this vCPU before any limit was set, with the ring on; `NaN` where it was not measured.
-    pub unlimited_mib_s: f64,
+    /// Rate of this vCPU before any limit was set, with the ring on. It and every figure that follows is empty where it is
+    /// not known, or does not exist.
+    pub unlimited_mib_s: Option<f64>,
     /// Length of the measured, settled part.
     pub measured_s: f64,
     /// What the limiter believed: mean of its readings over the measured part.
-    pub ring_mib_s: f64,
+    pub ring_mib_s: Option<f64>,
     /// Median of the readings.
-    pub ring_median_mib_s: f64,
+    pub ring_median_mib_s: Option<f64>,
     /// Standard deviation of the readings.
-    pub ring_sd_mib_s: f64,
+    pub ring_sd_mib_s: Option<f64>,
     /// Lower end of the 95 % confidence interval of the mean reading.
-    pub ring_ci_low_mib_s: f64,
+    pub ring_ci_low_mib_s: Option<f64>,
     /// Upper end.
-    pub ring_ci_high_mib_s: f64,
+    pub ring_ci_high_mib_s: Option<f64>,
     /// The truth: pages written over the length of the measured part.
-    pub guest_mib_s: f64,
+    pub guest_mib_s: Option<f64>,
     /// Median of the true rate, by windows.
-    pub guest_median_mib_s: f64,
+    pub guest_median_mib_s: Option<f64>,
     /// Standard deviation of the true rate, by windows.
-    pub guest_sd_mib_s: f64,
+    pub guest_sd_mib_s: Option<f64>,
     /// Lower end of the 95 % confidence interval of the mean true rate.
-    pub guest_ci_low_mib_s: f64,
+    pub guest_ci_low_mib_s: Option<f64>,
     /// Upper end.
-    pub guest_ci_high_mib_s: f64,
+    pub guest_ci_high_mib_s: Option<f64>,
     /// Width at half height of the windows under which spread, oscillation and settling are judged.
     pub window_s: f64,
     /// Pages only read, over the length of the measured part.
-    pub guest_read_mib_s: f64,
+    pub guest_read_mib_s: Option<f64>,
     /// Share of the measured part that the vCPU spent in `KVM_RUN`.
-    pub utilisation_pct: f64,
+    pub utilisation_pct: Option<f64>,
     /// From the last change of the quota to the settled part; empty where it did not settle.
     pub settle_s: Option<f64>,
     /// How far the rate went past its settled level before it settled there, as a share of that level.
-    pub overshoot_pct: f64,
+    pub overshoot_pct: Option<f64>,
     /// Steady-state error: true rate minus quota, empty without a quota.
     pub error_mib_s: Option<f64>,
     /// The same as a share of the quota.
     pub error_pct: Option<f64>,
     /// Standard deviation of the true rate as a share of its mean.
-    pub oscillation_pct: f64,
+    pub oscillation_pct: Option<f64>,
     /// Ring-full exits a second.
-    pub ring_full_per_s: f64,
-    /// Pauses in the measured part; where 0, the percentiles below are 0 and mean nothing.
-    pub pauses: u64,
+    pub ring_full_per_s: Option<f64>,
+    /// Pauses in the measured part; where there were none, the percentiles below are empty.
+    pub pauses: Option<u64>,
     /// Median length of a pause, from the exit to the next entry.
-    pub stall_p50_us: f64,
+    pub stall_p50_us: Option<f64>,
     /// The same, 99th percentile.
-    pub stall_p99_us: f64,
+    pub stall_p99_us: Option<f64>,
     /// The same, 99.9th percentile.
-    pub stall_p999_us: f64,
+    pub stall_p999_us: Option<f64>,
     /// The longest pause.
-    pub stall_max_us: f64,
+    pub stall_max_us: Option<f64>,
     /// Slept minus asked, a pause that was asked for: median. Negative where a sleep was cut short.
-    pub lateness_p50_us: f64,
+    pub lateness_p50_us: Option<f64>,
     /// The same, 99th percentile.
-    pub lateness_p99_us: f64,
+    pub lateness_p99_us: Option<f64>,
     /// Sleep asked for in the measured part.
-    pub asked_us: u64,
+    pub asked_us: Option<u64>,
     /// Sleep had in the measured part.
-    pub slept_us: u64,
-    /// Ring bytes / period; 0 where the limiter has no such floor.
-    pub predicted_floor_mib_s: f64,
-    /// What the cap of the throttle lets through; 0 where the limiter has no cap.
-    pub cap_floor_mib_s: f64,
+    pub slept_us: Option<u64>,
+    /// Ring bytes / period; empty where the limiter has no such floor.
+    pub predicted_floor_mib_s: Option<f64>,
+    /// What the cap of the throttle lets through; empty where the limiter has no cap.
+    pub cap_floor_mib_s: Option<f64>,
     /// Whether the quota was held, or why not.
     pub verdict: Verdict,
     /// The verdict in words, with its figures.
@@ -324,6 +343,9 @@ pub struct Summary {
     /// What the probes could not see, and why.
     #[serde(default)]
     pub probe_notes: String,
+    /// The rate at which pages of all vCPUs together were harvested, or logged, in the measured part.
+    #[serde(default)]
+    pub vm_ring_mib_s: Option<f64>,
 }
 
 /// What was counted.
@@ -376,7 +398,7 @@ mod tests {
              harvest_ns_entry,reset_ns_entry,timer_late_p99_us,steal_pct,disturbed,vm_quota_mib_s,vm_guest_mib_s,cost_pct,\
              probe_pushed_pages,probe_reset_pages,probe_ring_full_exits,probe_userspace_exits,probe_hardware_exits,\
              probe_pauses,probe_stall_p50_us,probe_stall_p99_us,probe_stall_p999_us,probe_stall_max_us,\
-             probe_overhead_p50_us,probe_overhead_p99_us,probe_lost,probe_notes"
+             probe_overhead_p50_us,probe_overhead_p99_us,probe_lost,probe_notes,vm_ring_mib_s"
         );
         assert_eq!(table::columns::<ExitRow>().join(","), "cell,vcpu,source,reason,count");
     }

@@ -90,8 +90,9 @@ pub(super) fn read<R: Row>(path: &Path) -> Result<Table<R>, RecordingError> {
             if !more.map_err(|source| bad_row(path, line, &names, source))? {
                 break;
             }
-            let row = record.deserialize(Some(&header));
-            rows.push(row.map_err(|source| bad_row(path, line, &names, source))?);
+            let row: Result<R, _> = record.deserialize(Some(&header));
+            let row = row.map_err(|source| bad_row(path, line, &names, source))?;
+            rows.push(row.without_stand_ins());
         }
     }
     Ok(Table { rows, torn_line })

@@ -40,8 +40,8 @@ fn samples(cell: u32) -> Vec<Sample> {
                 vcpu,
                 t_s: f64::from(step) * 0.1 - 0.1,
                 quota_mib_s: (step > 0).then_some(25.0),
-                guest_mib_s: 1.0 / 3.0,
-                written_pages: u64::from(step) << 40,
+                guest_mib_s: Some(1.0 / 3.0),
+                written_pages: Some(u64::from(step) << 40),
                 ..Sample::default()
             })
         })
@@ -162,14 +162,16 @@ fn what_was_written_is_read_back() {
 }
 
 #[test]
-fn a_row_that_is_not_known_is_not_a_number() {
+fn a_value_that_is_not_known_is_empty() {
     let dir = folder();
     let mut recorder = Recorder::create(dir.path(), manifest(1)).expect("the folder is new");
     let mut rows = summaries(0);
-    rows[0].unlimited_mib_s = f64::NAN;
+    rows[0].unlimited_mib_s = None;
     recorder.append_summaries(0, &rows).expect("the cell is finished");
     let recording = Recording::open(dir.path()).expect("the recording opens");
-    assert!(recording.summaries[0].unlimited_mib_s.is_nan());
+    assert_eq!(recording.summaries[0].unlimited_mib_s, None);
+    let text = std::fs::read_to_string(dir.path().join(SUMMARY)).expect("a table");
+    assert!(!text.contains("NaN"), "{text}");
 }
 
 #[test]
@@ -374,12 +376,12 @@ proptest! {
         let row = Sample {
             t_s,
             quota_mib_s: quota,
-            ring_mib_s: f64::from(rates[0]) / 7.0,
-            guest_mib_s: f64::from(rates[1]) / 3.0,
-            written_pages: counts[0],
-            exits: counts[1],
-            asked_us: counts[2],
-            throttle_us: counts[3],
+            ring_mib_s: Some(f64::from(rates[0]) / 7.0),
+            guest_mib_s: Some(f64::from(rates[1]) / 3.0),
+            written_pages: Some(counts[0]),
+            exits: Some(counts[1]),
+            asked_us: Some(counts[2]),
+            throttle_us: Some(counts[3]),
             ..Sample::default()
         };
         let dir = folder();

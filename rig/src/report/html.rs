@@ -157,14 +157,13 @@ impl<'a> PointRow<'a> {
                 sort: point.quota_mib_s.or(point.vm_quota_mib_s).unwrap_or(f64::INFINITY),
             },
             period_s: point.settings.period_ms as f64 / 1000.0,
-            floor: if point.predicted_floor_mib_s > 0.0 {
-                plain(point.predicted_floor_mib_s)
-            } else {
-                Number {
+            floor: point.predicted_floor_mib_s.map_or_else(
+                || Number {
                     shown: "none".to_owned(),
                     sort: 0.0,
-                }
-            },
+                },
+                plain,
+            ),
             reads: Number::of(point.ring_mib_s),
             truth: Number::of(point.guest_mib_s),
             settle: Number::of(point.settle_s),
@@ -207,7 +206,7 @@ fn cell(recording: &str, row: &Summary) -> anyhow::Result<Vec<Value>> {
 /// A value as the table of cells shows it.
 fn shown(value: &Value) -> String {
     match value {
-        Value::Null => String::new(),
+        Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),
         Value::Number(number) => match number.as_f64() {
             Some(float) if number.is_f64() => rate(float),

@@ -67,7 +67,7 @@ fn settings(point: &Point) -> String {
     format!(
         "{} | {} | {} | {} | {}",
         escaped(&settings.limiter),
-        settings.ring_entries,
+        settings.ring_words(),
         settings.period_s(),
         escaped(&settings.guest_words()),
         point.quota_words(),
@@ -82,7 +82,7 @@ fn measured(point: &Point) -> String {
     });
     format!(
         "{} | {} | {} | {} | {} | {}",
-        rate(point.predicted_floor_mib_s),
+        point.predicted_floor_mib_s.map_or_else(|| "-".to_owned(), rate),
         range(point.ring_mib_s),
         range(point.guest_mib_s),
         range(stalls),

@@ -16,16 +16,16 @@ use crate::{
 pub struct Settings {
     /// Name of the limiter.
     pub limiter: String,
-    /// Size of a vCPU's dirty ring.
-    pub ring_entries: u32,
+    /// Size of a vCPU's dirty ring; none where that is not known.
+    pub ring_entries: Option<u32>,
     /// The limiter's measuring period.
     pub period_ms: u64,
-    /// What the vCPU executes.
-    pub guest: String,
+    /// What the vCPU executes; none of a guest that is not ours.
+    pub guest: Option<String>,
     /// vCPUs of the cell.
     pub vcpus: u32,
-    /// Memory that is dirtied.
-    pub memory_mib: u64,
+    /// Memory that is dirtied; none of a guest that is not ours.
+    pub memory_mib: Option<u64>,
     /// VMM with its version.
     pub vmm: String,
 }
@@ -61,8 +61,8 @@ pub struct Point {
     pub verdict: Verdict,
     /// The reason of the first run with that verdict.
     pub reason: String,
-    /// Ring bytes / period; 0 for a limiter without that floor.
-    pub predicted_floor_mib_s: f64,
+    /// Ring bytes / period; none for a limiter without that floor.
+    pub predicted_floor_mib_s: Option<f64>,
     /// Rate without a limit.
     pub unlimited_mib_s: Option<Range>,
     /// What the limiter reads: its median reading of each run.
@@ -81,8 +81,8 @@ pub struct Floor {
     /// The settings.
     #[serde(flatten)]
     pub settings: Settings,
-    /// Ring bytes / period; 0 for a limiter without that floor.
-    pub predicted_floor_mib_s: f64,
+    /// Ring bytes / period; none for a limiter without that floor.
+    pub predicted_floor_mib_s: Option<f64>,
     /// The lowest quota that every run held.
     pub lowest_held_mib_s: Option<f64>,
     /// The lowest quota that was asked for.
@@ -119,11 +119,18 @@ impl Settings {
 
     /// The guest, and how many vCPUs it has where it is not one.
     pub fn guest_words(&self) -> String {
+        let guest = self.guest.as_deref().unwrap_or("-");
         if self.vcpus == 1 {
-            self.guest.clone()
+            guest.to_owned()
         } else {
-            format!("{} ({} vCPUs)", self.guest, self.vcpus)
+            format!("{guest} ({} vCPUs)", self.vcpus)
         }
+    }
+
+    /// The ring's size.
+    pub fn ring_words(&self) -> String {
+        self.ring_entries
+            .map_or_else(|| "-".to_owned(), |entries| entries.to_string())
     }
 }
 
@@ -140,9 +147,9 @@ impl Point {
 }
 
 impl Range {
-    /// Of the values that are numbers.
-    fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
-        let values: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
+    /// Of the values that are known.
+    fn of(values: impl IntoIterator<Item = Option<f64>>) -> Option<Self> {
+        let values: Vec<f64> = values.into_iter().flatten().collect();
         (!values.is_empty()).then(|| Self {
             median: stats::median(&values),
             low: values.iter().copied().fold(f64::INFINITY, f64::min),
@@ -191,7 +198,7 @@ fn point(settings: Settings, rows: &[&Summary]) -> Point {
         .rev()
         .max_by_key(|row| count(row.verdict))
         .expect("a point has at least one row");
-    let range = |column: fn(&Summary) -> f64| Range::of(rows.iter().map(|row| column(row)));
+    let range = |column: fn(&Summary) -> Option<f64>| Range::of(rows.iter().map(|row| column(row)));
     Point {
         settings,
         quota_mib_s: common.quota_mib_s,
@@ -205,8 +212,8 @@ fn point(settings: Settings, rows: &[&Summary]) -> Point {
         unlimited_mib_s: range(|row| row.unlimited_mib_s),
         ring_mib_s: range(|row| row.ring_median_mib_s),
         guest_mib_s: range(|row| row.guest_mib_s),
-        stall_p99_us: Range::of(rows.iter().filter(|row| row.pauses > 0).map(|row| row.stall_p99_us)),
-        settle_s: Range::of(rows.iter().filter_map(|row| row.settle_s)),
+        stall_p99_us: range(|row| row.stall_p99_us),
+        settle_s: range(|row| row.settle_s),
     }
 }
 
@@ -215,19 +222,20 @@ pub fn floors(points: &[Point]) -> Vec<Floor> {
     let limited: Vec<&Point> = points.iter().filter(|point| point.quota_mib_s.is_some()).collect();
     limited
         .chunk_by(|a, b| a.settings == b.settings)
-        .map(|points| {
+        .filter_map(|points| {
             let lowest = points[0];
+            let lowest_asked_mib_s = lowest.quota_mib_s?;
             let lowest_held = points.iter().find(|point| point.held == point.runs);
-            Floor {
+            Some(Floor {
                 settings: lowest.settings.clone(),
                 predicted_floor_mib_s: lowest.predicted_floor_mib_s,
                 lowest_held_mib_s: lowest_held.and_then(|point| point.quota_mib_s),
-                lowest_asked_mib_s: lowest.quota_mib_s.unwrap_or_default(),
+                lowest_asked_mib_s,
                 verdict: lowest.verdict,
                 ring_mib_s: lowest.ring_mib_s,
                 guest_mib_s: lowest.guest_mib_s,
                 words: words::floor(points),
-            }
+            })
         })
         .collect()
 }

@@ -27,7 +27,7 @@ fn record(dir: &Path, recipe: &Recipe<'_>, finished: usize) -> Recording {
         let samples: Vec<_> = made.samples.iter().filter(|row| row.cell == cell).cloned().collect();
         let mut rows: Vec<_> = made.summaries.iter().filter(|row| row.cell == cell).cloned().collect();
         for row in &mut rows {
-            row.pauses = 50;
+            row.pauses = Some(50);
             "steady at <b>25</b> MiB/s & \"no bound\" explains it".clone_into(&mut row.reason);
         }
         recorder.append_samples(&samples).expect("written");
@@ -115,7 +115,7 @@ fn findings_come_first_and_in_words() {
     let floor = part
         .floors
         .iter()
-        .find(|floor| floor.settings.limiter == "qemu-7.2" && floor.settings.ring_entries == 65536);
+        .find(|floor| floor.settings.limiter == "qemu-7.2" && floor.settings.ring_entries == Some(65536));
     let words = &floor.expect("a floor").words;
     assert!(words.starts_with("Held 500. Asked for 25 the guest does 2"), "{words}");
 

@@ -63,6 +63,7 @@ fn why(verdict: Verdict) -> &'static str {
         Verdict::NotSettled => "had not settled when time was up",
         Verdict::GuestTooSlow => "ran with a guest too slow for the limiter to act on",
         Verdict::Unlimited => "had no limit",
+        Verdict::Unknown => "can't be judged, as nobody knows what the guest dirtied",
     }
 }
 
@@ -101,7 +102,7 @@ fn of_limiter(floors: &[Floor]) -> String {
 /// What one limiter and ring did, from the points of all quotas in ascending order.
 pub(super) fn floor(points: &[&Point]) -> String {
     let lowest = points[0];
-    let quota = |point: &Point| rate(point.quota_mib_s.unwrap_or_default());
+    let quota = |point: &Point| point.quota_words();
     let middle = |range: Option<Range>| range.map_or_else(|| "an unknown rate".to_owned(), |range| rate(range.median));
     let held: Vec<String> = points.iter().filter(|p| p.held == p.runs).map(|p| quota(p)).collect();
     let partly: Vec<String> = points

@@ -290,9 +290,11 @@ impl Scenario {
             .map_or(least, |event| least.max(event.at + AFTER_LAST_CHANGE))
     }
 
-    /// Itself as settings, every default spelt out.
+    /// Itself as settings, every default spelt out; of a VM that is attached to nothing is said of its guest, which is not
+    /// known.
     pub fn settings(&self) -> Settings {
         let vm = &self.vm;
+        let is_ours = !matches!(vm.vmm, vmm::Vmm::Attach { .. });
         let count = "a scenario is made from settings in range";
         Settings {
             ring: vec![values::Ring(vm.ring)],
@@ -301,10 +303,13 @@ impl Scenario {
             period: vec![values::Period::new(vm.limiter.period).expect(count)],
             limiter: vec![vm.limiter.kind],
             max_stall: Some(values::Span(vm.limiter.max_stall)),
-            guest: vec![PerVcpu::each(vm.programs.clone())],
+            guest: is_ours
+                .then(|| PerVcpu::each(vm.programs.clone()))
+                .into_iter()
+                .collect(),
             vcpus: vec![settings::VcpuCount::new(vm.vcpus as u64).expect(count)],
             plugged: Some(settings::VcpuCount::new(vm.plugged as u64).expect(count)),
-            memory: Some(settings::MemoryMib::new(vm.memory_mib).expect(count)),
+            memory: is_ours.then(|| settings::MemoryMib::new(vm.memory_mib).expect(count)),
             thp: vm.thp,
             duration: Some(values::Span(self.duration)),
             warm_up: Some(values::Span(self.warm_up)),

@@ -104,7 +104,7 @@ pub fn run_on(
     clock: &dyn Clock,
 ) -> anyhow::Result<(CellResult, Vec<Summary>)> {
     let (cell, repetition) = number;
-    let facts = facts(cell, repetition, target.vmm(), scenario);
+    let facts = facts(cell, repetition, &*target, scenario);
     let result = run_cell(&mut *target, &facts, scenario, sink, watch, clock);
     take_down(target, &facts, result)
 }

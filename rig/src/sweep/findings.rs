@@ -18,13 +18,13 @@ pub struct Floor {
     pub quota_mib_s: f64,
     /// Ring bytes / period.
     pub predicted_mib_s: f64,
-    /// Median over cells of what the cap of the throttle lets through; 0 where the limiter has no cap.
-    pub cap_mib_s: f64,
+    /// Median over cells of what the cap of the throttle lets through; `None` where the limiter has no cap.
+    pub cap_mib_s: Option<f64>,
     /// Median over cells of the limiter's median reading: its mean takes in the reading of the period before the limit,
     /// which stands until the next one.
-    pub ring_mib_s: f64,
-    /// Median over cells of the rate by the guest's own counter.
-    pub guest_mib_s: f64,
+    pub ring_mib_s: Option<f64>,
+    /// Median over cells of the rate by the guest's own counter; `None` of a guest that keeps none.
+    pub guest_mib_s: Option<f64>,
     /// Whether the guest was too slow for the limiter ever to act.
     pub too_slow: bool,
 }
@@ -44,19 +44,25 @@ impl Floor {
         let period_s = self.period_ms as f64 / 1000.0;
         let head = format!("{limiter}, ring {ring_entries}, period {period_s} s, asked for {quota_mib_s}:");
         if self.too_slow {
-            return format!(
-                "{head} the ring is never full within a period, so that nothing is limited ({guest_mib_s:.0})"
-            );
+            let does = guest_mib_s.map_or_else(|| "unknown".to_owned(), |rate| format!("{rate:.0}"));
+            return format!("{head} the ring is never full within a period, so that nothing is limited ({does})");
         }
-        let cap = if self.tells_ring_from_cap() {
-            String::new()
-        } else {
-            format!("; the cap alone lets {cap_mib_s:.0} through, too near to tell the two apart")
+        let cap = match cap_mib_s {
+            Some(cap) if !self.tells_ring_from_cap() => {
+                format!("; the cap alone lets {cap:.0} through, too near to tell the two apart")
+            }
+            _ => String::new(),
+        };
+        let rate = |rate: &Option<f64>| {
+            rate.map_or_else(
+                || "unknown".to_owned(),
+                |rate| format!("{rate:.0} ({})", signed_pct(rate, *predicted_mib_s)),
+            )
         };
         format!(
-            "{head} reads {ring_mib_s:.0} ({}), truly {guest_mib_s:.0} ({}), predicted {predicted_mib_s:.0}{cap}",
-            signed_pct(*ring_mib_s, *predicted_mib_s),
-            signed_pct(*guest_mib_s, *predicted_mib_s)
+            "{head} reads {}, truly {}, predicted {predicted_mib_s:.0}{cap}",
+            rate(ring_mib_s),
+            rate(guest_mib_s)
         )
     }
 
@@ -64,39 +70,38 @@ impl Floor {
     /// two periods, and every one of them is cut short by the kick; below it some are not, and more than a ring gets
     /// through in a period.
     fn tells_ring_from_cap(&self) -> bool {
-        self.predicted_mib_s >= 2.0 * self.cap_mib_s
+        self.cap_mib_s.is_none_or(|cap| self.predicted_mib_s >= 2.0 * cap)
     }
 }
 
 /// The floors that `summaries` show, by limiter, ring and period.
 pub fn floors(summaries: &[Summary]) -> Vec<Floor> {
-    let below = |row: &&Summary| row.quota_mib_s.is_some_and(|quota| quota < row.predicted_floor_mib_s);
-    let key = |row: &Summary| {
-        (
-            row.limiter.clone(),
-            row.ring_entries,
-            row.period_ms,
-            row.quota_mib_s.unwrap_or_default().to_bits(),
-        )
-    };
-    let mut rows: Vec<&Summary> = summaries.iter().filter(below).collect();
     // Quotas are above zero, so that their bits sort as they do.
-    rows.sort_by_key(|row| key(row));
-    rows.chunk_by(|a, b| key(a) == key(b))
+    let key = |row: &Summary| {
+        let quota = row.quota_mib_s?;
+        let floor = row.predicted_floor_mib_s.filter(|&floor| quota < floor)?;
+        let of = (row.limiter.clone(), row.ring_entries?, row.period_ms, quota.to_bits());
+        Some((of, quota, floor))
+    };
+    let mut rows: Vec<_> = summaries.iter().filter_map(|row| Some((key(row)?, row))).collect();
+    rows.sort_by(|((a, ..), _), ((b, ..), _)| a.cmp(b));
+    rows.chunk_by(|((a, ..), _), ((b, ..), _)| a == b)
         .map(|rows| {
-            let first = rows[0];
-            let median =
-                |value: fn(&Summary) -> f64| stats::median(&rows.iter().map(|row| value(row)).collect::<Vec<_>>());
+            let ((limiter, ring_entries, period_ms, _), quota_mib_s, predicted_mib_s) = rows[0].0.clone();
+            let median = |value: fn(&Summary) -> Option<f64>| {
+                let known: Vec<f64> = rows.iter().filter_map(|(_, row)| value(row)).collect();
+                (!known.is_empty()).then(|| stats::median(&known))
+            };
             Floor {
-                limiter: first.limiter.clone(),
-                ring_entries: first.ring_entries,
-                period_ms: first.period_ms,
-                quota_mib_s: first.quota_mib_s.unwrap_or_default(),
-                predicted_mib_s: first.predicted_floor_mib_s,
+                limiter,
+                ring_entries,
+                period_ms,
+                quota_mib_s,
+                predicted_mib_s,
                 cap_mib_s: median(|row| row.cap_floor_mib_s),
                 ring_mib_s: median(|row| row.ring_median_mib_s),
                 guest_mib_s: median(|row| row.guest_mib_s),
-                too_slow: rows.iter().any(|row| is_too_slow(row)),
+                too_slow: rows.iter().any(|(_, row)| is_too_slow(row, predicted_mib_s)),
             }
         })
         .collect()
@@ -104,8 +109,8 @@ pub fn floors(summaries: &[Summary]) -> Vec<Floor> {
 
 /// Whether the ring can't be full within a period, so that a cell says nothing of the floor. One ring that filled up
 /// before the limiter began to flush may hide it from the verdict.
-fn is_too_slow(row: &Summary) -> bool {
-    row.verdict == Verdict::GuestTooSlow || row.unlimited_mib_s <= row.predicted_floor_mib_s
+fn is_too_slow(row: &Summary, floor: f64) -> bool {
+    row.verdict == Verdict::GuestTooSlow || row.unlimited_mib_s.is_some_and(|unlimited| unlimited <= floor)
 }
 
 /// The findings in words, a line each; none where no quota was below its floor.
@@ -132,18 +137,15 @@ fn concluded(floors: &[Floor]) -> Vec<String> {
 const FOLLOWS_PCT: f64 = 15.0;
 
 fn conclusion(floors: &[&Floor]) -> String {
-    let worst = |value: fn(&Floor) -> f64| {
-        floors
-            .iter()
-            .map(|floor| 100.0 * (value(floor) / floor.predicted_mib_s - 1.0).abs())
-            .fold(0.0, f64::max)
+    let worst = |value: fn(&Floor) -> Option<f64>| {
+        let off = |floor: &&Floor| Some(100.0 * (value(floor)? / floor.predicted_mib_s - 1.0).abs());
+        floors.iter().filter_map(off).reduce(f64::max)
     };
-    let says = |worst_pct: f64| {
-        if worst_pct <= FOLLOWS_PCT {
-            format!("follows ring bytes / period within {worst_pct:.0} %")
-        } else {
-            format!("does not follow ring bytes / period (up to {worst_pct:.0} % off)")
-        }
+    // A prediction that is judged by what is printed: to the whole percent.
+    let says = |worst_pct: Option<f64>| match worst_pct.map(f64::round) {
+        Some(worst_pct) if worst_pct <= FOLLOWS_PCT => format!("follows ring bytes / period within {worst_pct:.0} %"),
+        Some(worst_pct) => format!("does not follow ring bytes / period (up to {worst_pct:.0} % off)"),
+        None => "is not known".to_owned(),
     };
     format!(
         "{}: over {} point{} below the floor, what it reads {}; what the guest does {}",
@@ -166,13 +168,13 @@ mod tests {
     fn row(limiter: &str, ring: u32, quota: f64, ring_mib_s: f64, guest_mib_s: f64) -> Summary {
         Summary {
             limiter: limiter.to_owned(),
-            ring_entries: ring,
+            ring_entries: Some(ring),
             period_ms: 1000,
             quota_mib_s: Some(quota),
-            predicted_floor_mib_s: f64::from(ring) / 256.0,
-            unlimited_mib_s: 1700.0,
-            ring_median_mib_s: ring_mib_s,
-            guest_mib_s,
+            predicted_floor_mib_s: Some(f64::from(ring) / 256.0),
+            unlimited_mib_s: Some(1700.0),
+            ring_median_mib_s: Some(ring_mib_s),
+            guest_mib_s: Some(guest_mib_s),
             verdict: Verdict::FloorBound,
             ..Summary::default()
         }
@@ -188,7 +190,10 @@ mod tests {
         ];
         let floors = floors(&rows);
         assert_eq!(floors.len(), 1);
-        assert!((floors[0].ring_mib_s - 256.0).abs() < 1e-9 && (floors[0].guest_mib_s - 250.0).abs() < 1e-9);
+        assert_eq!(
+            (floors[0].ring_mib_s, floors[0].guest_mib_s),
+            (Some(256.0), Some(250.0))
+        );
     }
 
     #[test]
@@ -215,7 +220,7 @@ mod tests {
     #[test]
     fn a_floor_near_the_cap_is_no_evidence() {
         let mut near = row("qemu-7.2", 4096, 2.0, 21.0, 22.0);
-        near.cap_floor_mib_s = 16.0;
+        near.cap_floor_mib_s = Some(16.0);
         let lines = sentences(&[near]);
         assert_eq!(lines.len(), 1, "no conclusion: {lines:?}");
         assert!(
@@ -232,7 +237,7 @@ mod tests {
         assert_eq!(lines.len(), 1);
         assert!(lines[0].contains("never full within a period"), "{lines:?}");
         slow.verdict = Verdict::Missed;
-        slow.unlimited_mib_s = 200.0;
+        slow.unlimited_mib_s = Some(200.0);
         assert_eq!(sentences(&[slow]), lines, "whatever the verdict made of it");
     }
 }

@@ -45,6 +45,7 @@ fn main() {
             HERE,
             command::it_ends_with_its_time_and_with_the_vm,
         ),
+        trial("a_quota_for_all_is_judged_by_the_sum", HERE, command::a_quota_for_all),
         trial("qmp_clients_command_it", HERE, command::qmp_clients_command_it),
         trial("another_vmm_is_limited_too", HERE, command::another_vmm_is_limited_too),
         trial("what_can_not_be_is_told", HERE, command::what_can_not_be_is_told),

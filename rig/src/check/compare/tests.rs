@@ -11,13 +11,13 @@ fn runs(p99: impl IntoIterator<Item = f64>) -> Vec<Summary> {
             repetition: cell,
             vmm: "rig".to_owned(),
             limiter: "budget".to_owned(),
-            guest: "sequential".to_owned(),
-            ring_entries: 4096,
+            guest: Some("sequential".to_owned()),
+            ring_entries: Some(4096),
             period_ms: 1000,
             vcpus: 1,
-            pauses: 100,
-            stall_p99_us,
-            unlimited_mib_s: f64::NAN,
+            pauses: Some(100),
+            stall_p99_us: Some(stall_p99_us),
+            unlimited_mib_s: None,
             ..Summary::default()
         })
         .collect()
@@ -49,7 +49,7 @@ fn less_is_worse_where_more_is_better() {
     let rated = |rate: f64| -> Vec<Summary> {
         let mut rows = runs(ten(1000.0));
         for (row, share) in rows.iter_mut().zip(ten(1.0)) {
-            row.unlimited_mib_s = rate * share;
+            row.unlimited_mib_s = Some(rate * share);
         }
         rows
     };
@@ -87,7 +87,7 @@ fn few_repetitions_can_not_tell_and_say_how_many_would() {
 fn one_long_run_is_one_value() {
     let mut long = runs([1000.0, 1300.0]);
     for row in &mut long {
-        row.pauses = 1_000_000;
+        row.pauses = Some(1_000_000);
     }
     assert_eq!(verdict(&long, &long.clone()).0, Verdict::CantTell);
 }
@@ -104,7 +104,7 @@ fn values_that_scatter_beyond_what_matters_can_not_be_called_the_same() {
 fn what_only_one_side_has_is_left_out() {
     let mut other = runs(ten(1000.0));
     for row in &mut other {
-        row.ring_entries = 65536;
+        row.ring_entries = Some(65536);
     }
     assert!(compare(&runs(ten(1000.0)), &other).is_empty());
     assert!(compare(&[], &other).is_empty());
@@ -119,8 +119,8 @@ fn an_unchanged_candidate_is_flagged_as_rarely_as_promised() {
         for cell in 0..4 {
             let mut rows = runs((0..8).map(|_| 1000.0 * (0.5 + rng.random::<f64>())).collect::<Vec<_>>());
             for row in &mut rows {
-                row.ring_entries = 1024 << cell;
-                row.stall_p50_us = 500.0 * (0.5 + rng.random::<f64>());
+                row.ring_entries = Some(1024 << cell);
+                row.stall_p50_us = Some(500.0 * (0.5 + rng.random::<f64>()));
                 row.harvest_ns_entry = Some(4.0 + 4.0 * rng.random::<f64>());
             }
             all.extend(rows);

@@ -55,11 +55,15 @@ fn run(
     let mut target = SimulatedTarget::new(clock, scenario.vm.vcpus, 200.0, floor);
     let commands = target.commands.clone();
     let (mut kept, mut changes) = (Kept::default(), Changes::default());
-    let facts = facts(7, 0, "simulated", scenario);
+    let facts = facts(7, 0, &target, scenario);
     let result = run_cell(&mut target, &facts, scenario, &mut kept, &mut changes, clock);
     kept.changed = changes.0;
     let commands = commands.borrow().clone();
     (result, kept, commands)
+}
+
+fn is_near(rate: Option<f64>, expected: f64) -> bool {
+    rate.is_some_and(|rate| (rate - expected).abs() < 0.1)
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -80,13 +84,13 @@ fn it_samples_ten_times_a_second_from_the_warm_up_to_the_end() {
         .map(|row| (row.t_s * 1000.0).round() as i64)
         .collect();
     assert_eq!(times, (-9..=30).map(|tenth| tenth * 100).collect::<Vec<_>>());
-    assert!((result.unlimited_mib_s[0] - 200.0).abs() < 0.1);
+    assert!(is_near(result.unlimited_mib_s[0], 200.0));
     assert_eq!(commands, [(SECOND, "set 50 All".to_owned())]);
     assert!(kept.samples[..10].iter().all(|row| row.quota_mib_s.is_none()));
     assert!(
         kept.samples[10..]
             .iter()
-            .all(|row| row.quota_mib_s == Some(50.0) && (row.guest_mib_s - 50.0).abs() < 0.1)
+            .all(|row| row.quota_mib_s == Some(50.0) && is_near(row.guest_mib_s, 50.0))
     );
 }
 

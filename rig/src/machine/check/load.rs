@@ -38,11 +38,16 @@ pub(super) fn vcpus(facts: &Facts) -> Finding {
 pub(super) fn memory(facts: &Facts) -> Finding {
     let memory = &facts.memory;
     let thp = memory.thp_enabled.as_deref().unwrap_or("unknown");
+    let mib = |mib: Option<u64>| mib.map_or_else(|| "unknown".to_owned(), |mib| mib.to_string());
     let found = format!(
         "{} of {} MiB available, transparent huge pages: {thp}",
-        memory.available_mib, memory.total_mib
+        mib(memory.available_mib),
+        mib(memory.total_mib)
     );
-    match memory.available_mib {
+    let Some(available) = memory.available_mib else {
+        return Finding::degraded(found, "mount /proc, whose `meminfo` tells it");
+    };
+    match available {
         available if available < MEMORY_LEAST_MIB => {
             Finding::missing(found, format!("free memory: at least {MEMORY_LEAST_MIB} MiB"))
         }
@@ -87,15 +92,18 @@ pub(super) fn noise(facts: &Facts) -> Finding {
             "raise the limit: ulimit -u",
         );
     };
-    let steal = noise.steal_pct.unwrap_or(0.0);
-    let others = noise.others_cpus.unwrap_or(0.0);
+    let number = |value: Option<f64>| value.map_or_else(|| "unknown".to_owned(), |value| format!("{value:.1}"));
     let found = format!(
-        "timers late by {:.0} us (p50), {:.0} us (p99), {:.0} us (max); {steal:.1} % stolen, {others:.1} CPUs busy",
-        noise.timer_late_p50_us, noise.timer_late_p99_us, noise.timer_late_max_us
+        "timers late by {:.0} us (p50), {:.0} us (p99), {:.0} us (max); {} % stolen, {} CPUs busy",
+        noise.timer_late_p50_us,
+        noise.timer_late_p99_us,
+        noise.timer_late_max_us,
+        number(noise.steal_pct),
+        number(noise.others_cpus)
     );
-    if others > OTHERS_BEARABLE_CPUS {
+    if noise.others_cpus > Some(OTHERS_BEARABLE_CPUS) {
         Finding::degraded(found, "stop what else runs here: top shows it")
-    } else if steal > STEAL_BEARABLE_PCT {
+    } else if noise.steal_pct > Some(STEAL_BEARABLE_PCT) {
         Finding::degraded(found, "ask for dedicated CPUs: the host runs others on these")
     } else if noise.timer_late_p99_us > LATENESS_BEARABLE_US {
         Finding::degraded(
@@ -148,11 +156,14 @@ mod tests {
 
     #[test]
     fn memory_has_two_thresholds() {
-        let with = |mib| after(|facts| facts.memory.available_mib = mib, super::memory).status;
+        let with = |mib| after(|facts| facts.memory.available_mib = Some(mib), super::memory).status;
         assert_eq!(with(512), Status::Ok);
         assert_eq!(with(511), Status::Degraded);
         assert_eq!(with(64), Status::Degraded);
         assert_eq!(with(63), Status::Missing);
+        let unknown = after(|facts| facts.memory.available_mib = None, super::memory);
+        assert_eq!(unknown.status, Status::Degraded);
+        assert!(unknown.found.starts_with("unknown of"), "{}", unknown.found);
     }
 
     #[test]
@@ -194,6 +205,8 @@ mod tests {
         assert!(with(1001.0, 5.1, 0.0).remedy.unwrap().contains("dedicated"));
         assert!(with(1001.0, 5.1, 0.21).remedy.unwrap().contains("top"));
         assert_eq!(after(|facts| facts.noise = None, super::noise).status, Status::Degraded);
+        let blind = after(|facts| facts.noise.as_mut().unwrap().steal_pct = None, super::noise);
+        assert!(blind.found.contains("unknown % stolen"), "{}", blind.found);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::{
     super::{
         Choice, Figure, RecordingView, Skip,
         axis::Axis,
-        data::{Facet, Periods, facets, positive_range, verdict_mark, verdict_words},
+        data::{Facet, Periods, facets, positive_range, ring_words, verdict_mark, verdict_words},
         page::{Key, Mark, Page, Panel},
         style,
     },
@@ -69,22 +69,22 @@ fn pages(view: &RecordingView<'_>, _choice: &Choice<'_>) -> Result<Vec<Page>, Sk
 }
 
 /// The ring sizes, each a series.
-pub(super) fn rings_of(facets: &[Facet<'_>]) -> Vec<u64> {
+pub(super) fn rings_of(facets: &[Facet<'_>]) -> Vec<Option<u32>> {
     distinct(facets.iter().flat_map(|facet| &facet.points), ring_of)
 }
 
-pub(super) fn ring_of(point: &super::Point<'_>) -> u64 {
-    u64::from(point.rows[0].ring_entries)
+pub(super) fn ring_of(point: &super::Point<'_>) -> Option<u32> {
+    point.rows[0].ring_entries
 }
 
-pub(super) fn ring_keys(rings: &[u64]) -> impl Iterator<Item = Key> {
+pub(super) fn ring_keys(rings: &[Option<u32>]) -> impl Iterator<Item = Key> {
     rings.iter().enumerate().map(|(i, ring)| {
         let (stroke, glyph) = style::truth(i);
-        Key::both(stroke, glyph, format!("ring {ring}"))
+        Key::both(stroke, glyph, ring_words(*ring))
     })
 }
 
-fn marks(facet: &Facet<'_>, rings: &[u64], (low, high): (f64, f64)) -> Vec<Mark> {
+fn marks(facet: &Facet<'_>, rings: &[Option<u32>], (low, high): (f64, f64)) -> Vec<Mark> {
     let mut marks = vec![Mark::Line {
         points: vec![(low, low), (high, high)],
         stroke: style::reference(style::GREY, style::SOLID),

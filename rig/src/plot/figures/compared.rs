@@ -141,7 +141,9 @@ fn bins(series: &Series<'_>) -> BTreeMap<i64, f64> {
     let mut first: BTreeMap<i64, (f64, u64)> = BTreeMap::new();
     for row in &series.samples {
         let bin = (row.t_s / BIN_S).floor() as i64;
-        first.entry(bin).or_insert((row.t_s, row.written_pages));
+        if let Some(pages) = row.written_pages {
+            first.entry(bin).or_insert((row.t_s, pages));
+        }
     }
     let pairs = first.iter().zip(first.iter().skip(1));
     pairs

@@ -52,17 +52,23 @@ pub(super) fn legend(series: &[Series<'_>]) -> Vec<Key> {
     if series.iter().all(observed) {
         return vec![Key::line(style::READING, "pages that the kernel logged")];
     }
-    vec![
-        Key::line(style::TRUTH, "guest's counter (truth)"),
+    // A guest that is not ours keeps no counter.
+    let told = |series: &Series<'_>| series.samples.iter().any(|s| s.guest_mib_s.is_some());
+    let truth = series
+        .iter()
+        .any(told)
+        .then(|| Key::line(style::TRUTH, "guest's counter (truth)"));
+    let others = [
         Key::line(style::READING, "limiter's reading"),
         Key::line(style::QUOTA, "quota"),
-    ]
+    ];
+    truth.into_iter().chain(others).collect()
 }
 
 /// Axes that hold all `series`, so that panels side by side compare; what is cut off goes into `notes`.
 pub(super) fn axes(series: &[Series<'_>], ticks: (usize, usize), notes: &mut Vec<String>) -> (Axis, Axis) {
     let samples = || series.iter().flat_map(|series| series.samples.iter());
-    let rates = || samples().flat_map(|s| [s.ring_mib_s, s.guest_mib_s]);
+    let rates = || samples().flat_map(|s| [s.ring_mib_s, s.guest_mib_s]).flatten();
     let quotas = || samples().filter_map(|s| s.quota_mib_s);
     let (lowest, highest) = positive_range(rates().chain(quotas())).unwrap_or((1.0, 2.0));
     let top = highest.min(sensible_top(rates())).max(quotas().fold(0.0, f64::max));
@@ -103,13 +109,9 @@ pub(super) fn panel(series: &Series<'_>, (x, y): (Axis, Axis)) -> Panel {
         points,
         stroke: style::QUOTA,
     }));
-    let over_time = |value: fn(&crate::recording::schema::Sample) -> f64| {
-        series
-            .samples
-            .iter()
-            .map(|s| (s.t_s, value(s)))
-            .filter(|(_, rate)| rate.is_finite())
-            .collect()
+    let over_time = |value: fn(&crate::recording::schema::Sample) -> Option<f64>| {
+        let known = series.samples.iter().filter_map(|s| Some((s.t_s, value(s)?)));
+        known.collect()
     };
     marks.push(Mark::Line {
         points: over_time(|s| s.guest_mib_s),
@@ -150,7 +152,7 @@ pub(super) fn quota_steps(series: &Series<'_>) -> Vec<Vec<(f64, f64)>> {
 
 /// The rate above which a value is an outlier of measurement.
 fn sensible_top(rates: impl Iterator<Item = f64>) -> f64 {
-    let mut sorted: Vec<f64> = rates.filter(|rate| rate.is_finite()).collect();
+    let mut sorted: Vec<f64> = rates.collect();
     sorted.sort_by(f64::total_cmp);
     let tenth = &sorted[sorted.len() - sorted.len().div_ceil(10)..];
     median(tenth).map_or(f64::INFINITY, |usual| usual * OUTLIER)

@@ -29,7 +29,7 @@ fn pages(view: &RecordingView<'_>, _choice: &Choice<'_>) -> Result<Vec<Page>, Sk
     );
     let all = || facets.iter().flat_map(|facet| &facet.points);
     let asked = quotas(all());
-    let rings = distinct(all(), |p| u64::from(p.rows[0].ring_entries));
+    let rings = distinct(all(), |p| p.rows[0].ring_entries);
     let periods = distinct(all(), |p| p.rows[0].period_ms);
     if asked.len() < 2 || rings.len() * periods.len() < 2 {
         return Err(Skip::because(
@@ -37,7 +37,7 @@ fn pages(view: &RecordingView<'_>, _choice: &Choice<'_>) -> Result<Vec<Page>, Sk
         ));
     }
     // Tables this size are read, not compared: one a page keeps the words in the tiles large.
-    let rows: Vec<(u64, u64)> = rings
+    let rows: Vec<(Option<u32>, u64)> = rings
         .iter()
         .flat_map(|ring| periods.iter().map(move |p| (*ring, *p)))
         .collect();
@@ -81,12 +81,13 @@ fn runs(facet: &Facet<'_>) -> String {
     }
 }
 
-fn panel(facet: &Facet<'_>, asked: &[f64], rows: &[(u64, u64)], name_periods: bool) -> Panel {
-    let name = |(ring, period): &(u64, u64)| {
+fn panel(facet: &Facet<'_>, asked: &[f64], rows: &[(Option<u32>, u64)], name_periods: bool) -> Panel {
+    let name = |(ring, period): &(Option<u32>, u64)| {
+        let ring = ring.map_or_else(|| "unknown".to_owned(), |entries| entries.to_string());
         if name_periods {
             format!("{ring}, {period} ms")
         } else {
-            ring.to_string()
+            ring
         }
     };
     let marks = facet
@@ -95,7 +96,7 @@ fn panel(facet: &Facet<'_>, asked: &[f64], rows: &[(u64, u64)], name_periods: bo
         .filter_map(|point| {
             let quota = point.quota()?;
             let column = asked.iter().position(|q| q.total_cmp(&quota).is_eq())? as f64;
-            let key = (u64::from(point.rows[0].ring_entries), point.rows[0].period_ms);
+            let key = (point.rows[0].ring_entries, point.rows[0].period_ms);
             let row = rows.iter().position(|row| *row == key)? as f64;
             let error = 100.0 * (point.truth()?.middle - quota) / quota;
             let fill = shade(error);

@@ -84,8 +84,8 @@ fn pages(view: &RecordingView<'_>, _choice: &Choice<'_>) -> Result<Vec<Page>, Sk
 fn pairs(summaries: &[Summary]) -> Vec<Pair<'_>> {
     let mut groups: BTreeMap<_, BTreeMap<_, BTreeMap<_, Vec<&Summary>>>> = BTreeMap::new();
     for row in summaries {
-        if let Some(quota) = row.quota_mib_s {
-            let curves = groups.entry((row.limiter.as_str(), row.ring_entries)).or_default();
+        if let Some((quota, ring)) = row.quota_mib_s.zip(row.ring_entries) {
+            let curves = groups.entry((row.limiter.as_str(), ring)).or_default();
             let points = curves.entry(row.vmm.as_str()).or_default();
             points.entry(Exact(quota)).or_default().push(row);
         }
@@ -191,10 +191,10 @@ mod tests {
         Summary {
             vmm: vmm.to_owned(),
             limiter: "qemu-10".to_owned(),
-            ring_entries: 4096,
+            ring_entries: Some(4096),
             quota_mib_s: Some(quota),
-            guest_mib_s: guest,
-            ring_median_mib_s: read,
+            guest_mib_s: Some(guest),
+            ring_median_mib_s: Some(read),
             ..Summary::default()
         }
     }

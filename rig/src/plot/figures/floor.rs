@@ -28,7 +28,7 @@ fn pages(view: &RecordingView<'_>, _choice: &Choice<'_>) -> Result<Vec<Page>, Sk
         .map(lowest_quotas)
         .collect();
     let all = || facets.iter().flat_map(|facet| &facet.points);
-    if distinct(all(), |p| u64::from(p.rows[0].ring_entries)).len() < 2 {
+    if distinct(all(), |p| p.rows[0].ring_entries).len() < 2 {
         return Err(Skip::because("it needs limited cells of two ring sizes or more"));
     }
     let periods = distinct(all(), |p| p.rows[0].period_ms);
@@ -80,7 +80,7 @@ fn axes(facets: &[Facet<'_>]) -> (Axis, Axis) {
     let all = || facets.iter().flat_map(|facet| &facet.points);
     let published = || published::MINIMUM.iter();
     let rings = all()
-        .map(Point::ring)
+        .filter_map(Point::ring)
         .chain(published().map(|p| f64::from(p.ring_entries)));
     let rates = all()
         .flat_map(|point| {
@@ -90,7 +90,9 @@ fn axes(facets: &[Facet<'_>]) -> (Axis, Axis) {
                 .flatten()
                 .flat_map(|s| [s.low, s.middle, s.high]);
             spreads
-                .chain([row.unlimited_mib_s, row.predicted_floor_mib_s, row.cap_floor_mib_s])
+                .chain(row.unlimited_mib_s)
+                .chain(row.predicted_floor_mib_s)
+                .chain(row.cap_floor_mib_s)
                 .chain(point.quota())
                 .collect::<Vec<_>>()
         })
@@ -140,7 +142,8 @@ fn predicted_stroke(color: style::Color) -> super::super::page::Stroke {
 fn lowest_asked(facet: &Facet<'_>) -> Vec<(f64, f64)> {
     let mut lowest: BTreeMap<u32, f64> = BTreeMap::new();
     for (row, quota) in facet.points.iter().filter_map(|p| Some((p.rows[0], p.quota()?))) {
-        let known = lowest.entry(row.ring_entries).or_insert(quota);
+        let Some(entries) = row.ring_entries else { continue };
+        let known = lowest.entry(entries).or_insert(quota);
         *known = known.min(quota);
     }
     lowest
@@ -151,7 +154,7 @@ fn lowest_asked(facet: &Facet<'_>) -> Vec<(f64, f64)> {
 
 fn marks(facet: &Facet<'_>, periods: &[u64]) -> Vec<Mark> {
     let by_ring = |period: Option<u64>, value: &dyn Fn(&Point<'_>) -> Option<f64>| -> Vec<(f64, f64)> {
-        let mut rings: Vec<f64> = facet.points.iter().map(Point::ring).collect();
+        let mut rings: Vec<f64> = facet.points.iter().filter_map(Point::ring).collect();
         rings.sort_by(f64::total_cmp);
         rings.dedup();
         rings
@@ -160,11 +163,11 @@ fn marks(facet: &Facet<'_>, periods: &[u64]) -> Vec<Mark> {
                 let values: Vec<f64> = facet
                     .points
                     .iter()
-                    .filter(|p| p.ring().total_cmp(&ring).is_eq())
+                    .filter(|p| p.ring().is_some_and(|of| of.total_cmp(&ring).is_eq()))
                     .filter(|p| period.is_none_or(|period| p.rows[0].period_ms == period))
                     .filter_map(value)
-                    // 0 says that the limiter has no such bound.
-                    .filter(|v| v.is_finite() && *v > 0.0)
+                    // The axis is logarithmic.
+                    .filter(|v| *v > 0.0)
                     .collect();
                 median(&values).map(|middle| (ring, middle))
             })
@@ -206,7 +209,7 @@ fn marks(facet: &Facet<'_>, periods: &[u64]) -> Vec<Mark> {
                 .points
                 .iter()
                 .filter(|p| p.rows[0].period_ms == *period)
-                .filter_map(|p| Some((p.ring(), side.spread(p)?)))
+                .filter_map(|p| Some((p.ring()?, side.spread(p)?)))
                 .collect();
             marks.extend(measured(&points, side.look(i)));
         }

@@ -127,7 +127,7 @@ fn subtitle(view: &RecordingView<'_>, facets: &[Facet<'_>]) -> Vec<String> {
 }
 
 /// The different values of a number over some points, in order.
-fn distinct<'a>(points: impl IntoIterator<Item = &'a Point<'a>>, value: impl Fn(&Point<'_>) -> u64) -> Vec<u64> {
+fn distinct<'a, T: Ord>(points: impl IntoIterator<Item = &'a Point<'a>>, value: impl Fn(&Point<'_>) -> T) -> Vec<T> {
     points
         .into_iter()
         .map(value)
@@ -194,7 +194,7 @@ fn time_subtitle(view: &RecordingView<'_>, shown: &[Series<'_>]) -> Vec<String> 
     );
     let guests: std::collections::BTreeSet<&str> = shown
         .iter()
-        .filter_map(|s| s.summary.map(|r| r.guest.as_str()))
+        .filter_map(|s| s.summary.map(|r| r.guest.as_deref().unwrap_or("unknown")))
         .collect();
     if let (Some(guest), 1) = (guests.first(), guests.len()) {
         what = format!("{what} \u{b7} guest {guest}");

@@ -4,7 +4,7 @@ use super::{
     super::{
         Choice, Figure, RecordingView, Skip,
         axis::number,
-        data::{Exact, Series, series},
+        data::{Exact, Series, ring_words, series},
         page::Page,
     },
     convergence, time_subtitle,
@@ -73,7 +73,7 @@ fn pages(view: &RecordingView<'_>, choice: &Choice<'_>) -> Result<Vec<Page>, Ski
 }
 
 /// Limiter, period, ring and quota; then cell and vCPU.
-type Order<'a> = (Option<(&'a str, u64, u32, Exact)>, u32, u32);
+type Order<'a> = (Option<(&'a str, u64, Option<u32>, Exact)>, u32, u32);
 
 fn order<'a>(series: &Series<'a>) -> Order<'a> {
     let key = series.summary.map(|row| {
@@ -90,14 +90,20 @@ fn title(series: &Series<'_>) -> String {
     if row.limiter == OBSERVED {
         return series.label();
     }
-    let quota = row.quota_mib_s.map_or("no quota".to_owned(), number);
+    let quota = match (row.quota_mib_s, row.vm_quota_mib_s) {
+        (Some(own), _) => number(own),
+        (None, Some(all)) => format!("{} for all", number(all)),
+        (None, None) => "no quota".to_owned(),
+    };
     let vcpu = if row.vcpus > 1 {
         format!(", vCPU {}", series.vcpu)
     } else {
         String::new()
     };
     format!(
-        "{}: {}, ring {}, {quota}{vcpu}",
-        series.cell, row.limiter, row.ring_entries
+        "{}: {}, {}, {quota}{vcpu}",
+        series.cell,
+        row.limiter,
+        ring_words(row.ring_entries)
     )
 }

@@ -77,7 +77,7 @@ fn not_settled(color: style::Color) -> Glyph {
     }
 }
 
-fn marks(facet: &Facet<'_>, rings: &[u64], x: &Axis, top: f64) -> Vec<Mark> {
+fn marks(facet: &Facet<'_>, rings: &[Option<u32>], x: &Axis, top: f64) -> Vec<Mark> {
     let mut marks = Vec::new();
     let mut at_top: Vec<f64> = Vec::new();
     // Series that share a quota stand beside each other.
@@ -85,7 +85,7 @@ fn marks(facet: &Facet<'_>, rings: &[u64], x: &Axis, top: f64) -> Vec<Mark> {
     for (i, ring) in rings.iter().enumerate() {
         let here = || facet.points.iter().filter(|p| ring_of(p) == *ring);
         let settled: Vec<_> = here()
-            .filter_map(|p| Some((p.quota()?, p.of(|row| row.settle_s.unwrap_or(f64::NAN))?)))
+            .filter_map(|p| Some((p.quota()?, p.of(|row| row.settle_s)?)))
             .collect();
         marks.extend(measured(&settled, style::truth(i)));
         for quota in here()

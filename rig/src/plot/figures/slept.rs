@@ -18,23 +18,27 @@ pub(crate) const FIGURE: Figure = Figure {
 };
 
 fn pages(view: &RecordingView<'_>, _choice: &Choice<'_>) -> Result<Vec<Page>, Skip> {
-    let rows: Vec<_> = view
+    // Asked for and slept, as shares of the time, with the limiter.
+    let share = |us: u64, measured_s: f64| us as f64 / 1e4 / measured_s;
+    let rows: Vec<(&str, (f64, f64))> = view
         .summaries
         .iter()
-        .filter(|row| row.asked_us > 0 && row.measured_s > 0.0)
+        .filter(|row| row.measured_s > 0.0)
+        .filter_map(|row| {
+            let (asked, slept) = row.asked_us.filter(|&us| us > 0).zip(row.slept_us)?;
+            let shares = (share(asked, row.measured_s), share(slept, row.measured_s));
+            Some((row.limiter.as_str(), shares))
+        })
         .collect();
     if rows.is_empty() {
         return Err(Skip::because("no vCPU was asked to sleep"));
     }
-    let mut limiters: Vec<&str> = rows.iter().map(|row| row.limiter.as_str()).collect();
+    let mut limiters: Vec<&str> = rows.iter().map(|(limiter, _)| *limiter).collect();
     limiters.sort_unstable();
     limiters.dedup();
-    let share = |us: u64, measured_s: f64| us as f64 / 1e4 / measured_s;
     let points = |limiter: &str| -> Vec<(f64, f64)> {
-        rows.iter()
-            .filter(|row| row.limiter == limiter)
-            .map(|row| (share(row.asked_us, row.measured_s), share(row.slept_us, row.measured_s)))
-            .collect()
+        let own = rows.iter().filter(|(of, _)| *of == limiter);
+        own.map(|(_, shares)| *shares).collect()
     };
     let all: Vec<(f64, f64)> = limiters.iter().flat_map(|limiter| points(limiter)).collect();
     let (low, high) = positive_range(all.iter().flat_map(|(a, s)| [*a, *s])).unwrap_or((1.0, 100.0));

@@ -53,7 +53,7 @@ fn pages(view: &RecordingView<'_>, choice: &Choice<'_>) -> Result<Vec<Page>, Ski
 }
 
 /// What tells curves apart, the hardest settings first: quota, ring, limiter, period, guest, vCPUs.
-pub(super) type Of<'a> = (Exact, Reverse<u32>, &'a str, u64, &'a str, u32);
+pub(super) type Of<'a> = (Exact, Reverse<Option<u32>>, &'a str, u64, Option<&'a str>, u32);
 
 /// The curve of each combination of settings.
 pub(super) fn curves<'a>(view: &RecordingView<'a>, cells: &[u32]) -> BTreeMap<Of<'a>, Curve> {
@@ -72,7 +72,7 @@ pub(super) fn curves<'a>(view: &RecordingView<'a>, cells: &[u32]) -> BTreeMap<Of
             Reverse(row.ring_entries),
             row.limiter.as_str(),
             row.period_ms,
-            row.guest.as_str(),
+            row.guest.as_deref(),
             row.vcpus,
         );
         groups

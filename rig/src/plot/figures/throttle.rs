@@ -25,10 +25,12 @@ fn pages(view: &RecordingView<'_>, choice: &Choice<'_>) -> Result<Vec<Page>, Ski
     let (shown, note) = chosen_series(view, choice, CELLS);
     let throttled = |series: &Series<'_>| {
         series.samples.len() > 1
-            && series
-                .samples
-                .iter()
-                .any(|s| s.throttle_us > 0 || s.asked_us > 0 || s.slept_us > 0)
+            && series.samples.iter().any(|s| {
+                [s.throttle_us, s.asked_us, s.slept_us]
+                    .iter()
+                    .flatten()
+                    .any(|&us| us > 0)
+            })
     };
     let shown: Vec<_> = shown.into_iter().filter(throttled).collect();
     if shown.is_empty() {
@@ -74,7 +76,7 @@ fn in_force(series: &Series<'_>) -> Panel {
     let asked: Vec<(f64, f64)> = series
         .samples
         .iter()
-        .map(|s| (s.t_s, s.throttle_us as f64 / 1e3))
+        .filter_map(|s| Some((s.t_s, s.throttle_us? as f64 / 1e3)))
         .collect();
     let slept = slept_a_pause(series);
     let (low, high) = positive_range(asked.iter().chain(&slept).map(|p| p.1)).unwrap_or((0.1, 1.0));
@@ -100,16 +102,17 @@ fn in_force(series: &Series<'_>) -> Panel {
 /// sleep may last for many samples.
 fn slept_a_pause(series: &Series<'_>) -> Vec<(f64, f64)> {
     let rows = &series.samples;
-    let pauses = |at: usize| rows[at].ring_full_exits.saturating_sub(rows[at - 1].ring_full_exits);
+    let gain = |from: Option<u64>, to: Option<u64>| Some(to?.saturating_sub(from?));
+    let pauses = |at: usize| gain(rows[at - 1].ring_full_exits, rows[at].ring_full_exits).unwrap_or(0);
     let with_pauses: Vec<usize> = (1..rows.len()).filter(|&at| pauses(at) > 0).collect();
     // The last ones may not be over: they have no end.
     let ends = with_pauses.iter().skip(1).map(|next| next - 1);
     with_pauses
         .iter()
         .zip(ends)
-        .map(|(&at, end)| {
-            let slept_us = rows[end].slept_us.saturating_sub(rows[at - 1].slept_us);
-            (rows[at].t_s, slept_us as f64 / pauses(at) as f64 / 1e3)
+        .filter_map(|(&at, end)| {
+            let slept_us = gain(rows[at - 1].slept_us, rows[end].slept_us)?;
+            Some((rows[at].t_s, slept_us as f64 / pauses(at) as f64 / 1e3))
         })
         .filter(|(_, slept_ms)| *slept_ms > 0.0)
         .collect()
@@ -117,13 +120,13 @@ fn slept_a_pause(series: &Series<'_>) -> Vec<(f64, f64)> {
 
 /// Slept since the previous sample as a share of that time.
 fn shares(series: &Series<'_>) -> Panel {
-    let share = |counter: fn(&crate::recording::schema::Sample) -> u64| -> Vec<(f64, f64)> {
+    let share = |counter: fn(&crate::recording::schema::Sample) -> Option<u64>| -> Vec<(f64, f64)> {
         series
             .samples
             .windows(2)
             .filter_map(|pair| {
                 let span = pair[1].t_s - pair[0].t_s;
-                let part = counter(pair[1]).checked_sub(counter(pair[0]))?;
+                let part = counter(pair[1])?.checked_sub(counter(pair[0])?)?;
                 (span > 0.0).then_some((pair[1].t_s, part as f64 / 1e4 / span))
             })
             .collect()

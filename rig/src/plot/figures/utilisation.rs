@@ -84,13 +84,12 @@ fn pages(view: &RecordingView<'_>, _choice: &Choice<'_>) -> Result<Vec<Page>, Sk
     }))
 }
 
-fn marks(facet: &Facet<'_>, rings: &[u64], asked: &[f64]) -> Vec<Mark> {
+fn marks(facet: &Facet<'_>, rings: &[Option<u32>], asked: &[f64]) -> Vec<Mark> {
     let unlimited: Vec<f64> = facet
         .points
         .iter()
         .flat_map(|p| &p.rows)
-        .map(|row| row.unlimited_mib_s)
-        .filter(|rate| rate.is_finite())
+        .filter_map(|row| row.unlimited_mib_s)
         .collect();
     let mut marks = Vec::new();
     if let Some(unlimited) = super::super::data::median(&unlimited).filter(|rate| *rate > 0.0) {

@@ -69,7 +69,7 @@ fn samples(cell: u32) -> Vec<Sample> {
         .map(|step| Sample {
             cell,
             t_s: f64::from(step),
-            ring_mib_s: f64::from(cell),
+            ring_mib_s: Some(f64::from(cell)),
             ..Sample::default()
         })
         .collect()
@@ -80,7 +80,7 @@ fn summary(cell: u32) -> Summary {
         cell,
         vcpus: 1,
         limiter: "qemu-7.2".to_owned(),
-        guest_mib_s: f64::from(cell) / 3.0,
+        guest_mib_s: Some(f64::from(cell) / 3.0),
         ..Summary::default()
     }
 }

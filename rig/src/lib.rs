@@ -6,6 +6,7 @@ pub mod commands;
 pub mod compare;
 pub mod engine;
 pub mod machine;
+pub mod migrate;
 pub mod observe;
 pub mod outside;
 pub mod plot;

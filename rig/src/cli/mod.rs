@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{check, compare, doctor, floor, limit, merge, observe, plot, report, run, serve, sweep};
+use crate::commands::{check, compare, doctor, floor, limit, merge, migrate, observe, plot, report, run, serve, sweep};
 
 const ABOUT: &str = "Runs KVM guests under dirty-rate limiters and shows what the limiters did";
 
@@ -27,6 +27,7 @@ Examples:
   dirtyrig plot results/DIR               its figures again, or some of them
   dirtyrig check results/NEW --baseline results/OLD   whether anything got worse
   dirtyrig report results/DIR             findings, figures and tables as one page
+  dirtyrig migrate --help                 a live migration that ends within a promised time
   dirtyrig observe                        any VM of this host, live, from inside the kernel
   dirtyrig run --vcpus 2 --quota 500+none --at '10s set 100 all' --at '20s cancel 0'
 
@@ -46,6 +47,7 @@ enum Command {
     Sweep(sweep::Args),
     Floor(floor::Args),
     Limit(limit::Args),
+    Migrate(Box<migrate::Args>),
     Compare(compare::Args),
     Serve(serve::Args),
     Plot(plot::Args),
@@ -63,6 +65,7 @@ pub fn main() -> ExitCode {
         Command::Sweep(args) => sweep::run(&args),
         Command::Floor(args) => floor::run(&args),
         Command::Limit(args) => limit::run(&args),
+        Command::Migrate(args) => migrate::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Plot(args) => plot::run(&args),

@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod floor;
 pub mod limit;
 pub mod merge;
+pub mod migrate;
 pub mod observe;
 pub mod plot;
 mod probes;

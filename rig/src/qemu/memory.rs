@@ -3,7 +3,7 @@
 //! QEMU opens it by its name under `/proc`, so that nothing of it is ever left in a folder; being in memory alone, it is
 //! never written back, which would protect its pages anew and disturb what is measured.
 
-use std::{fs::File, io, path::PathBuf, process, sync::atomic::Ordering};
+use std::{fs::File, io, mem::offset_of, path::PathBuf, process, sync::atomic::Ordering};
 
 use dirtyrig_guests::{
     VcpuBlock,
@@ -61,17 +61,30 @@ impl SharedMemory {
 
     /// What vCPU `vcpu` has done since it was started.
     pub fn truth(&self, vcpu: usize) -> Truth {
-        let block = LowMemory::block_gpa(vcpu);
-        let count = |offset: usize| {
-            self.low
-                // Relaxed: the counts alone are looked at, not the pages behind them.
-                .load(GuestAddress(block + offset as u64), Ordering::Relaxed)
-                .expect("blocks lie in the low memory, on pages of their own")
-        };
         Truth {
-            written: count(std::mem::offset_of!(VcpuBlock, pages_written)),
-            read: count(std::mem::offset_of!(VcpuBlock, pages_read)),
+            written: self.word(vcpu, offset_of!(VcpuBlock, pages_written)),
+            read: self.word(vcpu, offset_of!(VcpuBlock, pages_read)),
         }
+    }
+
+    /// The value that the next writes of vCPU `vcpu` leave in their pages.
+    pub fn iteration(&self, vcpu: usize) -> u64 {
+        self.word(vcpu, offset_of!(VcpuBlock, iteration))
+    }
+
+    /// Changes that value. The guest reads it before every write.
+    pub fn set_iteration(&self, vcpu: usize, value: u64) {
+        let at = LowMemory::block_gpa(vcpu) + offset_of!(VcpuBlock, iteration) as u64;
+        // Relaxed: nothing else is to be seen with it.
+        let stored = self.low.store(value, GuestAddress(at), Ordering::Relaxed);
+        stored.expect("blocks lie in the low memory, on pages of their own");
+    }
+
+    fn word(&self, vcpu: usize, offset: usize) -> u64 {
+        let at = LowMemory::block_gpa(vcpu) + offset as u64;
+        // Relaxed: the word alone is looked at, not the pages behind a count.
+        let word = self.low.load(GuestAddress(at), Ordering::Relaxed);
+        word.expect("blocks lie in the low memory, on pages of their own")
     }
 }
 

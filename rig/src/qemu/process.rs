@@ -6,9 +6,10 @@
 use std::{
     fs::File,
     io::{self, Read as _, Seek as _},
-    os::unix::process::CommandExt as _,
+    os::unix::{net::UnixStream, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -52,7 +53,7 @@ pub struct Qemu {
     version: Version,
     child: Child,
     stderr: File,
-    memory: SharedMemory,
+    memory: Arc<SharedMemory>,
     vcpus: usize,
     /// Holds the image and the socket.
     folder: TempDir,
@@ -65,7 +66,7 @@ impl Qemu {
     pub fn start(binary: &Binary, launch: Launch<'_>) -> Result<Self, QemuError> {
         let mut starts = 1;
         loop {
-            let mut qemu = Self::spawn(binary, launch)?;
+            let mut qemu = Self::spawn(binary, launch, None)?;
             match qemu.wait_for_guest() {
                 Err(QemuError::Start { said, .. }) if starts < MOST_STARTS && lost_its_race(&said) => {
                     note(format_args!(
@@ -79,9 +80,23 @@ impl Qemu {
         }
     }
 
-    fn spawn(binary: &Binary, launch: Launch<'_>) -> Result<Self, QemuError> {
+    /// Starts `binary` as the destination of a migration from a QEMU of the same `launch`; it listens at `incoming`. Its guest
+    /// doesn't run until one has come, and its monitor answers as soon as it can be connected to.
+    ///
+    /// It must be called by a thread that lives as long as QEMU is to.
+    pub fn start_destination(binary: &Binary, launch: Launch<'_>, incoming: &str) -> Result<Self, QemuError> {
+        let mut qemu = Self::spawn(binary, launch, Some(incoming))?;
+        let begun = Instant::now();
+        while UnixStream::connect(qemu.socket()).is_err() {
+            qemu.check_start(begun)?;
+            thread::sleep(LOOK_EVERY);
+        }
+        Ok(qemu)
+    }
+
+    fn spawn(binary: &Binary, launch: Launch<'_>, incoming: Option<&str>) -> Result<Self, QemuError> {
         let io = |operation| move |source| QemuError::Io { operation, source };
-        let memory = SharedMemory::new(launch.memory_mib << 20)?;
+        let memory = Arc::new(SharedMemory::new(launch.memory_mib << 20)?);
         let folder = tempfile::Builder::new()
             .prefix("dirtyrig-qemu-")
             .tempdir()
@@ -91,6 +106,7 @@ impl Qemu {
         let stderr = tempfile::tempfile().map_err(io("keep what it says"))?;
         let child = command(&binary.path)
             .args(arguments(binary, launch, &memory, folder.path(), &kernel))
+            .args(incoming.into_iter().flat_map(|uri| ["-incoming", uri]))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(stderr.try_clone().map_err(io("keep what it says"))?)
@@ -113,23 +129,29 @@ impl Qemu {
     fn wait_for_guest(&mut self) -> Result<(), QemuError> {
         let begun = Instant::now();
         while !(0..self.vcpus).all(|vcpu| self.memory.truth(vcpu) != Truth::default()) {
-            if let Some(status) = self.child.try_wait().map_err(wait)? {
-                let said = self.said();
-                return Err(QemuError::Start {
-                    version: self.version,
-                    status: status.to_string(),
-                    remedy: remedy(&said),
-                    said,
-                });
-            }
-            if begun.elapsed() > START {
-                return Err(QemuError::NoGuest {
-                    version: self.version,
-                    waited: START,
-                    said: self.said(),
-                });
-            }
+            self.check_start(begun)?;
             thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
+    }
+
+    /// An error if it has ended, or takes too long, before it was ready.
+    fn check_start(&mut self, begun: Instant) -> Result<(), QemuError> {
+        if let Some(status) = self.child.try_wait().map_err(wait)? {
+            let said = self.said();
+            return Err(QemuError::Start {
+                version: self.version,
+                status: status.to_string(),
+                remedy: remedy(&said),
+                said,
+            });
+        }
+        if begun.elapsed() > START {
+            return Err(QemuError::NoGuest {
+                version: self.version,
+                waited: START,
+                said: self.said(),
+            });
         }
         Ok(())
     }
@@ -157,6 +179,16 @@ impl Qemu {
     /// What a vCPU has done, by the guest's own counters.
     pub fn truth(&self, vcpu: usize) -> Truth {
         self.memory.truth(vcpu)
+    }
+
+    /// How many vCPUs it has.
+    pub fn vcpus(&self) -> usize {
+        self.vcpus
+    }
+
+    /// Its memory.
+    pub fn memory(&self) -> Arc<SharedMemory> {
+        Arc::clone(&self.memory)
     }
 
     /// An error if it has ended.

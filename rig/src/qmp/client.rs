@@ -11,13 +11,16 @@
 use std::{
     collections::VecDeque,
     fs,
-    io::{self, BufRead as _, BufReader, ErrorKind, Write as _},
-    os::unix::net::UnixStream,
+    io::{self, BufRead as _, BufReader, ErrorKind, IoSlice, Write as _},
+    os::{
+        fd::{AsRawFd as _, BorrowedFd},
+        unix::net::UnixStream,
+    },
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt::PeerCredentials};
 use serde_json::{Value, json};
 
 mod error;
@@ -119,13 +122,27 @@ impl QmpClient {
 
     /// Sends a command and returns what it returns. Events that come in between are kept.
     pub fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value, QmpError> {
+        self.ask(command, arguments, None)
+    }
+
+    /// The same for a command that takes an open file, such as `getfd`.
+    pub fn execute_with(
+        &mut self,
+        command: &str,
+        arguments: &Value,
+        descriptor: BorrowedFd<'_>,
+    ) -> Result<Value, QmpError> {
+        self.ask(command, arguments, Some(descriptor))
+    }
+
+    fn ask(&mut self, command: &str, arguments: &Value, descriptor: Option<BorrowedFd<'_>>) -> Result<Value, QmpError> {
         self.command += 1;
         let mut message = json!({ "execute": command, "id": self.command });
         if !arguments.is_null() {
             message["arguments"] = arguments.clone();
         }
         let begun = Instant::now();
-        self.send(&message)?;
+        self.send(&message, descriptor)?;
         loop {
             let left = REPLY.saturating_sub(begun.elapsed());
             let Some(mut reply) = self.receive(left)? else {
@@ -221,9 +238,22 @@ impl QmpClient {
         reply["id"].as_u64().is_some_and(|id| id < self.command)
     }
 
-    fn send(&mut self, message: &Value) -> Result<(), QmpError> {
+    fn send(&mut self, message: &Value, descriptor: Option<BorrowedFd<'_>>) -> Result<(), QmpError> {
         let text = format!("{message}\n");
-        let sent = self.stream.get_mut().write_all(text.as_bytes());
+        let mut rest = text.as_bytes();
+        if let Some(descriptor) = descriptor {
+            let descriptors = [descriptor.as_raw_fd()];
+            let sent = sendmsg::<()>(
+                self.stream.get_ref().as_raw_fd(),
+                &[IoSlice::new(rest)],
+                &[ControlMessage::ScmRights(&descriptors)],
+                MsgFlags::empty(),
+                None,
+            );
+            let sent = sent.map_err(|errno| self.broken(errno.into()))?;
+            rest = &rest[sent..];
+        }
+        let sent = self.stream.get_mut().write_all(rest);
         sent.map_err(|error| self.broken(error))
     }
 

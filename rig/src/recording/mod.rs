@@ -8,6 +8,8 @@
 //! DIR/summary.csv     the commit point: a cell is finished when one row for each of its vCPUs is here
 //! ```
 //!
+//! A migration leaves a manifest, `passes.csv` and `migrations.csv`: see [`migrations`].
+//!
 //! Every file is only ever appended to, whole rows at a time, so that a crash leaves at most one torn last row. A row
 //! counts when its line end is there. Rows of a cell that has no summary are leftovers: [`Recording`] keeps them apart
 //! and [`Recorder::resume`] removes them.
@@ -15,6 +17,7 @@
 mod error;
 mod journal;
 mod manifest;
+pub mod migrations;
 mod reader;
 pub mod schema;
 mod stalls;

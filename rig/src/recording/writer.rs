@@ -293,7 +293,7 @@ fn has_no_samples(dir: &Path) -> Result<bool, RecordingError> {
     }
 }
 
-fn lock(dir: &Path) -> Result<File, RecordingError> {
+pub(super) fn lock(dir: &Path) -> Result<File, RecordingError> {
     let folder = File::open(dir).map_err(|source| RecordingError::read(dir, source))?;
     match folder.try_lock() {
         Ok(()) => Ok(folder),
@@ -307,7 +307,7 @@ fn lock(dir: &Path) -> Result<File, RecordingError> {
 }
 
 /// Rewrites a table without torn or unfinished rows, where it has any. Returns how many rows stay.
-fn keep_finished<R: Row>(path: &Path, finished: &BTreeSet<u32>) -> Result<u64, RecordingError> {
+pub(super) fn keep_finished<R: Row>(path: &Path, finished: &BTreeSet<u32>) -> Result<u64, RecordingError> {
     let table = match table::read::<R>(path) {
         Err(RecordingError::MissingFile { .. }) if finished.is_empty() => return Ok(0),
         other => other?,

@@ -83,6 +83,8 @@ pub struct Vmm {
 /// A migration, or what is left of one, and what was promised of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Task {
+    /// Memory of the VM, for what is expected.
+    pub memory: Pages,
     /// Memory that the destination lacks, at most.
     pub left: Pages,
     /// At which it is sent, at least.
@@ -130,6 +132,6 @@ pub struct Again {
     pub quota: Quota,
     /// What the VMM is to be given as its downtime limit, in whole milliseconds.
     pub downtime_limit: Duration,
-    /// From now until the guest runs at the destination, at most.
-    pub total: Duration,
+    /// From now until the guest runs at the destination.
+    pub total: Bounded<Duration>,
 }

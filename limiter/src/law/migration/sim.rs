@@ -228,6 +228,7 @@ fn step(shortest: Duration, longest: Duration, seed: u64) -> u64 {
 /// A task of small numbers, so that a run takes milliseconds.
 pub(super) fn small(left: u64, pages_per_ms: f64, within: Duration, downtime: Duration) -> Task {
     Task {
+        memory: Pages(left),
         left: Pages(left),
         bandwidth: MibPerSec(pages_per_ms * 1e3 / 256.0),
         within,

@@ -71,7 +71,10 @@ pub fn again(task: &Task) -> Result<Again, Refusal> {
     Ok(Again {
         quota: quota(held.quota),
         downtime_limit: held.worst.downtime_limit,
-        total: Duration::from_secs_f64(held.total),
+        total: Bounded {
+            expected: Duration::from_secs_f64(forecast(task, &held, Start::AtOnce).total),
+            bound: Duration::from_secs_f64(held.total),
+        },
     })
 }
 

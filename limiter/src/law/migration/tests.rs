@@ -133,7 +133,7 @@ fn a_forecast_is_what_a_guest_that_uses_its_quota_up_gets() {
         };
         let outcome = migrate(&task, &plan, guest, true).expect("it ends");
         let (expected, total) = (plan.total.expected.as_secs_f64(), outcome.total.as_secs_f64());
-        assert!((expected - total).abs() < total * 0.1, "{outcome:?} {plan:?}");
+        assert!((expected - total).abs() < total * 0.15, "{outcome:?} {plan:?}");
     }
 }
 
@@ -141,7 +141,7 @@ fn a_forecast_is_what_a_guest_that_uses_its_quota_up_gets() {
 fn a_promise_is_kept_from_now_on_or_said_to_be_lost() {
     let task = small(4_000, 16.0, ms(700), ms(150));
     let solved = again(&task).expect("there is time");
-    assert!(solved.total <= task.within);
+    assert!(solved.total.bound <= task.within && solved.total.expected <= solved.total.bound);
     let halved = Task {
         bandwidth: MibPerSec(task.bandwidth.0 / 4.0),
         ..task.clone()

@@ -1,0 +1,104 @@
+//! A migration as it goes: a line on a terminal, a line a pass elsewhere, and a row a pass in the recording.
+
+use std::{io::IsTerminal as _, time::Duration};
+
+use indicatif::ProgressBar;
+
+use crate::{
+    cli::output::note,
+    migrate::{
+        course::Pass,
+        drive::{Now, Watch},
+        promise::Promise,
+    },
+    recording::migrations::{MigrationRecorder, PassRow},
+};
+
+/// Who shows and records it.
+pub(super) struct Live<'a> {
+    recorder: &'a mut MigrationRecorder,
+    cell: u32,
+    promise: Promise,
+    bar: Option<ProgressBar>,
+}
+
+impl<'a> Live<'a> {
+    pub(super) fn new(recorder: &'a mut MigrationRecorder, cell: u32, promise: Promise) -> Self {
+        let bar = std::io::stderr().is_terminal().then(ProgressBar::new_spinner);
+        Self {
+            recorder,
+            cell,
+            promise,
+            bar,
+        }
+    }
+
+    /// The line goes.
+    pub(super) fn end(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| note(text)),
+            None => note(text),
+        }
+    }
+
+    fn line(&self, now: &Now) -> String {
+        let rate = |rate: Option<f64>| rate.map_or("-".to_owned(), |rate| format!("{rate:.1} MiB/s"));
+        let end = |end: Option<Duration>| end.map_or("-".to_owned(), |end| format!("{:.1} s", end.as_secs_f64()));
+        format!(
+            "{:6.1} s  pass {}: {:.1} MiB left, sends {}, quota {}, expected end {}, promised {}",
+            now.at.as_secs_f64(),
+            now.pass,
+            now.left_mib,
+            rate(now.rate.map(|rate| rate.0)),
+            now.quota
+                .map_or("none".to_owned(), |quota| format!("{:.1} MiB/s", quota.0)),
+            end(now.expected_end),
+            end(Some(self.promise.within)),
+        )
+    }
+}
+
+impl Watch for Live<'_> {
+    fn pass(&mut self, pass: &Pass) -> anyhow::Result<()> {
+        self.recorder.append_pass(&PassRow {
+            cell: self.cell,
+            pass: pass.number,
+            t_s: pass.at.as_secs_f64(),
+            left_mib: pass.left_mib,
+            sent_mib: pass.sent_mib,
+            rate_mib_s: pass.rate.map(|rate| rate.0),
+            quota_mib_s: pass.quota.map(|quota| quota.mib_per_sec()),
+            dirtied_pages: pass.dirtied_pages,
+            throttle_pct: pass.throttle_pct,
+            expected_end_s: pass.expected_end.map(|end| end.as_secs_f64()),
+        })?;
+        if self.bar.is_none() {
+            note(self.line(&Now {
+                at: pass.at,
+                pass: pass.number,
+                left_mib: pass.left_mib,
+                rate: pass.rate,
+                quota: pass.quota.map(|quota| quota.rate()),
+                expected_end: pass.expected_end,
+            }));
+        }
+        Ok(())
+    }
+
+    fn progress(&mut self, now: &Now) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(self.line(now));
+            bar.tick();
+        }
+    }
+
+    fn said(&mut self, text: &str) {
+        self.say(text);
+    }
+}

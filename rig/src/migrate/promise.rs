@@ -1,0 +1,84 @@
+//! What was promised of a migration, as the task that the law solves.
+
+use std::time::Duration;
+
+use dirtyrig_limiter::{
+    law::migration::{Bounded, Burst, Task, Vmm},
+    units::{MibPerSec, Pages},
+};
+
+/// A promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promise {
+    /// From the start until the guest runs at the destination.
+    pub within: Duration,
+    /// In which the guest runs nowhere.
+    pub downtime: Duration,
+}
+
+/// What is known of the VM and the way to its destination.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Circumstances {
+    /// Memory of the VM.
+    pub memory: Pages,
+    /// How many vCPUs it has.
+    pub vcpus: usize,
+    /// What the link carries.
+    pub bandwidth: MibPerSec,
+    /// The longest pause that the limiter asks for.
+    pub max_stall: Duration,
+}
+
+/// What of a link's rate isn't the content of pages: headers, and what its pacing leaves unused.
+const OVERHEAD: f64 = 0.015;
+
+/// A vCPU may write as many pages beyond its grant until the signal reaches it, on a host that logs 512 at a time.
+const OVERRUN: u64 = 512;
+
+/// Beside the quota's own burst, in times of the longest pause: the limiter's bucket holds two.
+const PAUSES: u32 = 2;
+
+impl Circumstances {
+    /// The task, from the start on.
+    pub fn task(&self, promise: Promise) -> Task {
+        Task {
+            memory: self.memory,
+            left: self.memory,
+            bandwidth: MibPerSec(self.bandwidth.0 * (1.0 - OVERHEAD)),
+            within: promise.within,
+            downtime: promise.downtime,
+            devices: MibPerSec(0.0),
+            burst: Burst {
+                span: self.max_stall * PAUSES,
+                pages: Pages(OVERRUN * self.vcpus as u64),
+            },
+            vmm: self.qemu(),
+            dirtying: None,
+        }
+    }
+
+    /// How QEMU migrates.
+    fn qemu(&self) -> Vmm {
+        // A sync looks at every page's bit: 2 ms for a GiB.
+        let look = Duration::from_secs_f64(self.memory.to_mib() / 1024.0 * 0.002);
+        // It writes into its socket ahead of the link: what lies there is sent after the stop.
+        let drain = Duration::from_secs_f64(BUFFER_MIB / self.bandwidth.0);
+        Vmm {
+            setup: Duration::from_millis(100),
+            shortest_step: Duration::from_millis(25),
+            longest_step: Duration::from_millis(100),
+            sync: Bounded {
+                expected: Duration::from_millis(2) + look,
+                bound: Duration::from_millis(6) + look * 3,
+            },
+            stop: Duration::from_millis(15) + look * 3,
+            fixed: Bounded {
+                expected: Duration::from_millis(15) + drain / 2,
+                bound: Duration::from_millis(40) + drain,
+            },
+        }
+    }
+}
+
+/// What a socket holds of QEMU's data at most, as Linux sizes its buffer.
+const BUFFER_MIB: f64 = 4.0;

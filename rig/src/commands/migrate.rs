@@ -23,7 +23,7 @@ use crate::{
         drive::{Order, drive, promise},
         monitor::Monitor,
         pair::Guest,
-        promise::{Circumstances, Promise},
+        promise::{Circumstances, Promise, socket_buffer},
         rows,
         strategy::Strategy,
     },
@@ -210,6 +210,7 @@ fn theirs(
             vcpus: monitor.vcpus(),
             bandwidth: bandwidth.rate(),
             max_stall: args.max_stall(),
+            buffer_bytes: socket_buffer(),
         },
         max_bandwidth: args.bandwidth.map(Bandwidth::bytes_per_sec),
         give_up: None,
@@ -230,9 +231,11 @@ fn theirs(
     let course = course?;
     let verdict = course.judge(order.promise);
     ended(&course, &verdict);
-    let mut row = rows::of_course(0, &order, Some(&plan), &course, &verdict);
-    row.vmm = format!("QEMU {}", monitor.version());
-    row.guest = "unknown".to_owned();
+    let row = MigrationRow {
+        vmm: format!("QEMU {}", monitor.version()),
+        guest: "unknown".to_owned(),
+        ..rows::of_course(0, &order, Some(&plan), &course, &verdict)
+    };
     recorder.append_migration(&row)?;
     recorder.finish()?;
     Ok(row)

@@ -14,7 +14,7 @@ use super::{
     error::MigrateError,
     monitor::Monitor,
     pair::{Guest, Pair},
-    promise::{Circumstances, Promise},
+    promise::{Circumstances, Promise, socket_buffer},
     strategy::Strategy,
     truth::{self, Sampler, Truth},
 };
@@ -46,6 +46,19 @@ pub struct Setup {
     pub max_stall: Duration,
     /// After which it is cancelled.
     pub give_up: Duration,
+}
+
+impl Setup {
+    /// The part of a blackout that doesn't depend on what is left, at most.
+    pub fn fixed(&self) -> Duration {
+        let order = order(self, String::new(), memory(self));
+        order.circumstances.task(self.promise).vmm.fixed.bound
+    }
+}
+
+/// Memory that is sent: the guest's, and a MiB of firmware and tables.
+fn memory(setup: &Setup) -> Pages {
+    Pages((setup.guest.total_mib() + 1) * 256)
 }
 
 /// What came of it.
@@ -84,7 +97,7 @@ impl Outcome {
 
 /// The plan alone: what would be promised.
 pub fn plan(setup: &Setup) -> Result<Plan, MigrateError> {
-    promise(&order(setup, String::new(), Pages((setup.guest.total_mib() + 1) * 256)))
+    promise(&order(setup, String::new(), memory(setup)))
 }
 
 fn order(setup: &Setup, uri: String, memory: Pages) -> Order {
@@ -97,6 +110,7 @@ fn order(setup: &Setup, uri: String, memory: Pages) -> Order {
             vcpus: setup.guest.programs.len(),
             bandwidth: setup.link.rate(),
             max_stall: setup.max_stall,
+            buffer_bytes: socket_buffer(),
         },
         // The link alone is to pace.
         max_bandwidth: Some(0),

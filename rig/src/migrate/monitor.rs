@@ -186,10 +186,10 @@ fn progress_in(info: &Value) -> Progress {
 fn ram_blocks(table: &str) -> u64 {
     let used = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let hex = words
+        let mut hex = words
             .iter()
             .filter_map(|word| u64::from_str_radix(word.strip_prefix("0x")?, 16).ok());
-        hex.skip(1).next()
+        hex.nth(1)
     };
     table.lines().skip(1).filter_map(used).sum()
 }

@@ -1,6 +1,6 @@
 //! What was promised of a migration, as the task that the law solves.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use dirtyrig_limiter::{
     law::migration::{Bounded, Burst, Task, Vmm},
@@ -27,6 +27,17 @@ pub struct Circumstances {
     pub bandwidth: MibPerSec,
     /// The longest pause that the limiter asks for.
     pub max_stall: Duration,
+    /// What a socket of QEMU's may hold of its data: see [`socket_buffer`].
+    pub buffer_bytes: u64,
+}
+
+/// What a TCP socket of this host holds at most, as the kernel is set (`net.ipv4.tcp_wmem`); 4 MiB, its default, where that
+/// can't be read.
+pub fn socket_buffer() -> u64 {
+    fs::read_to_string("/proc/sys/net/ipv4/tcp_wmem")
+        .ok()
+        .and_then(|sizes| sizes.split_whitespace().nth(2)?.parse().ok())
+        .unwrap_or(4 << 20)
 }
 
 /// What of a link's rate isn't the content of pages: headers, and what its pacing leaves unused.
@@ -62,7 +73,7 @@ impl Circumstances {
         // A sync looks at every page's bit: 2 ms for a GiB.
         let look = Duration::from_secs_f64(self.memory.to_mib() / 1024.0 * 0.002);
         // It writes into its socket ahead of the link: what lies there is sent after the stop.
-        let drain = Duration::from_secs_f64(BUFFER_MIB / self.bandwidth.0);
+        let drain = Duration::from_secs_f64(self.buffer_bytes as f64 / f64::from(1 << 20) / self.bandwidth.0);
         Vmm {
             setup: Duration::from_millis(100),
             shortest_step: Duration::from_millis(25),
@@ -80,5 +91,30 @@ impl Circumstances {
     }
 }
 
-/// What a socket holds of QEMU's data at most, as Linux sizes its buffer.
-const BUFFER_MIB: f64 = 4.0;
+#[cfg(test)]
+mod tests {
+    use dirtyrig_limiter::law::migration::plan;
+
+    use super::*;
+
+    #[test]
+    fn fifty_ms_above_the_fixed_part_can_be_promised_over_any_link() {
+        for (memory_mib, mib_per_sec) in [(64, 8.0), (64, 1_280.0), (65_536, 112.0), (1_048_576, 2_560.0)] {
+            let circumstances = Circumstances {
+                memory: Pages(memory_mib * 256),
+                vcpus: 1,
+                bandwidth: MibPerSec(mib_per_sec),
+                max_stall: Duration::from_millis(5),
+                buffer_bytes: 4 << 20,
+            };
+            let mut task = circumstances.task(Promise {
+                within: Duration::ZERO,
+                downtime: Duration::ZERO,
+            });
+            task.downtime = task.vmm.fixed.bound + task.vmm.stop + Duration::from_millis(50);
+            let least = plan(&task).expect_err("no time at all").within;
+            task.within = least.expect("a time does").mul_f64(1.2);
+            assert!(plan(&task).is_ok(), "{memory_mib} MiB over {mib_per_sec} MiB/s");
+        }
+    }
+}

@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use dirtyrig_guests::Program;
-use dirtyrig_limiter::law::migration::Plan;
+use dirtyrig_limiter::{law::migration::Plan, units::Quota};
 
 use super::{
     cell::{Outcome, Setup},
-    course::{Course, Ended, Verdict},
+    course::{Course, Ended, Pass, Verdict},
     drive::Order,
 };
-use crate::{qemu::binary::Binary, recording::migrations::MigrationRow};
+use crate::{
+    qemu::binary::Binary,
+    recording::migrations::{MigrationRow, PassRow},
+};
 
 fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
@@ -20,6 +23,22 @@ fn ms(time: Duration) -> f64 {
 pub fn guest(programs: &[Program]) -> String {
     let names: Vec<String> = programs.iter().map(ToString::to_string).collect();
     names.join("+")
+}
+
+/// A pass.
+pub fn of_pass(cell: u32, pass: &Pass) -> PassRow {
+    PassRow {
+        cell,
+        pass: pass.number,
+        t_s: pass.at.as_secs_f64(),
+        left_mib: pass.left_mib,
+        sent_mib: pass.sent_mib,
+        rate_mib_s: pass.rate.map(|rate| rate.0),
+        quota_mib_s: pass.quota.map(Quota::mib_per_sec),
+        dirtied_pages: pass.dirtied_pages,
+        throttle_pct: pass.throttle_pct,
+        expected_end_s: pass.expected_end.map(|end| end.as_secs_f64()),
+    }
 }
 
 /// What the monitor alone says of it.

@@ -14,7 +14,7 @@ use dirtyrig_rig::{
         error::MigrateError,
         monitor::Monitor,
         pair::Pair,
-        promise::Circumstances,
+        promise::{Circumstances, socket_buffer},
         strategy::Strategy,
     },
     outside::Limiter,
@@ -75,9 +75,10 @@ fn disturb(binary: &Binary, interrupt: &Interrupt, act: impl FnOnce(&mut Pair)) 
             vcpus: 1,
             bandwidth: setup.link.rate(),
             max_stall: setup.max_stall,
+            buffer_bytes: socket_buffer(),
         },
         max_bandwidth: Some(0),
-        give_up: Some(Duration::from_secs(60)),
+        give_up: Some(Duration::from_mins(1)),
     };
     let plan = promise(&order)?;
     let limiter = Limiter::attach(pair.source.pid(), setup.max_stall)?;

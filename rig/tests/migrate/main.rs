@@ -84,7 +84,7 @@ fn setup(strategy: Strategy) -> Setup {
             downtime: Duration::from_millis(400),
         },
         max_stall: Duration::from_millis(5),
-        give_up: Duration::from_secs(60),
+        give_up: Duration::from_mins(1),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{io::IsTerminal as _, time::Duration};
 
+use dirtyrig_limiter::units::Quota;
 use indicatif::ProgressBar;
 
 use crate::{
@@ -10,8 +11,9 @@ use crate::{
         course::Pass,
         drive::{Now, Watch},
         promise::Promise,
+        rows,
     },
-    recording::migrations::{MigrationRecorder, PassRow},
+    recording::migrations::MigrationRecorder,
 };
 
 /// Who shows and records it.
@@ -66,25 +68,14 @@ impl<'a> Live<'a> {
 
 impl Watch for Live<'_> {
     fn pass(&mut self, pass: &Pass) -> anyhow::Result<()> {
-        self.recorder.append_pass(&PassRow {
-            cell: self.cell,
-            pass: pass.number,
-            t_s: pass.at.as_secs_f64(),
-            left_mib: pass.left_mib,
-            sent_mib: pass.sent_mib,
-            rate_mib_s: pass.rate.map(|rate| rate.0),
-            quota_mib_s: pass.quota.map(|quota| quota.mib_per_sec()),
-            dirtied_pages: pass.dirtied_pages,
-            throttle_pct: pass.throttle_pct,
-            expected_end_s: pass.expected_end.map(|end| end.as_secs_f64()),
-        })?;
+        self.recorder.append_pass(&rows::of_pass(self.cell, pass))?;
         if self.bar.is_none() {
             note(self.line(&Now {
                 at: pass.at,
                 pass: pass.number,
                 left_mib: pass.left_mib,
                 rate: pass.rate,
-                quota: pass.quota.map(|quota| quota.rate()),
+                quota: pass.quota.map(Quota::rate),
                 expected_end: pass.expected_end,
             }));
         }

@@ -21,18 +21,22 @@ use crate::{
         settings::Settings,
     },
     sweep::{
-        bisection::{Bisection, Bracket, Tried},
         calibration,
         execute::run_on,
+        floor_search::{Bracket, FloorSearch, Range, Tried},
     },
 };
 
 /// Search the lowest quota that a limiter holds
 ///
-/// Quotas are tried between the lowest and almost the unlimited rate, halving the range on a logarithmic scale. A quota
-/// is held if the rate settles and every limited vCPU is within the allowed error of it, below as well as above, by the
-/// guest's own counter. The floor is then known to lie between the highest quota that was not held and the lowest that
-/// was; both are tried several times before they are believed.
+/// Quotas are tried from the lowest upwards, each twice the one before, until one is held; where none is, up to almost the
+/// unlimited rate, smaller steps follow. Then the range below the held quota is halved on a logarithmic scale. A quota is
+/// held if the rate settles and every limited vCPU is within the allowed error of it, below as well as above, by the guest's
+/// own counter. The floor lies between the lowest quota that was held and the one below it that was not; both are tried
+/// several times before they are believed.
+///
+/// Beside the floor stands the lowest rate to which the limiter brought the guest, whatever the quota: the letter of QEMU's
+/// dirty limit calls that its minimum.
 #[derive(clap::Args, Clone, Debug)]
 #[command(
     mut_arg("quota", |arg| arg.hide(true)),
@@ -46,7 +50,8 @@ Examples:
   dirtyrig floor --limiter budget --within 2 --lowest 0.25 --json
 
 One CSV row (or with --json one JSON object) for each combination. An empty `not_held_mib_s` means \
-that even the lowest quota was held, an empty `floor_mib_s` that not even the highest was."
+that even the lowest quota was held, an empty `floor_mib_s` that none was, an empty \
+`lowest_rate_mib_s` that no rate was steady."
 )]
 pub struct Args {
     #[command(flatten)]
@@ -105,7 +110,7 @@ struct FloorRow {
     unlimited_mib_s: f64,
     /// The lowest quota that was held.
     floor_mib_s: Option<f64>,
-    /// The highest quota below it that was not held: the floor lies between the two.
+    /// The highest quota below it that was not held: the floor lies between the two. Where none was held, the highest of all.
     not_held_mib_s: Option<f64>,
     /// How often the lowest quota that was held was held, and tried.
     floor_held: u32,
@@ -116,6 +121,12 @@ struct FloorRow {
     /// Ring bytes / period.
     predicted_floor_mib_s: f64,
     seed: u64,
+    /// How many different quotas were tried.
+    quotas: usize,
+    /// The lowest steady rate to which a quota brought the guest, of its fastest limited vCPU, whether it was held or not.
+    lowest_rate_mib_s: Option<f64>,
+    /// The quota that did.
+    lowest_rate_quota_mib_s: Option<f64>,
 }
 
 /// Runs the searches, one for each combination of the settings.
@@ -177,7 +188,14 @@ fn search(args: &Args, settings: &Settings, seed: u64, interrupt: &Interrupt) ->
          {highest:.0}"
     );
     let repetitions = settings.repetitions.map_or(REPETITIONS, |count| count.get() as u32);
-    let mut bisection = Bisection::new(lowest, highest, 1.0 + args.resolution / 100.0, repetitions);
+    let mut floor = FloorSearch::new(Range {
+        lowest,
+        highest,
+        within: args.within / 100.0,
+        ratio: 1.0 + args.resolution / 100.0,
+        repetitions,
+    });
+    let mut steady = Vec::new();
     let scenario = limited(settings, args.lowest, seed)?;
     let vm = &scenario.vm;
     note(format_args!(
@@ -186,7 +204,7 @@ fn search(args: &Args, settings: &Settings, seed: u64, interrupt: &Interrupt) ->
         vm.ring.entries(),
         vm.limiter.period.as_secs_f64()
     ));
-    while let Some(quota_mib_s) = bisection.next() {
+    while let Some(quota_mib_s) = floor.next() {
         let quota = Quota::new(quota_mib_s).context("the search left the range of quotas")?;
         let summaries = try_quota(&limited(settings, quota, seed)?, interrupt)?;
         let held = summaries.iter().all(|row| is_held(row, args.within));
@@ -201,9 +219,11 @@ fn search(args: &Args, settings: &Settings, seed: u64, interrupt: &Interrupt) ->
             rates.join(", "),
             summaries.first().map_or("", |row| verdict(row.verdict))
         ));
-        bisection.record(quota_mib_s, held);
+        floor.record(quota_mib_s, held);
+        steady.extend(steady_rate(&summaries).map(|rate_mib_s| (rate_mib_s, quota_mib_s)));
     }
-    let Bracket { not_held, held } = bisection.bracket();
+    let Bracket { not_held, held } = floor.bracket();
+    let lowest_rate = steady.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
     let count = |end: Option<Tried>, of: fn(Tried) -> u32| end.map_or(0, of);
     Ok(FloorRow {
         limiter: vm.limiter.kind.to_string(),
@@ -222,6 +242,9 @@ fn search(args: &Args, settings: &Settings, seed: u64, interrupt: &Interrupt) ->
         not_held_tries: count(not_held, |end| end.tries),
         predicted_floor_mib_s: crate::engine::spec::predicted_floor_mib_s(vm.ring, vm.limiter.period),
         seed,
+        quotas: floor.quotas(),
+        lowest_rate_mib_s: lowest_rate.map(|(rate, _)| rate),
+        lowest_rate_quota_mib_s: lowest_rate.map(|(_, quota)| quota),
     })
 }
 
@@ -236,15 +259,26 @@ fn try_quota(scenario: &Scenario, interrupt: &Interrupt) -> anyhow::Result<Vec<S
 /// Whether a vCPU settled within `within_pct` of its quota, by its own counter. What the law itself tolerates does not
 /// count: the question is how low the guest really is held.
 fn is_held(row: &Summary, within_pct: f64) -> bool {
-    let steady = !matches!(
-        row.verdict,
-        Verdict::NotSettled | Verdict::Oscillating | Verdict::GuestTooSlow
-    );
     let is_near = |quota: f64| {
         row.guest_mib_s
             .is_some_and(|guest| (guest - quota).abs() <= quota * within_pct / 100.0)
     };
-    row.quota_mib_s.is_none_or(|quota| steady && is_near(quota))
+    row.quota_mib_s.is_none_or(|quota| is_steady(row) && is_near(quota))
+}
+
+/// Whether the limiter brought a vCPU to a rate that it stays at.
+fn is_steady(row: &Summary) -> bool {
+    !matches!(
+        row.verdict,
+        Verdict::NotSettled | Verdict::Oscillating | Verdict::GuestTooSlow
+    )
+}
+
+/// The rate of the fastest limited vCPU, if all of them are steady and known.
+fn steady_rate(rows: &[Summary]) -> Option<f64> {
+    let limited = rows.iter().filter(|row| row.quota_mib_s.is_some());
+    let rates: Option<Vec<f64>> = limited.map(|row| row.guest_mib_s.filter(|_| is_steady(row))).collect();
+    rates?.into_iter().reduce(f64::max)
 }
 
 fn verdict_in_words(row: &FloorRow) -> String {
@@ -254,16 +288,25 @@ fn verdict_in_words(row: &FloorRow) -> String {
         row.ring_entries,
         row.period_ms as f64 / 1000.0
     );
-    match (row.not_held_mib_s, row.floor_mib_s) {
+    let floor = match (row.not_held_mib_s, row.floor_mib_s) {
         (Some(low), Some(high)) => format!(
-            "{head}: the floor lies between {low:.2} (held {} of {} times) and {high:.2} MiB/s (held {} of {}); ring \
-             bytes / period is {:.0}",
-            row.not_held_held, row.not_held_tries, row.floor_held, row.floor_tries, row.predicted_floor_mib_s
+            "the floor lies between {low:.2} (held {} of {} times) and {high:.2} MiB/s (held {} of {})",
+            row.not_held_held, row.not_held_tries, row.floor_held, row.floor_tries
         ),
-        (None, Some(high)) => format!("{head}: even {high:.2} MiB/s is held; `--lowest` looks further down"),
-        (Some(low), None) => format!("{head}: not even {low:.2} MiB/s is held"),
-        (None, None) => format!("{head}: nothing was tried"),
-    }
+        (None, Some(high)) => format!("even {high:.2} MiB/s is held; `--lowest` looks further down"),
+        (Some(high), None) => format!("none of {} quotas up to {high:.2} MiB/s is held", row.quotas),
+        (None, None) => "nothing was tried".to_owned(),
+    };
+    let lowest = match (row.lowest_rate_mib_s, row.lowest_rate_quota_mib_s) {
+        (Some(rate), Some(quota)) => {
+            format!("the lowest rate that it brings the guest to is {rate:.2} MiB/s, at a quota of {quota:.2}")
+        }
+        _ => "no quota brings the guest to a steady rate".to_owned(),
+    };
+    format!(
+        "{head}: {floor}; {lowest}; ring bytes / period is {:.0}",
+        row.predicted_floor_mib_s
+    )
 }
 
 fn csv_lines(row: &FloorRow, header: bool) -> anyhow::Result<String> {
@@ -301,5 +344,60 @@ mod tests {
             ..Summary::default()
         };
         assert!(is_held(&unlimited, 10.0), "a vCPU without a limit does not count");
+    }
+
+    #[test]
+    fn the_rate_of_a_try_is_that_of_its_fastest_limited_vcpu_where_all_are_steady() {
+        let unlimited = Summary {
+            guest_mib_s: Some(1600.0),
+            verdict: Verdict::Unlimited,
+            ..Summary::default()
+        };
+        let (slow, fast) = (row(1.0, 16.0, Verdict::CapBound), row(1.0, 18.0, Verdict::CapBound));
+        assert_eq!(steady_rate(&[slow.clone(), unlimited.clone(), fast]), Some(18.0));
+        assert_eq!(steady_rate(&[slow, row(1.0, 0.0, Verdict::NotSettled)]), None);
+        assert_eq!(steady_rate(&[unlimited]), None, "nothing was limited");
+    }
+
+    #[test]
+    fn the_sentence_has_the_floor_and_the_lowest_rate() {
+        let row = FloorRow {
+            limiter: "qemu-7.2".to_owned(),
+            guest: "sequential".to_owned(),
+            ring_entries: 4096,
+            period_ms: 1000,
+            vcpus: 1,
+            memory_mib: 1024,
+            within_pct: 10.0,
+            unlimited_mib_s: 179.0,
+            floor_mib_s: Some(18.0),
+            not_held_mib_s: Some(16.5),
+            floor_held: 2,
+            floor_tries: 3,
+            not_held_held: 0,
+            not_held_tries: 3,
+            predicted_floor_mib_s: 16.0,
+            seed: 1,
+            quotas: 8,
+            lowest_rate_mib_s: Some(16.2),
+            lowest_rate_quota_mib_s: Some(1.0),
+        };
+        assert_eq!(
+            verdict_in_words(&row),
+            "qemu-7.2, ring 4096, period 1 s: the floor lies between 16.50 (held 0 of 3 times) and 18.00 MiB/s (held 2 of 3); \
+             the lowest rate that it brings the guest to is 16.20 MiB/s, at a quota of 1.00; ring bytes / period is 16"
+        );
+        let none = FloorRow {
+            floor_mib_s: None,
+            not_held_mib_s: Some(143.0),
+            lowest_rate_mib_s: None,
+            lowest_rate_quota_mib_s: None,
+            ..row
+        };
+        assert_eq!(
+            verdict_in_words(&none),
+            "qemu-7.2, ring 4096, period 1 s: none of 8 quotas up to 143.00 MiB/s is held; no quota brings the guest to a \
+             steady rate; ring bytes / period is 16"
+        );
     }
 }

@@ -19,6 +19,7 @@ use serde_json::json;
 use vm::Qemu;
 
 const MAX_STALL: Duration = Duration::from_millis(5);
+/// Or less, on a slow host: see [`Qemu::at_most`].
 const QUOTA_MIB_S: f64 = 25.0;
 const WINDOW: Duration = Duration::from_secs(1);
 
@@ -52,10 +53,6 @@ fn main() {
     ]);
 }
 
-fn quota() -> Quota {
-    Quota::new(QUOTA_MIB_S).expect("a quota")
-}
-
 /// Pages that `subjects` vCPUs wrote in a window, and its length in seconds.
 fn watch(qemu: &Qemu, subjects: &[usize]) -> (u64, f64) {
     let written = || subjects.iter().map(|&vcpu| qemu.written(vcpu)).sum::<u64>();
@@ -64,29 +61,46 @@ fn watch(qemu: &Qemu, subjects: &[usize]) -> (u64, f64) {
     (written() - before, begun.elapsed().as_secs_f64())
 }
 
-/// Pages that `subjects` vCPUs wrote in a window, and the most that they may have: quota x window, a burst each, and the
-/// page that was under way.
-fn window(qemu: &Qemu, subjects: &[usize], mib_per_sec: f64) -> (u64, f64) {
-    let (pages, span_s) = watch(qemu, subjects);
+/// Checks that `subjects` vCPUs write what `quota` allows, together: in no window more than it and a burst each, and the page
+/// that was under way; in one of some as much as nine tenths of it, for the machine may be busy in the others.
+fn are_held(qemu: &Qemu, subjects: &[usize], quota: Quota) {
+    const TRIES: usize = 8;
     let bursts = 2.0 * subjects.len() as f64 * MAX_STALL.as_secs_f64();
-    let most = mib_per_sec * (span_s + bursts) * PAGES_PER_MIB as f64;
-    (pages, most + subjects.len() as f64)
+    let mut seen = Vec::new();
+    for _ in 0..TRIES {
+        let (pages, span_s) = watch(qemu, subjects);
+        let due = quota.rate().pages_per_sec() * span_s;
+        let most = due + quota.rate().pages_per_sec() * bursts + subjects.len() as f64;
+        assert!(pages as f64 <= most, "vCPUs {subjects:?}: {pages} of {most:.0} pages");
+        seen.push(pages as f64 / due);
+        if pages as f64 >= 0.9 * due {
+            return;
+        }
+    }
+    panic!("vCPUs {subjects:?} get too little: {seen:.3?} of {quota:?}");
+}
+
+/// Waits until vCPU 0 is as fast as a guest that nobody limits: half of its speed before, which other processes may take from.
+fn becomes_fast(qemu: &Qemu) {
+    eventually("an unlimited vCPU", || {
+        let (pages, span_s) = watch(qemu, &[0]);
+        pages as f64 / PAGES_PER_MIB as f64 / span_s > qemu.speed() / 2.0
+    });
 }
 
 fn keeps(ring: u32, vcpus: usize) -> Result<(), Failed> {
     let qemu = Qemu::logging(ring, vcpus)?;
+    let quota = qemu.at_most(QUOTA_MIB_S);
     let limiter = Limiter::attach(qemu.pid(), MAX_STALL)?;
     assert_eq!(limiter.ring_entries(), ring);
     assert_eq!(limiter.books().len(), vcpus);
-    limiter.set(Which::All, quota())?;
+    limiter.set(Which::All, quota)?;
     for vcpu in 0..vcpus {
-        let (pages, most) = window(&qemu, &[vcpu], QUOTA_MIB_S);
-        assert!(pages > 0, "vCPU {vcpu} stands still");
-        assert!(pages as f64 <= most, "vCPU {vcpu}: {pages} of {most:.0} pages");
+        are_held(&qemu, &[vcpu], quota);
     }
     limiter.cancel(Which::One(0))?;
-    eventually("an unlimited vCPU", || window(&qemu, &[0], QUOTA_MIB_S).0 > 10_000);
-    limiter.set(Which::All, quota())?;
+    becomes_fast(&qemu);
+    limiter.set(Which::All, quota)?;
     drop(limiter);
     is_free(&qemu);
     Ok(())
@@ -94,11 +108,11 @@ fn keeps(ring: u32, vcpus: usize) -> Result<(), Failed> {
 
 fn vm_keeps() -> Result<(), Failed> {
     let qemu = Qemu::logging(4096, 2)?;
+    let quota = qemu.at_most(QUOTA_MIB_S);
     let limiter = Limiter::attach(qemu.pid(), MAX_STALL)?;
-    limiter.set_vm(quota())?;
+    limiter.set_vm(quota)?;
     for _ in 0..2 {
-        let (pages, most) = window(&qemu, &[0, 1], QUOTA_MIB_S);
-        assert!(pages > 0 && pages as f64 <= most, "{pages} of {most:.0} pages");
+        are_held(&qemu, &[0, 1], quota);
     }
     limiter.cancel_vm()?;
     drop(limiter);
@@ -137,14 +151,14 @@ fn again_and_again() -> Result<(), Failed> {
     for round in 0..rounds {
         logging.keep(&mut qemu)?;
         let limiter = Limiter::attach(qemu.pid(), MAX_STALL)?;
-        limiter.set(Which::All, quota())?;
+        limiter.set(Which::All, qemu.at_most(QUOTA_MIB_S))?;
         thread::sleep(Duration::from_millis(round % 20));
         if round % 3 == 0 {
             limiter.cancel(Which::All)?;
         }
         drop(limiter);
         qemu.qmp
-            .ask("query-status", &json!({}))
+            .execute("query-status", &json!({}))
             .map_err(|error| format!("round {round}: {error:#}"))?;
     }
     is_free(&qemu);
@@ -154,8 +168,8 @@ fn again_and_again() -> Result<(), Failed> {
 fn a_killed_vm_ends_it() -> Result<(), Failed> {
     let mut qemu = Qemu::logging(4096, 1)?;
     let limiter = Limiter::attach(qemu.pid(), MAX_STALL)?;
-    limiter.set(Which::All, quota())?;
-    qemu.kill();
+    limiter.set(Which::All, qemu.at_most(QUOTA_MIB_S))?;
+    qemu.kill()?;
     eventually("the end", || limiter.end().is_some());
     assert!(matches!(limiter.cancel(Which::All), Err(OutsideError::Ended)));
     Ok(())
@@ -171,11 +185,12 @@ fn refused() -> Result<(), Failed> {
     assert!(error.contains(&std::process::id().to_string()), "{error}");
 
     let qemu = Qemu::logging(4096, 1)?;
+    let quota = qemu.at_most(QUOTA_MIB_S);
     let first = Limiter::attach(qemu.pid(), MAX_STALL)?;
-    first.set(Which::All, quota())?;
-    let error = first.set(Which::One(7), quota()).expect_err("it has one vCPU");
+    first.set(Which::All, quota)?;
+    let error = first.set(Which::One(7), quota).expect_err("it has one vCPU");
     assert!(matches!(error, OutsideError::UnknownVcpu { vcpu: 7, .. }), "{error}");
-    let second = Limiter::attach(qemu.pid(), MAX_STALL).and_then(|second| second.set(Which::All, quota()));
+    let second = Limiter::attach(qemu.pid(), MAX_STALL).and_then(|second| second.set(Which::All, quota));
     let error = second.expect_err("a thread has one tracer");
     assert!(matches!(error, OutsideError::Held { .. }), "{error}");
     drop(first);
@@ -183,7 +198,7 @@ fn refused() -> Result<(), Failed> {
     Ok(())
 }
 
-/// No thread is stopped or traced, and the guest goes on faster than any limit of these tests.
+/// No thread is stopped or traced, and the guest goes on as fast as before.
 fn is_free(qemu: &Qemu) {
     for (state, tracer) in qemu.threads() {
         assert!(
@@ -191,7 +206,7 @@ fn is_free(qemu: &Qemu) {
             "state {state}, traced by {tracer}"
         );
     }
-    eventually("a free VM", || window(qemu, &[0], QUOTA_MIB_S).0 > 10_000);
+    becomes_fast(qemu);
 }
 
 /// Waits until `done` holds; fails the test if it never does.

@@ -1,48 +1,35 @@
-//! A real QEMU that runs our guest: its QMP, and the counters that the guest keeps in its memory.
+//! A real QEMU that runs our guest, with a connection to its monitor, and how fast it is.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, BufRead as _, BufReader, Write as _},
-    os::unix::net::UnixStream,
-    path::Path,
-    process::{Child, Command, Stdio},
-    sync::atomic::Ordering,
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
 use dirtyrig_guests::{
     PAGE_SIZE, Region,
     boot::{BootVcpu, elf},
-    image::{LowMemory, REGION_BASE},
+    image::REGION_BASE,
 };
-use dirtyrig_rig::qemu::target::tsc_hz;
-use serde_json::{Value, json};
-use tempfile::TempDir;
-use vm_memory::{Bytes as _, FileOffset, GuestAddress, GuestMemoryMmap};
+use dirtyrig_limiter::units::{PAGES_PER_MIB, Quota};
+use dirtyrig_rig::{
+    qemu::{
+        binary::Binary,
+        process::{self, Launch},
+        target::tsc_hz,
+    },
+    qmp::client::QmpClient,
+};
+use serde_json::json;
 
-/// Pages of a vCPU's region: twice the largest ring's, so that no page is written again before its ring was reset.
-const PAGES: u64 = 2 * 65_536;
-/// Generous: only there so that a QEMU that hangs fails a test instead of hanging it.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+/// Generous: only there so that what never happens fails a test instead of hanging it.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
 
 /// A QEMU with one guest. Dropping it ends it.
 pub(crate) struct Qemu {
-    child: Child,
-    pub(crate) qmp: Qmp,
-    memory: GuestMemoryMmap,
-    _folder: TempDir,
-}
-
-/// Where guest memory can be that no disk is written for.
-fn folder() -> io::Result<TempDir> {
-    let shm = Path::new("/dev/shm");
-    let builder = tempfile::Builder::new();
-    if shm.is_dir() {
-        builder.tempdir_in(shm)
-    } else {
-        builder.tempdir()
-    }
+    process: process::Qemu,
+    pub(crate) qmp: QmpClient,
+    /// What vCPU 0 dirties while its pages are logged and nothing limits it, in MiB/s; measured by `logging`.
+    speed: Option<f64>,
 }
 
 impl Qemu {
@@ -53,86 +40,76 @@ impl Qemu {
 
     /// The same with another program.
     pub(crate) fn running(program: &str, ring: Option<u32>, vcpus: usize) -> anyhow::Result<Self> {
-        let folder = folder()?;
-        let at = |name: &str| folder.path().join(name);
+        // Twice the ring's, so that no page is written again before its ring was reset.
+        let pages = 2 * u64::from(ring.unwrap_or(4096));
         let guests: Vec<BootVcpu> = (0..vcpus as u64)
             .map(|vcpu| BootVcpu {
                 program: program.parse().expect("a program"),
                 region: Region {
-                    gpa: REGION_BASE + vcpu * PAGES * PAGE_SIZE,
-                    pages: PAGES,
+                    gpa: REGION_BASE + vcpu * pages * PAGE_SIZE,
+                    pages,
                 },
                 seed: vcpu,
             })
             .collect();
-        fs::write(at("guest.elf"), elf(&guests, tsc_hz()?)?)?;
-        let bytes = REGION_BASE + vcpus as u64 * PAGES * PAGE_SIZE;
-        let mib = bytes >> 20;
-        let accel = ring.map_or_else(|| "kvm".to_owned(), |entries| format!("kvm,dirty-ring-size={entries}"));
-        let mut command = Command::new("qemu-system-x86_64");
-        command
-            .args(["-machine", "q35,memory-backend=ram", "-cpu", "qemu64", "-accel", &accel])
-            .args([
-                "-m",
-                &format!("{mib}M"),
-                "-smp",
-                &format!("{vcpus},sockets=1,cores={vcpus},threads=1"),
-            ])
-            .args(["-bios", "qboot.rom", "-nodefaults", "-display", "none", "-no-reboot"])
-            .arg("-object")
-            .arg(format!(
-                "memory-backend-file,id=ram,size={mib}M,share=on,prealloc=on,mem-path={}",
-                at("ram").display()
-            ))
-            .arg("-qmp")
-            .arg(format!("unix:{},server=on,wait=off", at("qmp").display()))
-            .arg("-kernel")
-            .arg(at("guest.elf"))
-            .stdin(Stdio::null());
-        let mut child = command.spawn()?;
-        let opened = Qmp::connect(&at("qmp"), &mut child).and_then(|qmp| {
-            let ram = OpenOptions::new().read(true).write(true).open(at("ram"))?;
-            Ok((qmp, map(ram, bytes)?))
-        });
-        let (qmp, memory) = opened.inspect_err(|_| end(&mut child))?;
-        let qemu = Self {
-            child,
-            qmp,
-            memory,
-            _folder: folder,
+        let launch = Launch {
+            image: &elf(&guests, tsc_hz()?)?,
+            vcpus,
+            memory_mib: (REGION_BASE + vcpus as u64 * pages * PAGE_SIZE) >> 20,
+            ring_entries: ring.unwrap_or(0),
         };
-        let given_up = Instant::now() + PATIENCE;
-        while (0..vcpus).any(|vcpu| qemu.written(vcpu) == 0) {
-            anyhow::ensure!(Instant::now() < given_up, "the guest does not start");
-            thread::sleep(Duration::from_millis(5));
-        }
-        Ok(qemu)
+        let process = process::Qemu::start(&Binary::find(None)?, launch)?;
+        Ok(Self {
+            qmp: process.connect()?,
+            process,
+            speed: None,
+        })
     }
 
-    /// The same with its dirty logging on, for a minute.
+    /// The same with its dirty logging on, for a minute, and its speed known.
     pub(crate) fn logging(ring: u32, vcpus: usize) -> anyhow::Result<Self> {
+        /// Warm-up, or enough for a rate.
+        const PAGES_EACH: u64 = 4096;
+        const AT_LEAST: Duration = Duration::from_millis(250);
         let mut qemu = Self::start(Some(ring), vcpus)?;
         qemu.log_for_a_minute()?;
+        let given_up = Instant::now() + PATIENCE;
+        for at_least in [Duration::ZERO, AT_LEAST] {
+            let (begun, before) = (Instant::now(), qemu.written(0));
+            while qemu.written(0) < before + PAGES_EACH || begun.elapsed() < at_least {
+                anyhow::ensure!(Instant::now() < given_up, "the guest stands still");
+                thread::sleep(Duration::from_millis(1));
+            }
+            let pages = (qemu.written(0) - before) as f64;
+            qemu.speed = Some(pages / PAGES_PER_MIB as f64 / begun.elapsed().as_secs_f64());
+        }
         Ok(qemu)
     }
 
     /// Turns dirty logging on through a measurement of its own, for the longest that QEMU takes.
     pub(crate) fn log_for_a_minute(&mut self) -> anyhow::Result<()> {
         self.qmp
-            .ask("calc-dirty-rate", &json!({"calc-time": 60, "mode": "dirty-ring"}))?;
+            .execute("calc-dirty-rate", &json!({"calc-time": 60, "mode": "dirty-ring"}))?;
         Ok(())
     }
 
+    /// What vCPU 0 did before any limit, in MiB/s.
+    pub(crate) fn speed(&self) -> f64 {
+        self.speed.expect("`logging` started it")
+    }
+
+    /// A quota of so many MiB/s, or a quarter of the speed where that is less: one that holds the guest back on any host.
+    pub(crate) fn at_most(&self, mib_per_sec: f64) -> Quota {
+        Quota::new(mib_per_sec.min(self.speed() / 4.0)).expect("a quota")
+    }
+
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.pid()
     }
 
     /// Pages that a vCPU wrote, by its own counter.
     pub(crate) fn written(&self, vcpu: usize) -> u64 {
-        // The count alone is looked at.
-        self.memory
-            .load(GuestAddress(LowMemory::block_gpa(vcpu)), Ordering::Relaxed)
-            .expect("the block is in memory")
+        self.process.truth(vcpu).written
     }
 
     /// States of its threads, as `/proc` has them, with their tracers.
@@ -147,76 +124,7 @@ impl Qemu {
     }
 
     /// Kills it, as an out-of-memory killer would.
-    pub(crate) fn kill(&mut self) {
-        end(&mut self.child);
-    }
-}
-
-impl Drop for Qemu {
-    fn drop(&mut self) {
-        end(&mut self.child);
-    }
-}
-
-fn end(child: &mut Child) {
-    // Both fail if it has ended by itself.
-    let _ = child.kill();
-    let _ = child.wait();
-}
-
-fn map(ram: File, bytes: u64) -> anyhow::Result<GuestMemoryMmap> {
-    let range = (GuestAddress(0), bytes as usize, Some(FileOffset::new(ram, 0)));
-    Ok(GuestMemoryMmap::from_ranges_with_files([range])?)
-}
-
-/// A connection to QMP.
-pub(crate) struct Qmp {
-    reader: BufReader<UnixStream>,
-}
-
-impl Qmp {
-    fn connect(path: &Path, child: &mut Child) -> anyhow::Result<Self> {
-        let given_up = Instant::now() + PATIENCE;
-        let stream = loop {
-            match UnixStream::connect(path) {
-                Ok(stream) => break stream,
-                Err(error) => {
-                    if let Some(status) = child.try_wait()? {
-                        anyhow::bail!("QEMU ended by itself: {status}");
-                    }
-                    anyhow::ensure!(Instant::now() < given_up, "no QMP: {error}");
-                    thread::sleep(Duration::from_millis(10));
-                }
-            }
-        };
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let mut qmp = Self {
-            reader: BufReader::new(stream),
-        };
-        qmp.read()?;
-        qmp.ask("qmp_capabilities", &json!({}))?;
-        Ok(qmp)
-    }
-
-    fn read(&mut self) -> anyhow::Result<Value> {
-        let mut line = String::new();
-        anyhow::ensure!(self.reader.read_line(&mut line)? > 0, "QEMU closed QMP");
-        Ok(serde_json::from_str(&line)?)
-    }
-
-    /// Runs a command and returns what it returns.
-    pub(crate) fn ask(&mut self, command: &str, arguments: &Value) -> anyhow::Result<Value> {
-        let mut request = json!({"execute": command, "arguments": arguments}).to_string();
-        request.push('\n');
-        self.reader.get_mut().write_all(request.as_bytes())?;
-        loop {
-            let mut answer = self.read()?;
-            if let Some(error) = answer.get("error") {
-                anyhow::bail!("{command}: {error}");
-            }
-            if let Some(value) = answer.get_mut("return") {
-                return Ok(value.take());
-            }
-        }
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        Ok(self.process.kill()?)
     }
 }

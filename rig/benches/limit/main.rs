@@ -90,6 +90,12 @@ fn line(cell: &Cell, vcpus: u32, ring: u32, quota: f64, seconds: f64) -> anyhow:
         stall_ms = stall_ms.max(cell.longest_stall_ms(vcpu as usize, SETTLED_S, end_s));
         free_ms = free_ms.max(free_after_ms(cell, vcpu, end_s));
     }
+    if !(0..vcpus).all(|vcpu| cell.reaches(vcpu, written, quota)) {
+        return Ok(format!(
+            "| {vcpus} | {ring} | {quota} | out of reach | | | | {} |",
+            marked(free_ms, 50.0, 0)
+        ));
+    }
     errors.sort_by(f64::total_cmp);
     let (median, worst) = (errors[errors.len() / 2], errors[errors.len() - 1]);
     let burst = Budget::new(Duration::ZERO, Quota::new(quota)?, MAX_STALL).burst();
@@ -119,7 +125,7 @@ fn head(seconds: u32) -> String {
     format!(
         "{}. By the guest's own counter, sampled every 10 ms, over each of {seconds} seconds after the first {:.0} ms; with two \
          vCPUs each has the quota. Free: at half of the unlimited rate again. In bold: beyond its bound (1 %, the stall's, \
-         50 ms).\n\n\
+         50 ms). Out of reach: the quota is above what the guest dirties unlimited.\n\n\
          | vCPUs | ring | quota, MiB/s | error, median second, % | worst second, % | longest stall, ms | bound | free after, ms |\n\
          |--:|--:|--:|--:|--:|--:|--:|--:|\n",
         machine.unwrap_or_default(),

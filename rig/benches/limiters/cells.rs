@@ -23,6 +23,8 @@ pub(crate) struct Bench {
     runner: Runner,
     /// By row and column of the table, a value a repetition.
     pub(crate) values: BTreeMap<(&'static str, &'static str), Vec<f64>>,
+    /// The same, how often the quota was above what the guest does unlimited: there is no value then.
+    pub(crate) out_of_reach: BTreeMap<(&'static str, &'static str), usize>,
 }
 
 impl Bench {
@@ -32,6 +34,7 @@ impl Bench {
             facts: Facts::gather(),
             runner: Runner::new()?,
             values: BTreeMap::new(),
+            out_of_reach: BTreeMap::new(),
         })
     }
 
@@ -52,5 +55,14 @@ impl Bench {
     /// Keeps a value of one repetition.
     pub(crate) fn keep(&mut self, row: &'static str, column: &'static str, value: f64) {
         self.values.entry((row, column)).or_default().push(value);
+    }
+
+    /// Keeps a value of one repetition under a quota that the guest reaches, or that it does not.
+    pub(crate) fn keep_if(&mut self, reached: bool, row: &'static str, column: &'static str, value: f64) {
+        if reached {
+            self.keep(row, column, value);
+        } else {
+            *self.out_of_reach.entry((row, column)).or_default() += 1;
+        }
     }
 }

@@ -137,13 +137,15 @@ pub(crate) fn markdown(bench: &Bench) -> String {
     let (fewest, most) = (count().min().unwrap_or(0), count().max().unwrap_or(0));
     let mut text = format!(
         "{}. By the guest's own counter, sampled every 10 ms; medians (quartiles) of {fewest} to {most} \
-         values. A settle time of 0 is one below 10 ms. In bold: beyond its bound.\n\n\
+         values. A settle time of 0 is one below 10 ms. In bold: beyond its bound. Out of reach: the quota is above what the \
+         guest dirties unlimited.\n\n\
          | | `qemu-7.2` | `budget` | bound | `budget-ebpf` | bound |\n|---|---|---|---|---|---|\n",
         machine.unwrap_or_default()
     );
     for line in LINES.iter().chain([&FLOW]) {
         let (row, what, unit, budget, ebpf) = *line;
-        if !bench.values.keys().any(|(known, _)| *known == row) {
+        let mut known = bench.values.keys().chain(bench.out_of_reach.keys());
+        if !known.any(|(known, _)| *known == row) {
             continue;
         }
         let cells = [
@@ -173,8 +175,9 @@ fn bound(bound: Option<f64>, unit: &str) -> String {
 
 /// In bold where the median is beyond the bound.
 fn value(bench: &Bench, row: &'static str, column: &'static str, bound: Option<f64>) -> String {
+    let out_of_reach = bench.out_of_reach.get(&(row, column)).copied().unwrap_or(0);
     let Some(values) = bench.values.get(&(row, column)) else {
-        return String::new();
+        return if out_of_reach > 0 { "out of reach" } else { "" }.to_owned();
     };
     let mut sorted = values.clone();
     sorted.sort_by(f64::total_cmp);
@@ -185,10 +188,14 @@ fn value(bench: &Bench, row: &'static str, column: &'static str, bound: Option<f
     } else {
         format!("{} ({} to {})", number(median), number(low), number(high))
     };
-    if bound.is_some_and(|bound| median > bound) {
+    let text = if bound.is_some_and(|bound| median > bound) {
         format!("**{text}**")
     } else {
         text
+    };
+    match out_of_reach {
+        0 => text,
+        times => format!("{text}, {times} times out of reach"),
     }
 }
 

@@ -30,6 +30,12 @@ impl Cell {
         within.map(|stall| stall.length.as_secs_f64() * 1e3).fold(0.0, f64::max)
     }
 
+    /// Whether a vCPU dirtied more than `quota_mib_s` before its limits were set. A quota above that limits nothing, and how far
+    /// the guest stays below it is no error of the limiter's.
+    pub(crate) fn reaches(&self, vcpu: u32, written: fn(&Sample) -> u64, quota_mib_s: f64) -> bool {
+        self.rate(vcpu, written, -0.5, 0.0) > quota_mib_s
+    }
+
     /// Mean rate of a count of pages of a vCPU between two times, MiB/s.
     pub(crate) fn rate(&self, vcpu: u32, count: fn(&Sample) -> u64, from_s: f64, until_s: f64) -> f64 {
         let own: Vec<&Sample> = self.result.samples.iter().filter(|row| row.vcpu == vcpu).collect();

@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     governor::{Governor, Steering},
-    law::{LimiterKind, auto_converge::AutoConverge},
+    law::{Law, LimiterKind, auto_converge::AutoConverge},
     limit::{LimitError, LimitInfo, Which},
     shared::Shared,
     units::Quota,
@@ -28,10 +28,10 @@ pub struct DirtyLimit {
 
 impl DirtyLimit {
     pub(crate) fn new(shared: Arc<Shared>, kind: LimiterKind, ring_entries: u32, period: Duration) -> Self {
-        let steering = match (kind.periodic_law(ring_entries), kind) {
-            (Some(law), _) => Steering::Periodic(law),
-            (None, LimiterKind::AutoConverge) => Steering::AutoConverge(AutoConverge::new()),
-            (None, _) => Steering::Nothing,
+        let steering = match kind.descriptor().law {
+            Law::Periodic(make) => Steering::Periodic(make(ring_entries)),
+            Law::AutoConverge => Steering::AutoConverge(AutoConverge::new()),
+            Law::FullRing(_) | Law::Buckets | Law::Pool | Law::Nothing => Steering::Nothing,
         };
         Self {
             shared,
@@ -128,7 +128,7 @@ impl DirtyLimit {
     }
 
     fn refuse_none(&self) -> Result<(), LimitError> {
-        if self.kind == LimiterKind::None {
+        if matches!(self.kind.descriptor().law, Law::Nothing) {
             Err(LimitError::NoLimiter)
         } else {
             Ok(())

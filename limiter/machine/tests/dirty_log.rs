@@ -45,6 +45,7 @@ fn main() {
         LimiterKind::QemuV11,
         LimiterKind::Qemu72,
         LimiterKind::Qemu10,
+        LimiterKind::RingSleep,
         LimiterKind::AutoConverge,
         LimiterKind::DirtyQuota,
         LimiterKind::Budget,

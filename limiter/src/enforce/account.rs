@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     Error, LimiterSpec,
-    law::{LimiterKind, accounts::Accounts, dirty_quota::DirtyQuota, interim::Interim},
+    law::{Law, accounts::Accounts, dirty_quota::DirtyQuota, interim::Interim},
     shared::Shared,
     units::{Pages, Quota},
 };
@@ -24,8 +24,8 @@ pub(crate) enum Common {
 impl Common {
     /// Those of a machine under `limiter`; no vCPU is limited.
     pub(crate) fn new(limiter: LimiterSpec) -> Self {
-        match limiter.kind {
-            LimiterKind::DirtyQuota => Self::Pool(DirtyQuota::new(Duration::ZERO)),
+        match limiter.kind.descriptor().law {
+            Law::Pool => Self::Pool(DirtyQuota::new(Duration::ZERO)),
             _ => Self::Buckets(Accounts::new(limiter.max_stall)),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! | enforcement | reaps at | sleeps | for |
 //! |---|---|---|---|
-//! | `ring_full` | a full ring | the throttle that the governor last set | the QEMU laws, `none` |
+//! | `ring_full` | a full ring | the throttle that the governor last set, or one computed there | the QEMU laws, `ring-sleep`, `none` |
 //! | `deadline` | every exit, a timer makes one in time; resets less often | off its debt | `budget`, `dirty-quota` |
 //! | `page_budget` | every exit; a signal on the exact page, a timer in long runs | off its debt | `budget-ebpf` |
 //! | `ballast` | a full ring, kept as small as the grant | off its debt | `ballast` |
@@ -14,7 +14,7 @@ use crate::{
     Error, LimiterSpec,
     exit::Exit,
     law::{
-        LimiterKind,
+        Enforced, Law,
         periodic::{Policy, RingFullReap, SleepEnd, Threads},
     },
     shared::Shared,
@@ -74,6 +74,15 @@ pub(crate) trait Enforcement {
 /// reap, the page stays writable, and both agree.
 pub(crate) const IN_FLIGHT: u64 = 1;
 
+/// How rings are reaped under a law that computes its sleeps: as in QEMU under a limit, but that nothing except a command
+/// ends a sleep.
+const COMPUTED: Policy = Policy {
+    threads: Threads::Merged,
+    ring_full_reap: RingFullReap::OwnRing,
+    reaper_beside: false,
+    sleep_end: SleepEnd::RunsOut,
+};
+
 /// How rings are reaped where no limiter does it: as in QEMU without a limit.
 const UNLIMITED: Policy = Policy {
     threads: Threads::Merged,
@@ -83,8 +92,12 @@ const UNLIMITED: Policy = Policy {
 };
 
 fn policy(limiter: LimiterSpec) -> Policy {
-    // The size of the ring matters to the law, not to how its threads behave.
-    limiter.kind.periodic_law(0).map_or(UNLIMITED, |law| law.policy())
+    match limiter.kind.descriptor().law {
+        // The size of the ring matters to the law, not to how its threads behave.
+        Law::Periodic(make) => make(0).policy(),
+        Law::FullRing(_) => COMPUTED,
+        _ => UNLIMITED,
+    }
 }
 
 /// Whether the background reaper works beside a limit.
@@ -101,16 +114,21 @@ pub(crate) fn build(
     counter: Option<Box<dyn PageCounter>>,
 ) -> Result<Box<dyn Enforcement>, Error> {
     let shared = Arc::clone(shared);
-    Ok(match limiter.kind {
-        LimiterKind::Budget | LimiterKind::DirtyQuota => Box::new(deadline::Deadline::new(shared, vcpu, ring_entries)),
-        LimiterKind::BudgetEbpf => {
+    let descriptor = limiter.kind.descriptor();
+    Ok(match descriptor.enforced {
+        Enforced::ByDeadline => Box::new(deadline::Deadline::new(shared, vcpu, ring_entries)),
+        Enforced::ByPageCounter => {
             let counter = counter.ok_or(Error::NoPageCounter { limiter: limiter.kind })?;
             Box::new(page_budget::PageBudget::new(shared, vcpu, counter))
         }
-        LimiterKind::Ballast => Box::new(ballast::Ballast::new(shared, vcpu, ring_entries)),
-        LimiterKind::AutoConverge => Box::new(run_slice::RunSlice::new(shared, vcpu)),
-        LimiterKind::QemuV11 | LimiterKind::Qemu72 | LimiterKind::Qemu10 | LimiterKind::None => {
-            Box::new(ring_full::RingFullSleep::new(shared, vcpu, policy(limiter)))
+        Enforced::ByHeldEntries => Box::new(ballast::Ballast::new(shared, vcpu, ring_entries)),
+        Enforced::ByRunSlice => Box::new(run_slice::RunSlice::new(shared, vcpu)),
+        Enforced::AtFullRing => {
+            let computed = match descriptor.law {
+                Law::FullRing(make) => Some(make()),
+                _ => None,
+            };
+            Box::new(ring_full::RingFullSleep::new(shared, vcpu, policy(limiter), computed))
         }
     })
 }

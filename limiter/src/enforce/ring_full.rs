@@ -9,26 +9,40 @@ use super::{Enforcement, Pause};
 use crate::{
     Error,
     exit::Exit,
-    law::periodic::{Policy, RingFullReap},
+    law::{
+        full_ring::FullRingLaw,
+        periodic::{Policy, RingFullReap},
+    },
     rings::Whose,
     shared::Shared,
+    units::Pages,
 };
 
-/// Reaps a full ring, then sleeps the throttle that the governor last set.
+/// Reaps a full ring, then sleeps the throttle: the one that the governor last set, or the one that a law computes here.
 pub(crate) struct RingFullSleep {
     shared: Arc<Shared>,
     vcpu: usize,
     policy: Policy,
+    computed: Option<Box<dyn FullRingLaw>>,
+    /// The pages harvested when its ring was last full.
+    at_last_full: Pages,
     /// The sleep to take before the next entry.
     due: Duration,
 }
 
 impl RingFullSleep {
-    pub(crate) fn new(shared: Arc<Shared>, vcpu: usize, policy: Policy) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        vcpu: usize,
+        policy: Policy,
+        computed: Option<Box<dyn FullRingLaw>>,
+    ) -> Self {
         Self {
             shared,
             vcpu,
             policy,
+            computed,
+            at_last_full: Pages(0),
             due: Duration::ZERO,
         }
     }
@@ -42,7 +56,7 @@ impl Enforcement for RingFullSleep {
         })
     }
 
-    fn after_exit(&mut self, exit: Exit, _left: Duration) -> Result<(), Error> {
+    fn after_exit(&mut self, exit: Exit, left: Duration) -> Result<(), Error> {
         if exit != Exit::RingFull {
             return Ok(());
         }
@@ -52,8 +66,14 @@ impl Enforcement for RingFullSleep {
             RingFullReap::OwnRing if in_service => Whose::One(self.vcpu),
             RingFullReap::OwnRing | RingFullReap::AllRings => Whose::All,
         })?;
-        if in_service && limits.quota(self.vcpu).is_some() {
-            self.due = limits.throttle(self.vcpu).into();
+        let harvested = rings.harvested(self.vcpu);
+        let pages = Pages(harvested.0 - self.at_last_full.0);
+        self.at_last_full = harvested;
+        match (&mut self.computed, limits.quota(self.vcpu)) {
+            (None, None) => {}
+            (None, Some(_)) => self.due = limits.throttle(self.vcpu).into(),
+            (Some(law), None) => law.forget(),
+            (Some(law), Some(quota)) => self.due = law.sleep(left, pages, quota),
         }
         Ok(())
     }

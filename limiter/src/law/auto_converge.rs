@@ -6,7 +6,10 @@
 
 use std::time::Duration;
 
-use super::periodic::Reading;
+use super::{
+    descriptor::{Bounds, Descriptor, Enforced, Law},
+    periodic::Reading,
+};
 use crate::units::Quota;
 
 /// How long a vCPU runs between two sleeps.
@@ -20,6 +23,19 @@ const INCREMENT_PCT: u32 = 10;
 
 /// The highest share.
 const MAX_PCT: u32 = 99;
+
+pub(super) const AUTO_CONVERGE: Descriptor = Descriptor {
+    name: "auto-converge",
+    description: "QEMU's auto-converge: every vCPU sleeps 20 to 99 % of the time, readers too",
+    law: Law::AutoConverge,
+    enforced: Enforced::ByRunSlice,
+    bounds: Bounds {
+        is_periodic: true,
+        cap_share: Some((100 - MAX_PCT) as f64 / 100.0),
+        ..Bounds::NONE
+    },
+    limits_whole_vm: true,
+};
 
 /// The share of time that every vCPU sleeps.
 #[derive(Clone, Debug, Default)]

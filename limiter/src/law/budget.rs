@@ -22,8 +22,36 @@
 
 use std::time::Duration;
 
+use super::descriptor::{Bounds, Descriptor, Enforced, Law};
 use super::tokens::{FilledAt, TokenRate, Tokens};
 use crate::units::{Pages, Quota};
+
+pub(super) const BUDGET: Descriptor = Descriptor {
+    name: "budget",
+    description: "token bucket in pages; a timer takes the vCPU out of the guest to be charged",
+    law: Law::Buckets,
+    enforced: Enforced::ByDeadline,
+    bounds: Bounds::NONE,
+    limits_whole_vm: true,
+};
+
+pub(super) const BUDGET_EBPF: Descriptor = Descriptor {
+    name: "budget-ebpf",
+    description: "token bucket in pages; an eBPF program stops the vCPU on the page that spends it",
+    law: Law::Buckets,
+    enforced: Enforced::ByPageCounter,
+    bounds: Bounds::NONE,
+    limits_whole_vm: true,
+};
+
+pub(super) const BALLAST: Descriptor = Descriptor {
+    name: "ballast",
+    description: "token bucket in pages; entries held back make the ring full after as many as are wanted",
+    law: Law::Buckets,
+    enforced: Enforced::ByHeldEntries,
+    bounds: Bounds::NONE,
+    limits_whole_vm: true,
+};
 
 /// The bucket of one vCPU.
 #[derive(Clone, Debug)]

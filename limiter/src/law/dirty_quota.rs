@@ -14,11 +14,21 @@
 
 use std::time::Duration;
 
+use super::descriptor::{Bounds, Descriptor, Enforced, Law};
 use super::tokens::{FilledAt, TokenRate, Tokens};
 use crate::units::{Pages, Quota};
 
 /// Length of an interval.
 pub const INTERVAL: Duration = Duration::from_millis(10);
+
+pub(super) const DIRTY_QUOTA: Descriptor = Descriptor {
+    name: "dirty-quota",
+    description: "the unmerged kernel series: pages for each 10 ms, what is left goes to a common pool",
+    law: Law::Pool,
+    enforced: Enforced::ByDeadline,
+    bounds: Bounds::NONE,
+    limits_whole_vm: false,
+};
 
 /// The accounts of a machine's vCPUs and their pool.
 #[derive(Clone, Debug)]

@@ -2,93 +2,102 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{periodic::PeriodicLaw, qemu_7_2::Qemu72, qemu_10::Qemu10, qemu_v11::QemuV11};
+use super::{
+    auto_converge, budget,
+    descriptor::{Bounds, Descriptor, Enforced, Law},
+    dirty_quota,
+    periodic::PeriodicLaw,
+    qemu_7_2, qemu_10, qemu_v11, ring_sleep,
+};
 
-/// A limiter: a law and the enforcement that it is paired with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum LimiterKind {
-    /// QEMU's patch series v11.
-    QemuV11,
-    /// QEMU 7.2.
-    Qemu72,
-    /// QEMU 10.
-    Qemu10,
-    /// QEMU's auto-converge.
-    AutoConverge,
-    /// The unmerged dirty-quota series.
-    DirtyQuota,
-    /// The token bucket, enforced by deadline exits.
-    Budget,
-    /// The token bucket, enforced by an eBPF program.
-    BudgetEbpf,
-    /// The token bucket, enforced by holding entries of the ring back.
-    Ballast,
-    /// No limiter.
-    None,
+/// The table of limiters: a line each, its variant and its descriptor, in the order in which they are listed to a reader.
+macro_rules! limiters {
+    ($($(#[$words:meta])* $kind:ident = $descriptor:expr;)*) => {
+        /// A limiter: a law and the enforcement that it is paired with.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
+        pub enum LimiterKind {
+            $($(#[$words])* $kind,)*
+        }
+
+        impl LimiterKind {
+            /// All of them, in the order in which they are listed to a reader.
+            pub const ALL: [Self; [$(stringify!($kind)),*].len()] = [$(Self::$kind),*];
+
+            /// All there is to say of it.
+            pub(crate) fn descriptor(self) -> &'static Descriptor {
+                match self {
+                    $(Self::$kind => &$descriptor,)*
+                }
+            }
+        }
+    };
 }
 
-impl LimiterKind {
-    /// All of them, in the order in which they are listed to a reader.
-    pub const ALL: [Self; 9] = [
-        Self::QemuV11,
-        Self::Qemu72,
-        Self::Qemu10,
-        Self::AutoConverge,
-        Self::DirtyQuota,
-        Self::Budget,
-        Self::BudgetEbpf,
-        Self::Ballast,
-        Self::None,
-    ];
+limiters! {
+    /// QEMU's patch series v11.
+    QemuV11 = qemu_v11::QEMU_V11;
+    /// QEMU 7.2.
+    Qemu72 = qemu_7_2::QEMU_7_2;
+    /// QEMU 10.
+    Qemu10 = qemu_10::QEMU_10;
+    /// The sleep after a full ring, computed instead of stepped.
+    RingSleep = ring_sleep::RING_SLEEP;
+    /// QEMU's auto-converge.
+    AutoConverge = auto_converge::AUTO_CONVERGE;
+    /// The unmerged dirty-quota series.
+    DirtyQuota = dirty_quota::DIRTY_QUOTA;
+    /// The token bucket, enforced by deadline exits.
+    Budget = budget::BUDGET;
+    /// The token bucket, enforced by an eBPF program.
+    BudgetEbpf = budget::BUDGET_EBPF;
+    /// The token bucket, enforced by holding entries of the ring back.
+    Ballast = budget::BALLAST;
+    /// No limiter.
+    None = NONE;
+}
 
+const NONE: Descriptor = Descriptor {
+    name: "none",
+    description: "no limit: what the guest does when left alone",
+    law: Law::Nothing,
+    enforced: Enforced::AtFullRing,
+    bounds: Bounds::NONE,
+    limits_whole_vm: false,
+};
+
+impl LimiterKind {
     /// The name on the command line, in scenarios and in recordings.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::QemuV11 => "qemu-v11",
-            Self::Qemu72 => "qemu-7.2",
-            Self::Qemu10 => "qemu-10",
-            Self::AutoConverge => "auto-converge",
-            Self::DirtyQuota => "dirty-quota",
-            Self::Budget => "budget",
-            Self::BudgetEbpf => "budget-ebpf",
-            Self::Ballast => "ballast",
-            Self::None => "none",
-        }
+        self.descriptor().name
     }
 
     /// What it does, in a line.
     pub fn description(self) -> &'static str {
-        match self {
-            Self::QemuV11 => "QEMU's patch series v11: sleep after a full ring, two threads, acts on every second miss",
-            Self::Qemu72 => "QEMU 7.2: sleep after a full ring, one thread, the kick of each period ends the sleep",
-            Self::Qemu10 => "QEMU 10: as 7.2, but the sleep runs its course and the measurement waits for it",
-            Self::AutoConverge => "QEMU's auto-converge: every vCPU sleeps 20 to 99 % of the time, readers too",
-            Self::DirtyQuota => "the unmerged kernel series: pages for each 10 ms, what is left goes to a common pool",
-            Self::Budget => "token bucket in pages; a timer takes the vCPU out of the guest to be charged",
-            Self::BudgetEbpf => "token bucket in pages; an eBPF program stops the vCPU on the page that spends it",
-            Self::Ballast => "token bucket in pages; entries held back make the ring full after as many as are wanted",
-            Self::None => "no limit: what the guest does when left alone",
-        }
+        self.descriptor().description
+    }
+
+    /// What bounds the rates that it can hold.
+    pub fn bounds(self) -> Bounds {
+        self.descriptor().bounds
     }
 
     /// Whether it can hold all vCPUs together to one quota. QEMU's laws and the dirty quota know vCPUs only.
     pub fn limits_whole_vm(self) -> bool {
-        match self {
-            Self::AutoConverge | Self::Budget | Self::BudgetEbpf | Self::Ballast => true,
-            Self::QemuV11 | Self::Qemu72 | Self::Qemu10 | Self::DirtyQuota | Self::None => false,
-        }
+        self.descriptor().limits_whole_vm
+    }
+
+    /// Whether each vCPU needs a [page counter](crate::PageCounter).
+    pub fn needs_page_counter(self) -> bool {
+        self.descriptor().enforced == Enforced::ByPageCounter
     }
 
     /// The law that adjusts a sleep after ring-full exits, for rings of `ring_entries`; `None` for limiters of another
     /// kind.
     pub fn periodic_law(self, ring_entries: u32) -> Option<Box<dyn PeriodicLaw>> {
-        match self {
-            Self::QemuV11 => Some(Box::new(QemuV11::new(ring_entries))),
-            Self::Qemu72 => Some(Box::new(Qemu72::new(ring_entries))),
-            Self::Qemu10 => Some(Box::new(Qemu10::new(ring_entries))),
-            Self::AutoConverge | Self::DirtyQuota | Self::Budget | Self::BudgetEbpf | Self::Ballast | Self::None => {
-                None
-            }
+        match self.descriptor().law {
+            Law::Periodic(make) => Some(make(ring_entries)),
+            _ => None,
         }
     }
 }
@@ -136,8 +145,8 @@ mod tests {
         let error = "qemu".parse::<LimiterKind>().expect_err("no limiter");
         assert_eq!(
             error.to_string(),
-            "there is no limiter `qemu`: give one of qemu-v11, qemu-7.2, qemu-10, auto-converge, dirty-quota, budget, \
-             budget-ebpf, ballast, none"
+            "there is no limiter `qemu`: give one of qemu-v11, qemu-7.2, qemu-10, ring-sleep, auto-converge, dirty-quota, \
+             budget, budget-ebpf, ballast, none"
         );
     }
 

@@ -7,6 +7,7 @@
 //! | law | decides | when |
 //! |---|---|---|
 //! | [`qemu_v11`], [`qemu_7_2`], [`qemu_10`] | the sleep after each ring-full exit | once a period, from a reading |
+//! | [`ring_sleep`] | the sleep after a ring-full exit | at that exit, from the pages that came out |
 //! | [`auto_converge`] | the share of time every vCPU sleeps | once a period, from a reading |
 //! | [`dirty_quota`] | pages for each interval of 10 ms | whenever pages are charged |
 //! | [`budget`], [`share`], [`accounts`] of both | pages until the next pause, and its length | whenever pages are charged |
@@ -17,7 +18,9 @@
 pub mod accounts;
 pub mod auto_converge;
 pub mod budget;
+mod descriptor;
 pub mod dirty_quota;
+pub mod full_ring;
 pub mod interim;
 mod kind;
 pub mod migration;
@@ -27,9 +30,12 @@ mod qemu;
 pub mod qemu_10;
 pub mod qemu_7_2;
 pub mod qemu_v11;
+pub mod ring_sleep;
 pub mod share;
 #[cfg(test)]
 mod sim;
 mod tokens;
 
+pub use descriptor::Bounds;
+pub(crate) use descriptor::{Enforced, Law};
 pub use kind::{LimiterKind, UnknownLimiter};

@@ -2,6 +2,7 @@
 //!
 //! All rates are whole MiB/s. The law integrates: each adjustment is added to the standing throttle of a vCPU.
 
+use super::descriptor::Bounds;
 use crate::{
     rate::WholeMibPerSec,
     units::{Micros, PAGES_PER_MIB, Quota},
@@ -18,6 +19,14 @@ const FIXED_STEP_DIVISOR: u64 = 10;
 
 /// A throttle is never above this many ring-full times: a vCPU runs at least 1 % of the time.
 const CAP_RING_FULL_TIMES: u64 = 99;
+
+/// What bounds them: they act on whole rings, once a period, and leave a vCPU at least 1 % of its time.
+pub(super) const BOUNDS: Bounds = Bounds {
+    is_periodic: true,
+    whole_rings: true,
+    cap_share: Some(1.0 / (CAP_RING_FULL_TIMES + 1) as f64),
+    tolerance_mib_s: Some(TOLERANCE as f64),
+};
 
 /// The throttles of a machine's vCPUs and what they are computed from.
 #[derive(Clone, Debug)]

@@ -5,10 +5,20 @@
 //! bytes / period while the guest really runs as little as the throttle says.
 
 use super::{
+    descriptor::{Descriptor, Enforced, Law},
     periodic::{PeriodicLaw, Policy, Reading, RingFullReap, SleepEnd, Threads},
-    qemu::{Throttles, whole_quota},
+    qemu::{BOUNDS, Throttles, whole_quota},
 };
 use crate::units::Micros;
+
+pub(super) const QEMU_10: Descriptor = Descriptor {
+    name: "qemu-10",
+    description: "QEMU 10: as 7.2, but the sleep runs its course and the measurement waits for it",
+    law: Law::Periodic(|ring_entries| Box::new(Qemu10::new(ring_entries))),
+    enforced: Enforced::AtFullRing,
+    bounds: BOUNDS,
+    limits_whole_vm: false,
+};
 
 /// The law of QEMU 10.
 #[derive(Clone, Debug)]

@@ -5,10 +5,20 @@
 //! vCPU gets through at least one ring a period, so that ring bytes / period is a floor in truth.
 
 use super::{
+    descriptor::{Descriptor, Enforced, Law},
     periodic::{PeriodicLaw, Policy, Reading, RingFullReap, SleepEnd, Threads},
-    qemu::{Throttles, whole_quota},
+    qemu::{BOUNDS, Throttles, whole_quota},
 };
 use crate::units::Micros;
+
+pub(super) const QEMU_7_2: Descriptor = Descriptor {
+    name: "qemu-7.2",
+    description: "QEMU 7.2: sleep after a full ring, one thread, the kick of each period ends the sleep",
+    law: Law::Periodic(|ring_entries| Box::new(Qemu72::new(ring_entries))),
+    enforced: Enforced::AtFullRing,
+    bounds: BOUNDS,
+    limits_whole_vm: false,
+};
 
 /// The law of QEMU 7.2.
 #[derive(Clone, Debug)]

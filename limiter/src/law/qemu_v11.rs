@@ -5,13 +5,23 @@
 //! reaps every vCPU's ring, and the background reaper goes on beside the limiter.
 
 use super::{
+    descriptor::{Descriptor, Enforced, Law},
     periodic::{PeriodicLaw, Policy, Reading, RingFullReap, SleepEnd, Threads},
-    qemu::{Throttles, is_within_tolerance, whole_quota},
+    qemu::{BOUNDS, Throttles, is_within_tolerance, whole_quota},
 };
 use crate::{rate::WholeMibPerSec, units::Micros};
 
 /// Adjustments happen on this miss; the ones before it are skipped.
 const MISSES_TO_ACT: u64 = 2;
+
+pub(super) const QEMU_V11: Descriptor = Descriptor {
+    name: "qemu-v11",
+    description: "QEMU's patch series v11: sleep after a full ring, two threads, acts on every second miss",
+    law: Law::Periodic(|ring_entries| Box::new(QemuV11::new(ring_entries))),
+    enforced: Enforced::AtFullRing,
+    bounds: BOUNDS,
+    limits_whole_vm: false,
+};
 
 /// The law of the patch series v11.
 #[derive(Clone, Debug)]

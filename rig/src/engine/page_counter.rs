@@ -8,7 +8,7 @@ use dirtyrig_probes::Quota;
 
 /// A counter for each of `vcpus` vCPUs if `kind` needs them, else none.
 pub(super) fn for_limiter(kind: LimiterKind, vcpus: usize) -> anyhow::Result<Vec<Box<dyn PageCounter>>> {
-    if kind != LimiterKind::BudgetEbpf {
+    if !kind.needs_page_counter() {
         return Ok(Vec::new());
     }
     let slots = u32::try_from(vcpus).context("too many vCPUs")?;

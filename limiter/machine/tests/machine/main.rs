@@ -1,6 +1,7 @@
 //! The machine on real KVM: nothing dirtied is lost, every command takes effect at once.
 
 mod page_limiters;
+mod ring_sleep;
 mod speed;
 #[path = "../support/mod.rs"]
 mod support;
@@ -52,6 +53,11 @@ fn main() {
             bad_indices_and_none_are_refused,
         ),
     ];
+    trials.push(trial(
+        "ring_sleep_holds_below_the_floor",
+        KVM,
+        ring_sleep::it_holds_below_the_floor,
+    ));
     trials.extend(page_limiters::trials());
     run(trials);
 }

@@ -61,9 +61,10 @@ impl Small {
                 max_stall: Duration::from_millis(5),
             },
             sink,
-            page_counters: match self.limiter {
-                LimiterKind::BudgetEbpf => page_counter::counters(self.programs.len()),
-                _ => Vec::new(),
+            page_counters: if self.limiter.needs_page_counter() {
+                page_counter::counters(self.programs.len())
+            } else {
+                Vec::new()
             },
         })
         .expect("KVM works here");

@@ -53,6 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         kind: LimiterKind::Budget,
         period: Duration::from_secs(1),
         max_stall: Duration::from_millis(5),
+        burst: Duration::from_secs(1),
     };
     let limiter = VmLimiter::new(Arc::clone(&vm), VmSpec::new(ring, 1, spec))?;
 

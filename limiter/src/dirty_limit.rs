@@ -9,8 +9,9 @@ use std::{
 };
 
 use crate::{
+    enforce::Common,
     governor::{Governor, Steering},
-    law::{Law, LimiterKind, auto_converge::AutoConverge},
+    law::{Law, LimiterKind, auto_converge::AutoConverge, depth::Depth},
     limit::{LimitError, LimitInfo, Which},
     shared::Shared,
     units::Quota,
@@ -76,6 +77,34 @@ impl DirtyLimit {
         let mut governor = self.governor();
         let in_service = self.shared.limits.set_vm(None);
         self.follow(&mut governor, in_service);
+    }
+
+    /// Changes the time's worth of quota that may be saved up. What was saved up beyond it is lost; grants that are out are
+    /// replaced, so that it holds as soon as every vCPU has left the guest, which it is made to.
+    pub fn set_burst(&self, burst: Duration) -> Result<(), LimitError> {
+        let refused = LimitError::NoBurst { limiter: self.kind };
+        if !self.kind.saves_up() {
+            return Err(refused);
+        }
+        let mut governor = self.governor();
+        match &mut *self.shared.common() {
+            Common::Buckets(accounts) => accounts.set_depth(Depth {
+                burst,
+                ..accounts.depth()
+            }),
+            Common::Pool(_) => return Err(refused),
+        }
+        self.shared.limits.touch();
+        self.follow(&mut governor, self.shared.limits.in_service());
+        Ok(())
+    }
+
+    /// The time's worth of quota that may be saved up; `None` of a limiter that saves nothing up.
+    pub fn burst(&self) -> Option<Duration> {
+        match &*self.shared.common() {
+            Common::Buckets(accounts) if self.kind.saves_up() => Some(accounts.depth().burst),
+            Common::Buckets(_) | Common::Pool(_) => None,
+        }
     }
 
     /// The vCPUs that have a limit, with the rate that was last read of each.

@@ -40,6 +40,15 @@ pub enum LimitError {
     /// The limiter `none` limits nothing.
     #[error("limiter `none` can't hold a limit: choose another one")]
     NoLimiter,
+    /// The limiter has no bucket in which a quota could be saved up.
+    #[error(
+        "limiter `{limiter}` has no burst to set: its law is another; choose {}",
+        saving_up()
+    )]
+    NoBurst {
+        /// The limiter.
+        limiter: LimiterKind,
+    },
     /// The limiter knows limits of single vCPUs only.
     #[error(
         "limiter `{limiter}` can't hold one quota for the whole VM: limit the vCPUs, or choose {}",
@@ -52,6 +61,14 @@ pub enum LimitError {
 }
 
 fn whole_vm() -> String {
-    let able = LimiterKind::ALL.into_iter().filter(|kind| kind.limits_whole_vm());
+    names(LimiterKind::limits_whole_vm)
+}
+
+fn saving_up() -> String {
+    names(LimiterKind::saves_up)
+}
+
+fn names(able: fn(LimiterKind) -> bool) -> String {
+    let able = LimiterKind::ALL.into_iter().filter(|&kind| able(kind));
     able.map(LimiterKind::name).collect::<Vec<_>>().join(", ")
 }

@@ -28,7 +28,7 @@ impl Table {
 #[derive(Debug)]
 pub(crate) struct Limits {
     table: Mutex<Table>,
-    /// Raised after every change of a quota, so that a vCPU looks into the table only then.
+    /// Raised after every change of a limit, so that a vCPU looks into the table only then.
     generation: AtomicU64,
     /// Whether any limit is in force.
     in_service: AtomicBool,
@@ -71,6 +71,11 @@ impl Limits {
         self.changed(&table)
     }
 
+    /// Has every vCPU look at its limits anew.
+    pub(crate) fn touch(&self) {
+        self.changed(&self.lock());
+    }
+
     fn changed(&self, table: &Table) -> bool {
         let in_service = table.in_service();
         self.in_service.store(in_service, Ordering::Relaxed);
@@ -95,7 +100,7 @@ impl Limits {
 
     // ---- the vCPUs ------------------------------------------------------------------------------------------------
 
-    /// Changes whenever a quota does.
+    /// Changes whenever a limit does.
     pub(crate) fn generation(&self) -> u64 {
         // Acquire: pairs with the release in `changed`.
         self.generation.load(Ordering::Acquire)

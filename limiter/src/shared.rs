@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -34,7 +34,7 @@ pub(crate) struct Shared {
     pub(crate) vcpus: Vec<VcpuShared>,
     pub(crate) limits: Limits,
     /// What the vCPUs may dirty, under a law that counts pages.
-    pub(crate) common: Mutex<Common>,
+    common: Mutex<Common>,
     /// Nanoseconds of CPU time that the threads beside the vCPUs have spent. A statistic: Relaxed.
     helpers_cpu: AtomicU64,
     /// The first error that a thread ended with.
@@ -54,6 +54,12 @@ impl Shared {
             helpers_cpu: AtomicU64::new(0),
             failure: Mutex::new(None),
         }
+    }
+
+    /// What the vCPUs may dirty.
+    pub(crate) fn common(&self) -> MutexGuard<'_, Common> {
+        // Every law leaves its accounts consistent after each call: a panic elsewhere takes nothing from them.
+        self.common.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Called by a thread beside the vCPUs now and then: adds what it has spent since it last did, which was `noted`.

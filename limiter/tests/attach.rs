@@ -108,6 +108,7 @@ impl Vmm {
             kind,
             period: Duration::from_millis(200),
             max_stall: Duration::from_millis(5),
+            burst: Duration::from_millis(10),
         };
         let mut spec = VmSpec::new(self.ring, 1, limiter);
         spec.sink = sink;
@@ -273,6 +274,7 @@ fn what_cannot_be_taken_in_is_refused() -> Result<(), Failed> {
         kind: LimiterKind::None,
         period: Duration::from_secs(1),
         max_stall: Duration::from_millis(5),
+        burst: Duration::from_millis(10),
     };
     ignore(taken)?;
     let mut spec = VmSpec::new(vmm.ring, 1, limiter);

@@ -1,10 +1,7 @@
 //! What a vCPU may dirty, whichever of the page-counting laws says so: the token buckets or the dirty quota of the
 //! unmerged kernel series.
 
-use std::{
-    sync::{Arc, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     Error, LimiterSpec,
@@ -26,7 +23,7 @@ impl Common {
     pub(crate) fn new(limiter: LimiterSpec) -> Self {
         match limiter.kind.descriptor().law {
             Law::Pool => Self::Pool(DirtyQuota::new(Duration::ZERO)),
-            _ => Self::Buckets(Accounts::new(limiter.max_stall)),
+            _ => Self::Buckets(Accounts::new(limiter.depth())),
         }
     }
 }
@@ -72,7 +69,7 @@ impl Account {
         let harvested = self.shared.rings.harvested(self.vcpu);
         let pages = Pages(harvested.0 - self.charged.0);
         self.charged = harvested;
-        match &mut *self.common() {
+        match &mut *self.shared.common() {
             Common::Buckets(accounts) => accounts.charge(now, self.vcpu, pages),
             Common::Pool(pool) => drop(pool.charge(now, self.vcpu, pages)),
         }
@@ -84,7 +81,7 @@ impl Account {
 
     /// The pause that is due: zero if the vCPU may run.
     pub(super) fn pause(&mut self, now: Duration) -> Duration {
-        match &mut *self.common() {
+        match &mut *self.shared.common() {
             Common::Buckets(accounts) => accounts.pause(now, self.vcpu),
             Common::Pool(pool) => pool.pause(now, self.vcpu),
         }
@@ -92,7 +89,7 @@ impl Account {
 
     /// How many pages it may dirty before it is settled again; `None` for any number.
     pub(super) fn grant(&mut self, now: Duration) -> Option<Pages> {
-        match &mut *self.common() {
+        match &mut *self.shared.common() {
             Common::Buckets(accounts) => accounts.grant(now, self.vcpu),
             Common::Pool(pool) => pool.grant(self.vcpu),
         }
@@ -100,7 +97,7 @@ impl Account {
 
     /// When it is charged first in a run that begins `now`; `None` under a law that gains nothing by it.
     pub(super) fn interim(&self, now: Duration) -> Option<Interim> {
-        match &*self.common() {
+        match &*self.shared.common() {
             Common::Buckets(accounts) => Some(accounts.interim(now)),
             Common::Pool(_) => None,
         }
@@ -116,15 +113,10 @@ impl Account {
         let (quota, vm_quota) = (limits.quota(self.vcpu), limits.vm_quota());
         let changed = self.quota != quota;
         self.quota = quota;
-        match &mut *self.common() {
+        match &mut *self.shared.common() {
             Common::Buckets(accounts) => accounts.follow(now, self.vcpu, quota, vm_quota),
             Common::Pool(pool) if changed => pool.set_quota(now, self.vcpu, quota),
             Common::Pool(_) => {}
         }
-    }
-
-    fn common(&self) -> MutexGuard<'_, Common> {
-        // Every law leaves its accounts consistent after each call: a panic elsewhere takes nothing from them.
-        self.shared.common.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -16,6 +16,10 @@ const LARGEST_RESERVE: u64 = 64 + 512;
 /// Fewer free entries than this make the vCPU do little but exit.
 const SMALLEST_WINDOW: u64 = 32;
 
+/// More free entries than this make a release that takes long: on the way into the guest as many pages are write-protected
+/// at once as the vCPU may dirty next, at 50 ns each. A vCPU that has more to spend exits once more.
+const LARGEST_WINDOW: u64 = 4096;
+
 /// Charges one vCPU at ring-full exits that come after as many pages as it was granted.
 pub(crate) struct Ballast {
     shared: Arc<Shared>,
@@ -69,7 +73,7 @@ impl Enforcement for Ballast {
         };
         let wanted = self
             .soft_limit
-            .saturating_sub(grant.0.max(SMALLEST_WINDOW))
+            .saturating_sub(grant.0.clamp(SMALLEST_WINDOW, LARGEST_WINDOW))
             .max(IN_FLIGHT);
         let held = self.shared.rings.set_hold(self.vcpu, wanted)?;
         if held < wanted {

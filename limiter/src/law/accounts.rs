@@ -16,25 +16,36 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{budget::Budget, interim::Interim, share::VmBudget};
+use super::{budget::Budget, depth::Depth, interim::Interim, share::VmBudget};
 use crate::units::{Pages, Quota};
 
 /// The buckets of a machine's vCPUs.
 #[derive(Clone, Debug)]
 pub struct Accounts {
-    max_stall: Duration,
+    depth: Depth,
     own: BTreeMap<usize, Budget>,
     vm: Option<VmBudget>,
 }
 
 impl Accounts {
-    /// Nothing is limited. A vCPU that spends its grant will pause for `max_stall`, or as long as a page takes to come in.
-    pub fn new(max_stall: Duration) -> Self {
+    /// Nothing is limited. All buckets will be of this `depth`.
+    pub fn new(depth: Depth) -> Self {
         Self {
-            max_stall,
+            depth,
             own: BTreeMap::new(),
             vm: None,
         }
+    }
+
+    /// How deep the buckets are.
+    pub fn depth(&self) -> Depth {
+        self.depth
+    }
+
+    /// Changes how deep the buckets are: that of a vCPU when it is next told to [`follow`](Self::follow), because it must
+    /// be charged first for what it dirtied out of a deeper one.
+    pub fn set_depth(&mut self, depth: Depth) {
+        self.depth = depth;
     }
 
     /// From now on `vcpu` is under `quota`, and under its part of the machine's `vm_quota`; `None` for no limit.
@@ -44,16 +55,22 @@ impl Accounts {
     pub fn follow(&mut self, now: Duration, vcpu: usize, quota: Option<Quota>, vm_quota: Option<Quota>) {
         match (&mut self.vm, vm_quota) {
             (_, None) => self.vm = None,
-            (Some(vm), Some(quota)) => vm.set_quota(now, quota),
-            (vm @ None, Some(quota)) => *vm = Some(VmBudget::new(now, quota, self.max_stall)),
+            (Some(vm), Some(quota)) => {
+                vm.set_quota(now, quota);
+                vm.set_depth(now, self.depth);
+            }
+            (vm @ None, Some(quota)) => *vm = Some(VmBudget::new(now, quota, self.depth)),
         }
         if let Some(vm) = &mut self.vm {
             vm.join(now, vcpu);
         }
         match (self.own.get_mut(&vcpu), quota) {
             (_, None) => drop(self.own.remove(&vcpu)),
-            (Some(own), Some(quota)) => own.set_quota(now, quota),
-            (None, Some(quota)) => drop(self.own.insert(vcpu, Budget::new(now, quota, self.max_stall))),
+            (Some(own), Some(quota)) => {
+                own.set_quota(now, quota);
+                own.set_depth(now, self.depth);
+            }
+            (None, Some(quota)) => drop(self.own.insert(vcpu, Budget::new(now, quota, self.depth))),
         }
     }
 
@@ -92,7 +109,7 @@ impl Accounts {
 
     /// When a vCPU that runs from `now` on is charged first.
     pub fn interim(&self, now: Duration) -> Interim {
-        Interim::first(now, self.max_stall)
+        Interim::first(now, self.depth.burst)
     }
 }
 

@@ -1,20 +1,7 @@
 //! A token bucket in pages: charged with exactly what was harvested, debt slept off, no gain to tune.
 //!
-//! ```text
-//!   burst       ──┬── full: what comes in now is lost to the vCPU
-//!                 │   room for runs that take long and wake-ups that come late
-//!   refill      ──┼── a pause ends here
-//!                 │   run
-//!   refill / 2  ──┼── below: pause
-//!                 │
-//!       0       ──┼── below: debt, pages harvested beyond the grant
-//! ```
-//!
-//! Its one parameter is the longest stall a user accepts. *Refill* is what comes in during that time, so that a vCPU
-//! which stops on the page that spends its grant pauses for `max_stall`. *Burst* is twice that. Pausing from half a
-//! refill on keeps grants from shrinking to a page each where the quota is close to what the vCPU does anyway: there
-//! are at most `2 / max_stall` grants a second. Where less than a page comes in during `max_stall`, a refill is one
-//! page and the stall is the time that it takes.
+//! How deep it is, and how long pauses are, says its [`Depth`]. A guest that writes and waits saves up while it waits, and
+//! gets its quota as long as it waits for less than `burst`.
 //!
 //! **Guarantee.** A vCPU that is charged for what it dirties, takes the pauses and never dirties more than its last
 //! grant dirties at most `quota x window + burst` in any window. One that overruns its grant by `n` pages once dirties
@@ -22,8 +9,11 @@
 
 use std::time::Duration;
 
-use super::descriptor::{Bounds, Descriptor, Enforced, Law};
-use super::tokens::{FilledAt, TokenRate, Tokens};
+use super::{
+    depth::{Depth, resume_level},
+    descriptor::{Bounds, Descriptor, Enforced, Law},
+    tokens::{FilledAt, TokenRate, Tokens},
+};
 use crate::units::{Pages, Quota};
 
 pub(super) const BUDGET: Descriptor = Descriptor {
@@ -57,19 +47,19 @@ pub(super) const BALLAST: Descriptor = Descriptor {
 #[derive(Clone, Debug)]
 pub struct Budget {
     rate: TokenRate,
-    max_stall: Duration,
+    depth: Depth,
     level: Tokens,
     filled_at: FilledAt,
 }
 
 impl Budget {
     /// A bucket that holds one refill at `now`.
-    pub fn new(now: Duration, quota: Quota, max_stall: Duration) -> Self {
+    pub fn new(now: Duration, quota: Quota, depth: Depth) -> Self {
         let rate = TokenRate::of(quota);
         Self {
             rate,
-            max_stall,
-            level: refill_level(rate, max_stall),
+            depth,
+            level: depth.refill(rate, 1),
             filled_at: FilledAt::new(now),
         }
     }
@@ -84,7 +74,15 @@ impl Budget {
         if rate != self.rate {
             self.level = self.level.repriced(self.rate, rate);
             self.rate = rate;
+            self.level = self.level.min(self.burst_level());
         }
+    }
+
+    /// Changes how much may be saved up, and how long pauses are. What a shallower bucket has no room for is lost.
+    pub fn set_depth(&mut self, now: Duration, depth: Depth) {
+        self.fill(now);
+        self.depth = depth;
+        self.level = self.level.min(self.burst_level());
     }
 
     /// Takes `pages` that were harvested out of the bucket; returns the pause that is due, zero for none.
@@ -129,21 +127,12 @@ impl Budget {
     }
 
     fn refill_level(&self) -> Tokens {
-        refill_level(self.rate, self.max_stall)
+        self.depth.refill(self.rate, 1)
     }
 
     fn burst_level(&self) -> Tokens {
-        self.refill_level().times(2)
+        self.depth.burst(self.rate, 1)
     }
-}
-
-fn refill_level(rate: TokenRate, max_stall: Duration) -> Tokens {
-    rate.during(max_stall).max(Tokens::ONE_PAGE)
-}
-
-/// From where on a vCPU runs without a pause: half a refill, and at least a page to run on.
-pub(super) fn resume_level(refill: Tokens) -> Tokens {
-    refill.divided(2).0.max(Tokens::ONE_PAGE)
 }
 
 #[cfg(test)]

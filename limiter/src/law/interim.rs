@@ -10,6 +10,9 @@ use std::time::Duration;
 /// No longer than this without a charge: a grant that is out of reach is never spent.
 const LONGEST: Duration = Duration::from_secs(1);
 
+/// A shallow bucket costs no more exits than this.
+const SHORTEST: Duration = Duration::from_millis(1);
+
 /// The next charge of a run. The times between them double, up to a second: a vCPU that hardly dirties costs few exits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interim {
@@ -18,10 +21,10 @@ pub struct Interim {
 }
 
 impl Interim {
-    /// For a run from `now` on under a bucket that takes `2 x max_stall` to fill: what comes in until the first charge is
-    /// an eighth.
-    pub fn first(now: Duration, max_stall: Duration) -> Self {
-        Self::after(now, max_stall / 4)
+    /// For a run from `now` on under a bucket that takes `burst` to fill: what comes in until the first charge is a small
+    /// part of it.
+    pub fn first(now: Duration, burst: Duration) -> Self {
+        Self::after(now, (burst / 32).clamp(SHORTEST, LONGEST))
     }
 
     /// After a charge at `now` in the same run.
@@ -44,16 +47,19 @@ impl Interim {
 mod tests {
     use super::*;
     use crate::{
-        law::budget::Budget,
+        law::{budget::Budget, depth::Depth},
         units::{Pages, Quota},
     };
 
-    const MAX_STALL: Duration = Duration::from_millis(5);
+    const SHALLOW: Depth = Depth {
+        max_stall: Duration::from_millis(5),
+        burst: Duration::from_millis(10),
+    };
 
     /// What a vCPU may dirty next that had a grant of 128 pages, dirtied 100 of them at once and the rest after `wait`, under
     /// a quota of 25.6 pages a millisecond.
     fn next_grant(wait: Duration, charges: impl Iterator<Item = Duration>) -> Pages {
-        let mut budget = Budget::new(Duration::ZERO, Quota::new(100.0).expect("a quota"), MAX_STALL);
+        let mut budget = Budget::new(Duration::ZERO, Quota::new(100.0).expect("a quota"), SHALLOW);
         assert_eq!(budget.grant(Duration::ZERO), Pages(128));
         let mut left = 128;
         for at in charges.take_while(|&at| at < wait) {
@@ -65,7 +71,7 @@ mod tests {
     }
 
     fn charges() -> impl Iterator<Item = Duration> {
-        let first = Interim::first(Duration::ZERO, MAX_STALL);
+        let first = Interim::first(Duration::ZERO, SHALLOW.burst);
         std::iter::successors(Some(first), |interim| Some(interim.next(interim.due()))).map(Interim::due)
     }
 

@@ -92,6 +92,12 @@ impl LimiterKind {
         self.descriptor().enforced == Enforced::ByPageCounter
     }
 
+    /// Whether what a vCPU leaves of its quota is saved up for it in a bucket whose depth can be set. The pool of the dirty
+    /// quota has no bound, and laws that sleep at a full ring know only what was dirtied since they last looked.
+    pub fn saves_up(self) -> bool {
+        matches!(self.descriptor().law, Law::Buckets)
+    }
+
     /// The law that adjusts a sleep after ring-full exits, for rings of `ring_entries`; `None` for limiters of another
     /// kind.
     pub fn periodic_law(self, ring_entries: u32) -> Option<Box<dyn PeriodicLaw>> {

@@ -18,6 +18,7 @@
 pub mod accounts;
 pub mod auto_converge;
 pub mod budget;
+pub mod depth;
 mod descriptor;
 pub mod dirty_quota;
 pub mod full_ring;

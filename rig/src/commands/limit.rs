@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context;
-use dirtyrig_limiter::law::LimiterKind;
+use dirtyrig_limiter::law::{LimiterKind, depth::Depth};
 use serde_json::Value;
 
 use super::{progress::Live, results, table};
@@ -71,6 +71,10 @@ pub struct Args {
     #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
     max_stall: Option<Span>,
 
+    /// The time's worth of quota that may be saved up while less is dirtied [default: 1s]
+    #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
+    burst: Option<Span>,
+
     /// A change in time, such as '10s set 500 all' or '30s cancel 0'; may be given several times
     #[arg(long, value_name = "CHANGE")]
     at: Vec<Event>,
@@ -88,8 +92,11 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let dir = results::folder(args.output.out.as_deref(), &format!("limit-{}", args.pid))?;
     let listening = args.socket.as_deref().map(Server::listen).transpose()?;
     let interrupt = Interrupt::from_signals()?;
-    let max_stall = args.max_stall.map_or(crate::scenario::MAX_STALL, |Span(span)| span);
-    let limiter = Arc::new(Limiter::attach(args.pid, max_stall)?);
+    let depth = Depth {
+        max_stall: args.max_stall.map_or(crate::scenario::MAX_STALL, |Span(span)| span),
+        burst: args.burst.map_or(crate::scenario::BURST, |Span(span)| span),
+    };
+    let limiter = Arc::new(Limiter::attach(args.pid, depth)?);
     let target = OutsideTarget::new(Arc::clone(&limiter), interrupt.clone());
     let scenario = scenario(args, &limiter)?;
     let described = described(args, scenario.settings())?;
@@ -171,6 +178,7 @@ fn scenario(args: &Args, limiter: &Limiter) -> anyhow::Result<Scenario> {
         vm_quota: args.per_vm.then_some(args.quota),
         limiter: vec![LimiterKind::BudgetEbpf],
         max_stall: args.max_stall,
+        burst: args.burst,
         vcpus: vec![VcpuCount::new(vcpus as u64).context("the VM has more vCPUs than can be recorded")?],
         duration: args.duration,
         warm_up: Some(Span(BEFORE)),

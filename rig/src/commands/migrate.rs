@@ -23,7 +23,7 @@ use crate::{
         drive::{Order, drive, promise},
         monitor::Monitor,
         pair::Guest,
-        promise::{Circumstances, Promise, socket_buffer},
+        promise::{Circumstances, Promise, depth, socket_buffer},
         rows,
         strategy::Strategy,
     },
@@ -216,7 +216,7 @@ fn theirs(
         give_up: None,
     };
     let plan = promise(&order)?;
-    let limiter = Limiter::attach(monitor.pid(), args.max_stall())?;
+    let limiter = Limiter::attach(monitor.pid(), depth(args.max_stall()))?;
     tell(&plan, bandwidth.rate());
     let described = json!({
         "qmp": socket, "to": uri, "bandwidth_mib_s": bandwidth.rate().0, "within_s": args.within.0.as_secs_f64(),

@@ -155,6 +155,7 @@ fn period(summary: &Summary) -> Option<Duration> {
         kind,
         period,
         max_stall: Duration::ZERO,
+        burst: Duration::ZERO,
     };
     kind(&summary.limiter).map_or(Some(period), |kind| facts::law(spec(kind)).period)
 }

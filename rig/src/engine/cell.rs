@@ -269,6 +269,7 @@ impl Run<'_> {
             Action::Cancel(which) => target.cancel_limit(which),
             Action::SetVm(quota) => target.set_vm_limit(quota),
             Action::CancelVm => target.cancel_vm_limit(),
+            Action::SetBurst(burst) => target.set_burst(burst),
             Action::Plug(vcpu) => target.plug(vcpu),
             Action::Unplug(vcpu) => target.unplug(vcpu),
         }

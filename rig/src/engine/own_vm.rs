@@ -201,6 +201,10 @@ impl Target for OwnVm {
         Ok(())
     }
 
+    fn set_burst(&mut self, burst: Duration) -> anyhow::Result<()> {
+        Ok(self.machine.limit().set_burst(burst)?)
+    }
+
     fn vm_quota(&self) -> Option<Quota> {
         self.machine.limit().vm_quota()
     }

@@ -84,6 +84,10 @@ pub trait Target {
     fn cancel_vm_limit(&mut self) -> anyhow::Result<()> {
         Ok(())
     }
+    /// Changes the time's worth of quota that a guest may save up.
+    fn set_burst(&mut self, _burst: Duration) -> anyhow::Result<()> {
+        anyhow::bail!("{} saves nothing up: its law has no burst to set", self.vmm())
+    }
     /// The limit of all together.
     fn vm_quota(&self) -> Option<Quota> {
         None

@@ -14,7 +14,7 @@ use super::{
     error::MigrateError,
     monitor::Monitor,
     pair::{Guest, Pair},
-    promise::{Circumstances, Promise, socket_buffer},
+    promise::{Circumstances, Promise, depth, socket_buffer},
     strategy::Strategy,
     truth::{self, Sampler, Truth},
 };
@@ -129,7 +129,7 @@ pub fn run(binary: &Binary, setup: &Setup, watch: &mut dyn Watch, interrupt: &In
     let planned = match setup.strategy {
         Strategy::Dirtyrig => {
             let plan = promise(&order)?;
-            Some((plan, Limiter::attach(pair.source.pid(), setup.max_stall)?))
+            Some((plan, Limiter::attach(pair.source.pid(), depth(setup.max_stall))?))
         }
         _ => None,
     };

@@ -3,7 +3,10 @@
 use std::{fs, time::Duration};
 
 use dirtyrig_limiter::{
-    law::migration::{Bounded, Burst, Task, Vmm},
+    law::{
+        depth::Depth,
+        migration::{Bounded, Burst, Task, Vmm},
+    },
     units::{MibPerSec, Pages},
 };
 
@@ -46,8 +49,17 @@ const OVERHEAD: f64 = 0.015;
 /// A vCPU may write as many pages beyond its grant until the signal reaches it, on a host that logs 512 at a time.
 const OVERRUN: u64 = 512;
 
-/// Beside the quota's own burst, in times of the longest pause: the limiter's bucket holds two.
+/// What the guest may save up, in times of the longest pause: no more than pauses need, because it must fit into the last
+/// pass.
 const PAUSES: u32 = 2;
+
+/// Of what the limiter's buckets are made during a migration.
+pub fn depth(max_stall: Duration) -> Depth {
+    Depth {
+        max_stall,
+        burst: max_stall * PAUSES,
+    }
+}
 
 impl Circumstances {
     /// The task, from the start on.
@@ -60,7 +72,7 @@ impl Circumstances {
             downtime: promise.downtime,
             devices: MibPerSec(0.0),
             burst: Burst {
-                span: self.max_stall * PAUSES,
+                span: depth(self.max_stall).burst,
                 pages: Pages(OVERRUN * self.vcpus as u64),
             },
             vmm: self.qemu(),

@@ -34,6 +34,7 @@ use std::{
 
 use dirtyrig_limiter::{
     clock::Clock,
+    law::depth::Depth,
     limit::{LimitInfo, Which},
     units::Quota,
 };
@@ -132,8 +133,8 @@ pub struct Limiter {
 
 impl Limiter {
     /// Attaches to the VM of `process`. Nothing is limited, and no thread seized, until a limit is set; from here on
-    /// pages are counted. A vCPU that spends its grant pauses for `max_stall`, or as long as a page takes to come in.
-    pub fn attach(process: u32, max_stall: Duration) -> Result<Self, OutsideError> {
+    /// pages are counted. `depth` says how long the pauses of a vCPU are and how much of its quota it may save up.
+    pub fn attach(process: u32, depth: Depth) -> Result<Self, OutsideError> {
         check_target(process)?;
         if process == std::process::id() {
             return Err(OutsideError::Itself { pid: process });
@@ -147,7 +148,7 @@ impl Limiter {
         let (clock, board) = (Clock::start(), Arc::<Board>::default());
         let tracer = {
             let (counters, board) = (Arc::clone(&counters), Arc::clone(&board));
-            move || Tracer::new(process, counters, clock, board, wake, receiver, max_stall)
+            move || Tracer::new(process, counters, clock, board, wake, receiver, depth)
         };
         let body = move || {
             // The kernel may be 50 us late by default, to wake threads together; a failure leaves it so.
@@ -214,6 +215,11 @@ impl Limiter {
     /// Takes the limit of the VM as a whole away.
     pub fn cancel_vm(&self) -> Result<(), OutsideError> {
         self.ask(|reply| Command::SetVm(None, reply))
+    }
+
+    /// Changes the time's worth of quota that may be saved up. What was saved up beyond it is lost, from now on.
+    pub fn set_burst(&self, burst: Duration) -> Result<(), OutsideError> {
+        self.ask(|reply| Command::SetBurst(burst, reply))
     }
 
     /// The vCPUs that have a limit of their own, with the rate at which their pages went to the ring over the last

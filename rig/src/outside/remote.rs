@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use dirtyrig_limiter::{
@@ -66,6 +67,10 @@ impl LimitedVm for Remote {
 
     fn cancel_limit(&self, which: Which) -> anyhow::Result<()> {
         Ok(self.limiter.cancel(which)?)
+    }
+
+    fn set_burst(&self, burst: Duration) -> anyhow::Result<()> {
+        Ok(self.limiter.set_burst(burst)?)
     }
 
     fn query_limits(&self) -> anyhow::Result<Vec<LimitInfo>> {

@@ -117,6 +117,10 @@ impl Target for OutsideTarget {
         Ok(self.limiter.cancel_vm()?)
     }
 
+    fn set_burst(&mut self, burst: Duration) -> anyhow::Result<()> {
+        Ok(self.limiter.set_burst(burst)?)
+    }
+
     fn vm_quota(&self) -> Option<Quota> {
         self.limiter.vm_quota()
     }

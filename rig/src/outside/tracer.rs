@@ -23,7 +23,7 @@ use std::{
 
 use dirtyrig_limiter::{
     clock::Clock,
-    law::accounts::Accounts,
+    law::{accounts::Accounts, depth::Depth},
     limit::Which,
     units::{Pages, Quota as Rate},
 };
@@ -44,6 +44,8 @@ pub(super) enum Command {
     Set(Which, Option<Rate>, Sender<Result<(), OutsideError>>),
     /// The same for the VM as a whole.
     SetVm(Option<Rate>, Sender<Result<(), OutsideError>>),
+    /// Sets how much may be saved up.
+    SetBurst(Duration, Sender<Result<(), OutsideError>>),
 }
 
 /// Time between two looks at the counters.
@@ -88,7 +90,7 @@ impl Tracer {
         board: Arc<Board>,
         wake: Wake,
         commands: Receiver<Command>,
-        max_stall: Duration,
+        depth: Depth,
     ) -> Self {
         Self {
             process,
@@ -99,7 +101,7 @@ impl Tracer {
             wake,
             commands,
             limits: Limits::default(),
-            accounts: Accounts::new(max_stall),
+            accounts: Accounts::new(depth),
             vcpus: BTreeMap::new(),
             slots: BTreeMap::new(),
             missing: BTreeSet::new(),

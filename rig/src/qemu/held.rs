@@ -25,7 +25,7 @@ impl Held {
         if !ability::is_from_outside(spec.limiter.kind) {
             return Ok(None);
         }
-        let limiter = Limiter::attach(process, spec.limiter.max_stall)?;
+        let limiter = Limiter::attach(process, spec.limiter.depth())?;
         let ahead = now.saturating_sub(limiter.now());
         Ok(Some(Self { limiter, ahead }))
     }

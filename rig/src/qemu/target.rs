@@ -251,6 +251,13 @@ impl Target for QemuTarget {
         }
     }
 
+    fn set_burst(&mut self, burst: Duration) -> anyhow::Result<()> {
+        match &self.held {
+            Some(held) => Ok(held.limiter.set_burst(burst)?),
+            None => anyhow::bail!("QEMU's own limiter saves nothing up: give `--limiter budget-ebpf` to set a burst"),
+        }
+    }
+
     fn vm_quota(&self) -> Option<Quota> {
         self.held.as_ref().and_then(|held| held.limiter.vm_quota())
     }

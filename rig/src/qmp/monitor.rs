@@ -1,7 +1,7 @@
 //! The commands themselves, with QEMU's semantics; [`session`](super::session) and [`hmp`](super::hmp) are their two
 //! spellings.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use dirtyrig_limiter::{
     limit::{LimitInfo, Which},
@@ -57,6 +57,16 @@ impl Monitor {
     /// Takes the limit of a vCPU, or of each, away.
     pub(super) fn cancel(&self, cpu: Option<i64>) -> Result<(), Error> {
         Ok(self.vm.cancel_limit(which(cpu)?)?)
+    }
+
+    /// Changes how much a guest may save up.
+    pub(super) fn set_burst(&self, millis: u64) -> Result<(), Error> {
+        if millis == 0 {
+            return Err(Error::generic(
+                "parameter 'burst' is 0, which would let a vCPU dirty nothing: give a whole number of ms above 0",
+            ));
+        }
+        Ok(self.vm.set_burst(Duration::from_millis(millis))?)
     }
 
     /// The vCPUs that have a limit.

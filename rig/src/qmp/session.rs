@@ -30,6 +30,7 @@ const COMMANDS: &[(&str, Command)] = &[
     ("set-vcpu-dirty-limit", set_vcpu_dirty_limit),
     ("cancel-vcpu-dirty-limit", cancel_vcpu_dirty_limit),
     ("query-vcpu-dirty-limit", query_vcpu_dirty_limit),
+    ("x-set-dirty-limit-burst", set_dirty_limit_burst),
     ("calc-dirty-rate", calc_dirty_rate),
     ("query-dirty-rate", query_dirty_rate),
     ("human-monitor-command", human_monitor_command),
@@ -192,6 +193,14 @@ fn cancel_vcpu_dirty_limit(arguments: &mut Arguments) -> Result<Do, Error> {
     let cpu = arguments.optional("cpu-index", AN_INDEX)?;
     Ok(Box::new(move |session| {
         session.monitor.cancel(cpu)?;
+        empty()
+    }))
+}
+
+fn set_dirty_limit_burst(arguments: &mut Arguments) -> Result<Do, Error> {
+    let burst = arguments.required("burst", "a whole number of ms above 0")?;
+    Ok(Box::new(move |session| {
+        session.monitor.set_burst(burst)?;
         empty()
     }))
 }

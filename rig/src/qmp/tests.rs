@@ -5,9 +5,12 @@ mod client;
 mod human;
 mod requests;
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use dirtyrig_limiter::{
@@ -24,6 +27,8 @@ struct Remembering {
     quotas: Mutex<[Option<Quota>; 2]>,
     /// Grows each time it is asked for. Relaxed: a lone count.
     dirtied: AtomicU64,
+    /// Relaxed: a lone value.
+    burst_ms: AtomicU64,
     /// Relaxed: a lone flag.
     quit: AtomicBool,
 }
@@ -59,6 +64,11 @@ impl LimitedVm for Remembering {
 
     fn cancel_limit(&self, which: Which) -> anyhow::Result<()> {
         self.change(which, None)
+    }
+
+    fn set_burst(&self, burst: Duration) -> anyhow::Result<()> {
+        self.burst_ms.store(burst.as_millis() as u64, Ordering::Relaxed);
+        Ok(())
     }
 
     fn query_limits(&self) -> anyhow::Result<Vec<LimitInfo>> {

@@ -1,5 +1,7 @@
 //! What a VM must offer to be controlled through a monitor, wherever it runs.
 
+use std::time::Duration;
+
 use dirtyrig_limiter::{
     limit::{LimitInfo, Which},
     units::{Pages, Quota},
@@ -28,6 +30,9 @@ pub trait LimitedVm: Send + Sync {
 
     /// Lets vCPUs run unlimited again; no error where they are already.
     fn cancel_limit(&self, which: Which) -> anyhow::Result<()>;
+
+    /// Changes the time's worth of quota that a guest may save up.
+    fn set_burst(&self, burst: Duration) -> anyhow::Result<()>;
 
     /// The vCPUs that have a limit.
     fn query_limits(&self) -> anyhow::Result<Vec<LimitInfo>>;

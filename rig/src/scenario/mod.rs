@@ -69,6 +69,9 @@ pub struct Scenario {
 const DEFAULT_RING: u32 = 4096;
 /// Short against what a guest's users notice.
 pub const MAX_STALL: Duration = Duration::from_millis(5);
+/// A guest whose cycles of work and rest are shorter gets its quota; what it does at once is no more than it would in a
+/// second. Measured: docs/limiters.md says what shallower and deeper ones cost.
+pub const BURST: Duration = Duration::from_secs(1);
 /// Half a second in which caches, page tables and the CPU's clock get warm, and a second that is measured.
 const WARM_UP: Duration = Duration::from_millis(1500);
 /// Ten samples see the shortest sensible period of a second, and cost nothing to take.
@@ -150,6 +153,9 @@ pub enum ScenarioError {
     /// A quota for the whole VM, and a limiter that knows vCPUs only.
     #[error(transparent)]
     NoVmLimit(LimitError),
+    /// A change of a burst, and a limiter that saves nothing up.
+    #[error(transparent)]
+    NoBurst(LimitError),
     /// A replay, and nothing to replay.
     #[error(
         "guest `replay` needs a dirty trace: give it with `--replay FILE` instead of `--guest`, or choose another guest"
@@ -182,6 +188,7 @@ impl Scenario {
         let period = single("--period", &settings.period)?.map_or(Duration::from_secs(1), values::Period::length);
         let limiter = single("--limiter", &settings.limiter)?.unwrap_or(LimiterKind::Qemu72);
         let max_stall = settings.max_stall.map_or(MAX_STALL, |values::Span(span)| span);
+        let burst = settings.burst.map_or(BURST, |values::Span(span)| span);
         let replay = settings.replay.as_deref().map(Outline::read).transpose()?;
         let vcpus = replay.as_ref().map_or(1, |trace| trace.vcpus.len());
         let vcpus = single("--vcpus", &settings.vcpus)?.map_or(vcpus, |count| count.get() as usize);
@@ -225,6 +232,7 @@ impl Scenario {
                     kind: limiter,
                     period,
                     max_stall,
+                    burst,
                 },
                 seed,
                 replay: settings.replay.clone(),
@@ -274,6 +282,9 @@ impl Scenario {
         if whole_vm && !limiter.limits_whole_vm() {
             return Err(ScenarioError::NoVmLimit(LimitError::NoVmLimit { limiter }));
         }
+        if changes(|action| matches!(action, Action::SetBurst(_))) && !limiter.saves_up() {
+            return Err(ScenarioError::NoBurst(LimitError::NoBurst { limiter }));
+        }
         Ok(())
     }
 
@@ -303,6 +314,7 @@ impl Scenario {
             period: vec![values::Period::new(vm.limiter.period).expect(count)],
             limiter: vec![vm.limiter.kind],
             max_stall: Some(values::Span(vm.limiter.max_stall)),
+            burst: Some(values::Span(vm.limiter.burst)),
             guest: is_ours
                 .then(|| PerVcpu::each(vm.programs.clone()))
                 .into_iter()
@@ -448,7 +460,7 @@ mod tests {
     fn spelt_out_it_is_the_same_scenario() {
         let scenario = scenario(
             "vcpus = 3\nquota = '500+none'\nvm-quota = 600\nlimiter = 'budget'\nat = ['1s unplug 2', '2s cancel-vm']\n\
-             period = '2s'",
+             period = '2s'\nburst = '50ms'",
         )
         .expect("valid");
         let again = Scenario::new(&scenario.settings(), scenario.vm.seed, scenario.end).expect("valid");
@@ -480,6 +492,7 @@ mod tests {
         assert!(vm.contains("`qemu-7.2` can't hold one quota for the whole VM"), "{vm}");
         assert!(error("limiter = 'dirty-quota'\nat = ['1s set-vm 25']").contains("choose auto-converge, budget"));
         assert!(error("limiter = 'none'\nvm-quota = 25").contains("can't hold a quota"));
+        assert!(error("limiter = 'dirty-quota'\nat = ['1s burst 1s']").contains("choose budget, budget-ebpf, ballast"));
         assert!(error("guest = 'replay'").contains("choose another guest"));
         assert!(error("replay = '/nonexistent'").contains("can't read the trace `/nonexistent`"));
     }

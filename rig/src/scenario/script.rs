@@ -8,6 +8,8 @@ use dirtyrig_limiter::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::values::Span;
+
 /// What happens at an instant of a script.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Action {
@@ -19,6 +21,8 @@ pub enum Action {
     SetVm(Quota),
     /// Takes that limit away.
     CancelVm,
+    /// Changes the time's worth of quota that may be saved up.
+    SetBurst(Duration),
     /// Plugs a vCPU.
     Plug(usize),
     /// Unplugs a vCPU.
@@ -42,13 +46,17 @@ impl Action {
             Self::Set(_, Which::One(vcpu)) | Self::Cancel(Which::One(vcpu)) | Self::Plug(vcpu) | Self::Unplug(vcpu) => {
                 Some(vcpu)
             }
-            Self::Set(_, Which::All) | Self::Cancel(Which::All) | Self::SetVm(_) | Self::CancelVm => None,
+            Self::Set(_, Which::All)
+            | Self::Cancel(Which::All)
+            | Self::SetVm(_)
+            | Self::CancelVm
+            | Self::SetBurst(_) => None,
         }
     }
 }
 
 /// What every error of this file points to.
-const FORM: &str = "`TIME set MIB_S VCPU`, `TIME cancel VCPU`, `TIME set-vm MIB_S`, `TIME cancel-vm`, `TIME plug N` or \
+const FORM: &str = "`TIME set MIB_S VCPU`, `TIME cancel VCPU`, `TIME set-vm MIB_S`, `TIME cancel-vm`, `TIME burst TIME`, `TIME plug N` or \
                     `TIME unplug N`, where VCPU is an index or `all`; such as `10s set 500 all`";
 
 /// Why a text is no event.
@@ -69,6 +77,12 @@ pub enum EventError {
         time: String,
         /// What the parser says.
         source: humantime::DurationError,
+    },
+    /// A burst of no time.
+    #[error("`{text}`: a burst of no time lets a vCPU dirty nothing: give a time above 0, such as 10ms")]
+    NoBurst {
+        /// The text that was given.
+        text: String,
     },
     /// The quota can't be held.
     #[error("`{text}`: {source}")]
@@ -111,21 +125,29 @@ impl FromStr for Event {
                 source,
             })
         };
+        let time = |time: &str| {
+            humantime::parse_duration(time).map_err(|source| EventError::Time {
+                text: text.to_owned(),
+                time: time.to_owned(),
+                source,
+            })
+        };
+        let span = |burst: &str| match time(burst)? {
+            Duration::ZERO => Err(EventError::NoBurst { text: text.to_owned() }),
+            span => Ok(span),
+        };
         let action = match words[..] {
             // In QEMU's commands a rate of 0 cancels.
             [_, "cancel", vcpu] | [_, "set", "0", vcpu] => Action::Cancel(which(vcpu)?),
             [_, "set", quota, vcpu] => Action::Set(rate(quota)?, which(vcpu)?),
             [_, "cancel-vm"] | [_, "set-vm", "0"] => Action::CancelVm,
             [_, "set-vm", quota] => Action::SetVm(rate(quota)?),
+            [_, "burst", burst] => Action::SetBurst(span(burst)?),
             [_, "plug", vcpu] => Action::Plug(one(vcpu)?),
             [_, "unplug", vcpu] => Action::Unplug(one(vcpu)?),
             _ => return Err(EventError::Form { text: text.to_owned() }),
         };
-        let at = humantime::parse_duration(words[0]).map_err(|source| EventError::Time {
-            text: text.to_owned(),
-            time: words[0].to_owned(),
-            source,
-        })?;
+        let at = time(words[0])?;
         Ok(Self { at, action })
     }
 }
@@ -146,8 +168,7 @@ impl From<Event> for String {
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A time of several words (`1m 30s`) would not be read back.
-        let time = humantime::format_duration(self.at).to_string().replace(' ', "");
+        let time = Span(self.at);
         write!(f, "{time} {}", self.action)
     }
 }
@@ -163,6 +184,7 @@ impl fmt::Display for Action {
             Self::Cancel(which) => write!(f, "cancel {}", name(which)),
             Self::SetVm(quota) => write!(f, "set-vm {}", quota.mib_per_sec()),
             Self::CancelVm => f.write_str("cancel-vm"),
+            Self::SetBurst(burst) => write!(f, "burst {}", Span(burst)),
             Self::Plug(vcpu) => write!(f, "plug {vcpu}"),
             Self::Unplug(vcpu) => write!(f, "unplug {vcpu}"),
         }
@@ -186,6 +208,7 @@ mod tests {
             ("500ms cancel all", Action::Cancel(Which::All)),
             ("10s set-vm 50", Action::SetVm(quota(50.0))),
             ("20s cancel-vm", Action::CancelVm),
+            ("30s burst 1m30s", Action::SetBurst(Duration::from_secs(90))),
             ("40s unplug 1", Action::Unplug(1)),
             ("50s plug 1", Action::Plug(1)),
         ];
@@ -210,6 +233,8 @@ mod tests {
         assert!(error("10 set 500 all").contains("`10` in `10 set 500 all` is no time"));
         assert!(error("10s set -5 all").contains("a quota of -5 MiB/s"));
         assert!(error("10s set 5 first").contains("`first`"));
+        assert!(error("10s burst 5").contains("`5` in `10s burst 5` is no time"));
+        assert!(error("10s burst 0s").contains("give a time above 0"));
         assert!(error("10s plug all").contains("`all`"), "plugging all is no form");
         assert!(error("10s throttle 5").contains("write `TIME set MIB_S VCPU`"));
         assert!(error("").contains("is no change of a script"));

@@ -59,6 +59,11 @@ pub struct Settings {
     #[serde(with = "text::one", skip_serializing_if = "Option::is_none")]
     pub max_stall: Option<Span>,
 
+    /// The time's worth of quota that a budget limiter lets a guest save up while it writes less [default: 1s]
+    #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
+    #[serde(with = "text::one", skip_serializing_if = "Option::is_none")]
+    pub burst: Option<Span>,
+
     /// What the vCPUs execute; `sequential+reader` gives vCPU 0 the first and the others the second [default: sequential]
     #[arg(long, value_name = "PROGRAM", value_delimiter = ',', long_help = guests())]
     #[serde(with = "text::many", skip_serializing_if = "Vec::is_empty")]
@@ -173,6 +178,7 @@ impl Settings {
             period: list(self.period, base.period),
             limiter: list(self.limiter, base.limiter),
             max_stall: self.max_stall.or(base.max_stall),
+            burst: self.burst.or(base.burst),
             guest: list(self.guest, base.guest),
             vcpus: list(self.vcpus, base.vcpus),
             plugged: self.plugged.or(base.plugged),
@@ -276,7 +282,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         let settings = read(
-            "ring = [4096]\nquota = ['500+none', 0.5]\nvm-quota = 600\nperiod = '500ms'\nguest = 'hot-cold:10/90+reader'\nvcpus = 2\n\
+            "ring = [4096]\nquota = ['500+none', 0.5]\nvm-quota = 600\nperiod = '500ms'\nburst = '250ms'\nguest = 'hot-cold:10/90+reader'\nvcpus = 2\n\
              plugged = 1\nmemory = 1024\nduration = '1m'\nat = ['10s set 500 all']\nseed = 7\nrepetitions = 3\nprobes = 'require'",
         );
         assert_eq!(read(&toml::to_string(&settings).expect("valid TOML")), settings);

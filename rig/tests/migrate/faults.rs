@@ -14,7 +14,7 @@ use dirtyrig_rig::{
         error::MigrateError,
         monitor::Monitor,
         pair::Pair,
-        promise::{Circumstances, socket_buffer},
+        promise::{Circumstances, depth, socket_buffer},
         strategy::Strategy,
     },
     outside::Limiter,
@@ -81,7 +81,7 @@ fn disturb(binary: &Binary, interrupt: &Interrupt, act: impl FnOnce(&mut Pair)) 
         give_up: Some(Duration::from_mins(1)),
     };
     let plan = promise(&order)?;
-    let limiter = Limiter::attach(pair.source.pid(), setup.max_stall)?;
+    let limiter = Limiter::attach(pair.source.pid(), depth(setup.max_stall))?;
     let mut watch = Meanwhile {
         act: Some(Box::new(|| act(&mut pair))),
         said: Vec::new(),

@@ -21,7 +21,7 @@ use nix::{
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 
-use super::{MAX_STALL, eventually, is_free, vm::Qemu};
+use super::{DEPTH, eventually, is_free, vm::Qemu};
 
 /// A `dirtyrig limit` in a folder of its own; dropping it kills it.
 struct Limit {
@@ -276,7 +276,7 @@ pub(super) fn what_can_not_be_is_told() -> Result<(), Failed> {
 /// QEMU answers QMP, and its own kicks get through: it can stop and go on while it is held.
 pub(super) fn its_own_kicks_get_through() -> Result<(), Failed> {
     let mut qemu = Qemu::logging(4096, 2)?;
-    let limiter = Limiter::attach(qemu.pid(), MAX_STALL)?;
+    let limiter = Limiter::attach(qemu.pid(), DEPTH)?;
     limiter.set(Which::All, Quota::new(5.0)?)?;
     for _ in 0..10 {
         qemu.qmp.execute("stop", &json!({}))?;
@@ -311,7 +311,7 @@ fn random() -> StdRng {
 pub(super) fn random_changes() -> Result<(), Failed> {
     let length = Duration::from_secs(from_environment("DIRTYRIG_CHANGE_SECONDS", 5));
     let mut qemu = Qemu::logging(4096, 2)?;
-    let limiter = Limiter::attach(qemu.pid(), MAX_STALL)?;
+    let limiter = Limiter::attach(qemu.pid(), DEPTH)?;
     let mut rng = random();
     let (begun, mut changes) = (Instant::now(), 0_u64);
     let mut logging = Logging::new();

@@ -1,5 +1,6 @@
 //! The machine on real KVM: nothing dirtied is lost, every command takes effect at once.
 
+mod bursts;
 mod page_limiters;
 mod ring_sleep;
 mod speed;
@@ -59,6 +60,7 @@ fn main() {
         ring_sleep::it_holds_below_the_floor,
     ));
     trials.extend(page_limiters::trials());
+    trials.extend(bursts::trials());
     run(trials);
 }
 

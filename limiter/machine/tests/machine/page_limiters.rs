@@ -2,12 +2,11 @@
 
 use std::{
     sync::{Arc, Mutex},
-    thread,
     time::{Duration, Instant},
 };
 
 use dirtyrig_guests::Program;
-use dirtyrig_limiter::{DirtySink, law::LimiterKind, limit::Which, units::PAGES_PER_MIB};
+use dirtyrig_limiter::{DirtySink, law::LimiterKind, limit::Which};
 use dirtyrig_machine::Machine;
 use dirtyrig_ring::DirtyPage;
 use dirtyrig_testkit::{Need, trial};
@@ -24,9 +23,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         resets_come_once_in_ten_milliseconds,
     )];
     for (kind, needs) in [(LimiterKind::Budget, KVM), (LimiterKind::BudgetEbpf, BPF)] {
-        trials.push(trial(&format!("{kind}_lets_a_guest_wait"), needs, move || {
-            a_guest_that_waits_gets_its_quota(kind)
-        }));
         trials.push(trial(&format!("{kind}_lets_a_guest_run"), needs, move || {
             a_quota_out_of_reach_is_none(kind)
         }));
@@ -102,34 +98,6 @@ fn resets_come_once_in_ten_milliseconds() -> Result<(), Failed> {
     let beside = 1.0 + 2.0 * begin.elapsed().as_secs_f64();
     assert!(resets > 20.0, "{resets} resets");
     assert!(resets <= most + beside, "{resets} resets where {most} are due");
-    machine.stop()?;
-    Ok(())
-}
-
-/// A guest that dirties some pages and waits, over and over, is held to little less than it would dirty: it gets its quota,
-/// because no wait takes longer than its bucket takes to fill. Charged when its grant is spent and not before, it gets four
-/// fifths.
-fn a_guest_that_waits_gets_its_quota(kind: LimiterKind) -> Result<(), Failed> {
-    const WINDOW: Duration = Duration::from_secs(1);
-    let mut small = Small::new(65536, kind);
-    small.programs = vec![Program::Burst {
-        pages: 170,
-        pause: Duration::from_millis(6),
-    }];
-    let machine = small.build(None);
-    machine.plug(0);
-    let rate = || {
-        let (begin, before) = (Instant::now(), written(&machine, 0));
-        thread::sleep(WINDOW);
-        (written(&machine, 0) - before) as f64 / PAGES_PER_MIB as f64 / begin.elapsed().as_secs_f64()
-    };
-    // The machine may be busy in any of the windows, though not in all: the first has the first writes of all pages.
-    let unlimited = (0..3).map(|_| rate()).fold(0.0, f64::max);
-    let asked = 0.97 * unlimited;
-    machine.limit().set(Which::All, quota(asked))?;
-    let held = (0..5).map(|_| rate()).fold(0.0, f64::max);
-    assert!(held <= 1.03 * asked, "{held} MiB/s of {asked}");
-    assert!(held >= 0.93 * asked, "{held} MiB/s of {asked}");
     machine.stop()?;
     Ok(())
 }
@@ -217,6 +185,8 @@ fn one_quota_is_shared(kind: LimiterKind) -> Result<(), Failed> {
     let burst = income * 0.010 + speed.pages(Duration::from_millis(10));
 
     let mut small = Small::new(4096, kind);
+    // No deeper than pauses need: what a busy host keeps the vCPUs from is not made up in a later window.
+    small.burst = Duration::from_millis(10);
     small.programs = vec![Program::Sequential; 2];
     let machine = small.build(None);
     machine.limit().set_vm(vm_quota)?;

@@ -22,6 +22,7 @@ pub(crate) struct Small {
     pub(crate) programs: Vec<Program>,
     pub(crate) limiter: LimiterKind,
     pub(crate) period: Duration,
+    pub(crate) burst: Duration,
 }
 
 impl Small {
@@ -33,6 +34,7 @@ impl Small {
             programs: vec![Program::Sequential],
             limiter,
             period: Duration::from_millis(500),
+            burst: Duration::from_secs(1),
         }
     }
 
@@ -59,6 +61,7 @@ impl Small {
                 kind: self.limiter,
                 period: self.period,
                 max_stall: Duration::from_millis(5),
+                burst: self.burst,
             },
             sink,
             page_counters: if self.limiter.needs_page_counter() {
@@ -73,14 +76,22 @@ impl Small {
             .write(0, &low.bytes)
             .expect("low memory is the guest's");
         for (vcpu, program) in self.programs.iter().enumerate() {
-            let gpa = REGION_BASE + vcpu as u64 * self.pages_each * PAGE_SIZE;
-            let pattern = Pattern {
-                gpa,
-                pages: self.pages_each,
-            };
-            program.configure(block(&machine, vcpu), pattern, 1 + vcpu as u64, machine.tsc_hz());
+            program.configure(
+                block(&machine, vcpu),
+                self.region(vcpu),
+                1 + vcpu as u64,
+                machine.tsc_hz(),
+            );
         }
         machine
+    }
+
+    /// The pages of a vCPU.
+    pub(crate) fn region(&self, vcpu: usize) -> Pattern {
+        Pattern {
+            gpa: REGION_BASE + vcpu as u64 * self.pages_each * PAGE_SIZE,
+            pages: self.pages_each,
+        }
     }
 }
 

@@ -6,6 +6,10 @@ use super::*;
 use crate::units::PAGES_PER_MIB;
 
 const MAX_STALL: Duration = Duration::from_millis(5);
+const SHALLOW: Depth = Depth {
+    max_stall: MAX_STALL,
+    burst: Duration::from_millis(10),
+};
 const VCPUS: usize = 4;
 
 fn quota(mib_per_sec: f64) -> Quota {
@@ -15,7 +19,7 @@ fn quota(mib_per_sec: f64) -> Quota {
 #[test]
 fn who_is_under_two_limits_keeps_to_both() {
     let now = Duration::ZERO;
-    let mut accounts = Accounts::new(MAX_STALL);
+    let mut accounts = Accounts::new(SHALLOW);
     assert_eq!(accounts.grant(now, 0), None, "unlimited");
     accounts.follow(now, 0, Some(quota(500.0)), Some(quota(25.0)));
     let later = MAX_STALL;
@@ -36,7 +40,7 @@ fn who_is_under_two_limits_keeps_to_both() {
 
 #[test]
 fn limits_that_stay_are_not_begun_anew() {
-    let mut accounts = Accounts::new(MAX_STALL);
+    let mut accounts = Accounts::new(SHALLOW);
     let limits = (Some(quota(25.0)), Some(quota(100.0)));
     accounts.follow(Duration::ZERO, 0, limits.0, limits.1);
     accounts.charge(Duration::ZERO, 0, Pages(100));
@@ -82,7 +86,7 @@ struct Greedy {
 impl Greedy {
     fn new(vcpus: usize) -> Self {
         Self {
-            accounts: Accounts::new(MAX_STALL),
+            accounts: Accounts::new(SHALLOW),
             now: Duration::ZERO,
             wakes: vec![Some(Duration::ZERO); vcpus],
             pages: vec![0; vcpus],
@@ -132,6 +136,8 @@ enum Event {
     Leave,
     /// All of them are brought under another limit of the machine.
     SetVm(Option<f64>),
+    /// All of them get buckets of another depth.
+    SetBurst(Duration),
 }
 
 fn events() -> impl Strategy<Value = Vec<(usize, Event)>> {
@@ -149,6 +155,7 @@ fn events() -> impl Strategy<Value = Vec<(usize, Event)>> {
         2 => rate().prop_map(Event::Follow),
         1 => Just(Event::Leave),
         1 => rate().prop_map(Event::SetVm),
+        1 => (100..3_000_000_u64).prop_map(|micros| Event::SetBurst(Duration::from_micros(micros))),
     ];
     proptest::collection::vec((0..VCPUS, event), 1..120)
 }
@@ -178,7 +185,7 @@ struct Obedient {
 impl Obedient {
     fn new() -> Self {
         Self {
-            accounts: Accounts::new(MAX_STALL),
+            accounts: Accounts::new(SHALLOW),
             now: Duration::ZERO,
             quotas: [None; VCPUS],
             is_there: [false; VCPUS],
@@ -202,7 +209,10 @@ impl Obedient {
         let limit = |rate: Option<f64>| rate.map(quota);
         let (own, vm) = (limit(self.quotas[vcpu]), limit(self.vm));
         self.accounts.follow(self.now, vcpu, own, vm);
-        self.is_there[vcpu] = true;
+        if !std::mem::replace(&mut self.is_there[vcpu], true) {
+            // Its bucket is one more, as long as grants are out that were given before.
+            self.left = [0; VCPUS];
+        }
         self.left[vcpu] = 0;
         for (mark, rate) in [(vcpu, self.quotas[vcpu]), (VCPUS, self.vm)] {
             let mark = &mut self.marks[mark];
@@ -222,6 +232,7 @@ impl Obedient {
                 self.accounts.charge(self.now, vcpu, Pages(pages));
             }
             Event::Ask if limited => {
+                self.accounts.charge(self.now, vcpu, Pages(0));
                 let may_run = self.accounts.pause(self.now, vcpu).is_zero();
                 let grant = self.accounts.grant(self.now, vcpu).expect("it is limited");
                 self.left[vcpu] = if may_run { grant.0 } else { 0 };
@@ -246,12 +257,23 @@ impl Obedient {
                 }
                 self.marks[VCPUS].income = rate.map(|_| self.marks[VCPUS].income.unwrap_or(0.0));
             }
+            Event::SetBurst(burst) => {
+                self.accounts.set_depth(Depth { burst, ..SHALLOW });
+                for vcpu in (0..VCPUS).filter(|&vcpu| self.is_there[vcpu]).collect::<Vec<_>>() {
+                    self.follow(vcpu);
+                }
+            }
             Event::Dirty { .. } | Event::Ask => {}
         }
+        self.mark_bursts();
+    }
+
+    fn mark_bursts(&mut self) {
         // Two pages at the least, and for all together two of each vCPU.
+        let burst = self.accounts.depth().burst.as_secs_f64();
         let bursts = self.quotas.iter().map(|rate| (rate, 1)).chain([(&self.vm, VCPUS)]);
         for (mark, (rate, buckets)) in self.marks.iter_mut().zip(bursts) {
-            let pages = rate.unwrap_or(0.0) * PAGES_PER_MIB as f64 * (2 * MAX_STALL).as_secs_f64();
+            let pages = rate.unwrap_or(0.0) * PAGES_PER_MIB as f64 * burst;
             mark.burst = pages.max(2.0 * buckets as f64);
         }
         self.history.push(self.marks);

@@ -6,6 +6,20 @@ use super::*;
 use crate::units::PAGES_PER_MIB;
 
 const SECOND: Duration = Duration::from_secs(1);
+/// No deeper than pauses of 5 ms need.
+const SHALLOW: Depth = Depth {
+    max_stall: Duration::from_millis(5),
+    burst: Duration::from_millis(10),
+};
+
+fn depth(max_stall: Duration, burst: Duration) -> Depth {
+    Depth { max_stall, burst }
+}
+
+fn depths() -> impl Strategy<Value = Depth> {
+    (1_u64..100_000, prop_oneof![1_u64..200_000, 1_u64..20_000_000])
+        .prop_map(|(stall_us, burst_us)| depth(Duration::from_micros(stall_us), Duration::from_micros(burst_us)))
+}
 
 fn quota(mib_per_sec: f64) -> Quota {
     Quota::new(mib_per_sec).expect("a quota")
@@ -35,6 +49,8 @@ enum Event {
     Pause { late: Duration },
     /// The quota changes.
     SetQuota(f64),
+    /// The bucket becomes another.
+    SetDepth(Depth),
 }
 
 fn mib_per_sec() -> impl Strategy<Value = f64> {
@@ -62,6 +78,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         6 => (0..=1000_u64, span()).prop_map(|(of_1000, takes)| Event::Run { of_1000, takes }),
         4 => span().prop_map(|late| Event::Pause { late }),
         1 => mib_per_sec().prop_map(Event::SetQuota),
+        1 => depths().prop_map(Event::SetDepth),
     ];
     proptest::collection::vec(event, 1..60)
 }
@@ -76,10 +93,10 @@ struct Obedient {
 }
 
 impl Obedient {
-    fn new(quota: Quota, max_stall: Duration) -> Self {
+    fn new(quota: Quota, depth: Depth) -> Self {
         // An epoch long enough ago that the clock can step back.
         let now = Duration::from_secs(1_000_000_000);
-        let budget = Budget::new(now, quota, max_stall);
+        let budget = Budget::new(now, quota, depth);
         let history = vec![(0, 0, budget.burst())];
         Self {
             budget,
@@ -120,6 +137,11 @@ impl Obedient {
                 let &(income, pages, _) = self.history.last().expect("starts with an entry");
                 self.note(income, pages);
             }
+            Event::SetDepth(depth) => {
+                self.budget.set_depth(self.now, depth);
+                let &(income, pages, _) = self.history.last().expect("starts with an entry");
+                self.note(income, pages);
+            }
         }
     }
 }
@@ -128,10 +150,10 @@ proptest! {
     #[test]
     fn no_window_exceeds_the_quota_by_more_than_the_burst(
         first in mib_per_sec(),
-        stall_us in 1_u64..100_000,
+        depth in depths(),
         events in events(),
     ) {
-        let mut vcpu = Obedient::new(quota(first), Duration::from_micros(stall_us));
+        let mut vcpu = Obedient::new(quota(first), depth);
         for event in &events {
             vcpu.play(event);
         }
@@ -148,11 +170,12 @@ proptest! {
     fn a_greedy_vcpu_loses_nothing(
         mib_per_sec in mib_per_sec(),
         stall_us in 100_u64..100_000,
+        deeper in 2_u32..1000,
         late_permille in proptest::collection::vec(0_u32..900, 1..200),
     ) {
         let quota = quota(mib_per_sec);
         let max_stall = Duration::from_micros(stall_us);
-        let mut budget = Budget::new(Duration::ZERO, quota, max_stall);
+        let mut budget = Budget::new(Duration::ZERO, quota, depth(max_stall, max_stall * deeper));
         let (mut now, mut pages) = (Duration::ZERO, 0_u128);
         let first = budget.grant(now);
         for late in late_permille {
@@ -171,23 +194,29 @@ proptest! {
     #[test]
     fn a_pause_is_as_long_as_it_must_be_and_no_longer(
         mib_per_sec in mib_per_sec(),
-        stall_us in 1_u64..100_000,
+        depth in depths(),
+        saved in 0_u64..100_000_000,
         overrun in 0_u64..1_000_000,
     ) {
-        let mut budget = Budget::new(Duration::ZERO, quota(mib_per_sec), Duration::from_micros(stall_us));
-        let spent = Pages(budget.grant(Duration::ZERO).0 + overrun);
-        let pause = budget.charge(Duration::ZERO, spent);
+        let mut budget = Budget::new(Duration::ZERO, quota(mib_per_sec), depth);
+        let began = Duration::from_micros(saved);
+        let spent = Pages(budget.grant(began).0 + overrun);
+        let pause = budget.charge(began, spent);
         let refill = budget.refill();
-        prop_assert!(budget.grant(pause.saturating_sub(Duration::from_nanos(1))) <= refill);
-        prop_assert_eq!(budget.pause(pause), Duration::ZERO);
-        prop_assert!(budget.grant(pause) >= refill);
+        prop_assert!(budget.grant(began + pause.saturating_sub(Duration::from_nanos(1))) <= refill);
+        prop_assert_eq!(budget.pause(began + pause), Duration::ZERO);
+        prop_assert!(budget.grant(began + pause) >= refill);
+        // However much was saved up and spent at once, it lasts for what was overrun and the longest pause, or a page.
+        let rate = TokenRate::of(quota(mib_per_sec));
+        let longest = rate.time_for(Tokens::from(Pages(overrun))) + depth.max_stall.max(rate.time_for(Tokens::ONE_PAGE));
+        prop_assert!(pause <= longest + Duration::from_nanos(2), "{pause:?} of {longest:?}");
     }
 }
 
 #[test]
 fn stops_on_the_page_at_25_mib_per_sec() {
     // 6,400 pages a second, 5 ms: a refill of 32 pages.
-    let mut budget = Budget::new(Duration::ZERO, quota(25.0), Duration::from_millis(5));
+    let mut budget = Budget::new(Duration::ZERO, quota(25.0), SHALLOW);
     assert_eq!((budget.refill(), budget.burst()), (Pages(32), Pages(64)));
     assert_eq!(budget.grant(Duration::ZERO), Pages(32));
     assert_eq!(budget.charge(Duration::ZERO, Pages(32)), Duration::from_millis(5));
@@ -206,7 +235,7 @@ fn stops_on_the_page_at_25_mib_per_sec() {
 
 #[test]
 fn a_page_takes_its_time_at_a_quarter_mib_per_sec() {
-    let mut budget = Budget::new(Duration::ZERO, quota(0.25), Duration::from_millis(5));
+    let mut budget = Budget::new(Duration::ZERO, quota(0.25), SHALLOW);
     assert_eq!((budget.refill(), budget.burst()), (Pages(1), Pages(2)));
     assert_eq!(budget.charge(Duration::ZERO, Pages(1)), Duration::from_micros(15625));
     assert_eq!(budget.grant(Duration::from_nanos(15_624_999)), Pages(0));
@@ -215,7 +244,7 @@ fn a_page_takes_its_time_at_a_quarter_mib_per_sec() {
 
 #[test]
 fn runs_on_while_half_a_refill_is_left() {
-    let mut budget = Budget::new(Duration::ZERO, quota(25.0), Duration::from_millis(5));
+    let mut budget = Budget::new(Duration::ZERO, quota(25.0), SHALLOW);
     assert_eq!(budget.charge(Duration::ZERO, Pages(16)), Duration::ZERO);
     // 15 of 32 pages are left: the pause is for the other 17.
     assert_eq!(
@@ -226,7 +255,7 @@ fn runs_on_while_half_a_refill_is_left() {
 
 #[test]
 fn an_overrun_is_paid_by_the_next_pause() {
-    let mut budget = Budget::new(Duration::ZERO, quota(1.0), Duration::from_millis(500));
+    let mut budget = Budget::new(Duration::ZERO, quota(1.0), depth(SECOND / 2, SECOND));
     // A refill is 128 pages; 256 more were dirtied before the exit: one second for them, half for the refill.
     assert_eq!(
         budget.charge(Duration::ZERO, Pages(128 + 256)),
@@ -237,7 +266,7 @@ fn an_overrun_is_paid_by_the_next_pause() {
 
 #[test]
 fn a_change_of_quota_takes_effect_at_once() {
-    let mut budget = Budget::new(Duration::ZERO, quota(500.0), Duration::from_millis(5));
+    let mut budget = Budget::new(Duration::ZERO, quota(500.0), SHALLOW);
     budget.charge(Duration::ZERO, budget.refill());
     budget.set_quota(Duration::ZERO, quota(100.0));
     assert_eq!(budget.pause(Duration::ZERO), Duration::from_millis(5));
@@ -248,7 +277,7 @@ fn a_change_of_quota_takes_effect_at_once() {
     assert_eq!(budget.grant(Duration::from_millis(5)), budget.burst());
 
     // A debt of 1 ms at the old price is one of 1 ms at the new price.
-    let mut indebted = Budget::new(Duration::ZERO, quota(500.0), Duration::from_millis(5));
+    let mut indebted = Budget::new(Duration::ZERO, quota(500.0), SHALLOW);
     indebted.charge(Duration::ZERO, Pages(640 + 128));
     indebted.set_quota(Duration::ZERO, quota(5.0));
     assert_eq!(indebted.pause(Duration::ZERO), Duration::from_millis(1 + 5));
@@ -256,8 +285,40 @@ fn a_change_of_quota_takes_effect_at_once() {
 
 #[test]
 fn a_clock_that_steps_back_neither_pays_twice_nor_stops_the_vcpu() {
-    let mut budget = Budget::new(SECOND * 100, quota(25.0), Duration::from_millis(5));
+    let mut budget = Budget::new(SECOND * 100, quota(25.0), SHALLOW);
     budget.charge(SECOND * 100, Pages(32));
     assert_eq!(budget.pause(SECOND * 40), Duration::from_millis(5));
     assert_eq!(budget.pause(SECOND * 40 + Duration::from_millis(5)), Duration::ZERO);
+}
+
+#[test]
+fn a_deep_bucket_saves_up_and_pauses_no_longer() {
+    // 6,400 pages a second.
+    let mut budget = Budget::new(Duration::ZERO, quota(25.0), depth(Duration::from_millis(5), SECOND));
+    assert_eq!((budget.refill(), budget.burst()), (Pages(32), Pages(6400)));
+    assert_eq!(budget.grant(Duration::ZERO), Pages(32), "nothing is saved up yet");
+    assert_eq!(budget.grant(SECOND / 2), Pages(3232));
+    assert_eq!(budget.grant(SECOND * 5), Pages(6400), "a second's worth and no more");
+    assert_eq!(budget.charge(SECOND * 5, Pages(6400)), Duration::from_millis(5));
+
+    // What a shallower bucket has no room for is lost, and a debt is not.
+    budget.set_depth(SECOND * 7, SHALLOW);
+    assert_eq!(budget.grant(SECOND * 7), Pages(64));
+    budget.charge(SECOND * 7, Pages(64 + 32));
+    budget.set_depth(SECOND * 7, depth(Duration::from_millis(5), SECOND));
+    assert_eq!(budget.pause(SECOND * 7), Duration::from_millis(10));
+}
+
+#[test]
+fn a_pause_is_no_longer_than_half_of_what_can_be_saved_up() {
+    let mut budget = Budget::new(
+        Duration::ZERO,
+        quota(25.0),
+        depth(Duration::from_millis(5), Duration::from_millis(4)),
+    );
+    assert_eq!(budget.burst(), Pages(25), "4 ms of 6,400 pages a second");
+    assert_eq!(budget.charge(Duration::ZERO, Pages(0)), Duration::ZERO);
+    let spent = budget.grant(Duration::ZERO);
+    // All 12 whole pages of 12.8, at 156.25 us each.
+    assert_eq!(budget.charge(Duration::ZERO, spent), Duration::from_micros(1875));
 }

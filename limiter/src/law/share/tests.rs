@@ -5,6 +5,15 @@ use proptest::prelude::*;
 use super::*;
 
 const MAX_STALL: Duration = Duration::from_millis(5);
+/// No deeper than pauses need: nothing is in the reserve.
+const SHALLOW: Depth = Depth {
+    max_stall: MAX_STALL,
+    burst: Duration::from_millis(10),
+};
+const DEEP: Depth = Depth {
+    max_stall: MAX_STALL,
+    burst: Duration::from_secs(1),
+};
 
 fn quota(mib_per_sec: f64) -> Quota {
     Quota::new(mib_per_sec).expect("a quota")
@@ -60,9 +69,9 @@ struct Greedy {
 }
 
 impl Machine {
-    fn new(mib_per_sec: f64, vcpus: usize) -> Self {
+    fn new(mib_per_sec: f64, vcpus: usize, depth: Depth) -> Self {
         let now = Duration::ZERO;
-        let mut shared = VmBudget::new(now, quota(mib_per_sec), MAX_STALL);
+        let mut shared = VmBudget::new(now, quota(mib_per_sec), depth);
         for vcpu in 0..vcpus {
             shared.join(now, vcpu);
         }
@@ -122,8 +131,11 @@ fn assert_close(actual: u64, expected: f64, what: &str) {
 
 #[test]
 fn hungry_vcpus_share_equally_and_use_all_of_it() {
-    for vcpus in [1, 2, 3, 8] {
-        let mut machine = Machine::new(100.0, vcpus);
+    for (vcpus, depth) in [1, 2, 3, 8]
+        .into_iter()
+        .flat_map(|vcpus| [(vcpus, SHALLOW), (vcpus, DEEP)])
+    {
+        let mut machine = Machine::new(100.0, vcpus, depth);
         machine.run(Duration::from_millis(100));
         let pages = machine.run(Duration::from_secs(10));
         assert_close(pages.iter().sum(), 256_000.0, "together");
@@ -135,7 +147,7 @@ fn hungry_vcpus_share_equally_and_use_all_of_it() {
 
 #[test]
 fn an_idle_share_flows_to_the_others_at_once_and_back() {
-    let mut machine = Machine::new(25.0, 2);
+    let mut machine = Machine::new(25.0, 2, SHALLOW);
     machine.run(Duration::from_millis(100));
     machine.set_idle(1, true);
     // The idle bucket takes its part until it is full, half a burst away.
@@ -154,7 +166,7 @@ fn an_idle_share_flows_to_the_others_at_once_and_back() {
 #[test]
 fn joins_and_leaves_while_it_runs() {
     let now = Duration::from_secs(1);
-    let mut shared = VmBudget::new(Duration::ZERO, quota(25.0), MAX_STALL);
+    let mut shared = VmBudget::new(Duration::ZERO, quota(25.0), SHALLOW);
     assert_eq!(shared.grant(now, 3), None);
     assert_eq!(shared.pause(now, 3), Duration::ZERO);
     shared.join(now, 3);
@@ -178,7 +190,7 @@ fn joins_and_leaves_while_it_runs() {
 #[test]
 fn all_buckets_are_together_as_large_as_one_of_a_single_vcpu() {
     // 6,400 pages a second in 5 ms are 32, twice that is the burst.
-    let mut shared = VmBudget::new(Duration::ZERO, quota(25.0), MAX_STALL);
+    let mut shared = VmBudget::new(Duration::ZERO, quota(25.0), SHALLOW);
     for vcpu in 0..4 {
         shared.join(Duration::ZERO, vcpu);
     }
@@ -195,17 +207,20 @@ fn all_buckets_are_together_as_large_as_one_of_a_single_vcpu() {
 
 #[test]
 fn what_a_smaller_bucket_has_no_room_for_is_lost() {
-    let mut shared = VmBudget::new(Duration::ZERO, quota(100.0), MAX_STALL);
+    let mut shared = VmBudget::new(Duration::ZERO, quota(100.0), SHALLOW);
     shared.join(Duration::ZERO, 0);
     let now = Duration::from_secs(1);
     assert_eq!(shared.grant(now, 0), Some(Pages(256)));
     shared.join(now, 1);
+    assert_eq!(shared.grant(now, 0), Some(Pages(256)), "a grant is not taken back");
+    shared.charge(now, 0, Pages(0));
     assert_eq!(
         shared.grant(now, 0),
         Some(Pages(128)),
         "half of the burst is another's now"
     );
     shared.set_quota(now, quota(25.0));
+    shared.charge(now, 0, Pages(0));
     assert_eq!(shared.grant(now, 0), Some(Pages(32)));
     // A debt keeps its length in time.
     shared.set_quota(now, quota(100.0));
@@ -215,14 +230,79 @@ fn what_a_smaller_bucket_has_no_room_for_is_lost() {
     assert!(shared.pause(now, 0).abs_diff(owed) <= MAX_STALL, "{owed:?}");
 }
 
+/// Writes as much as it may within a second, pausing as it must.
+fn spend(shared: &mut VmBudget, vcpu: usize, from: Duration, span: Duration) -> u64 {
+    let (mut now, mut pages) = (from, 0);
+    while now < from + span {
+        let pause = shared.pause(now, vcpu);
+        if pause.is_zero() {
+            let grant = shared.grant(now, vcpu).expect("takes part");
+            pages += grant.0;
+            shared.charge(now, vcpu, grant);
+        }
+        now += pause + Duration::from_micros(20);
+    }
+    pages
+}
+
+#[test]
+fn what_all_saved_up_is_for_whoever_wants_it() {
+    // 6,400 pages a second.
+    let mut shared = VmBudget::new(Duration::ZERO, quota(25.0), DEEP);
+    for vcpu in 0..4 {
+        shared.join(Duration::ZERO, vcpu);
+    }
+    assert_eq!(shared.burst(), Pages(6400));
+    let now = Duration::from_secs(9);
+    assert_eq!(
+        shared.grant(now, 2),
+        Some(Pages(100)),
+        "a quarter of a sixteenth at a time"
+    );
+    let window = Duration::from_millis(100);
+    let pages = spend(&mut shared, 2, now, window);
+    // Of its second nothing is held back but the buckets of the three others.
+    let (least, most) = (6400 - 300 + 640 - 64, 6400 - 300 + 640 + 64);
+    assert!((least..=most).contains(&pages), "{pages} pages");
+    assert_eq!(shared.grant(now + window, 3), Some(Pages(100)), "which they have");
+
+    // Two that wake together share what was saved up since then.
+    let now = now + Duration::from_secs(9);
+    let mut pages = [0, 0];
+    for round in 0..40_u32 {
+        for vcpu in [0, 1] {
+            pages[vcpu] += spend(
+                &mut shared,
+                vcpu,
+                now + 2 * MAX_STALL * round,
+                Duration::from_micros(20),
+            );
+        }
+    }
+    assert!(pages[0].abs_diff(pages[1]) <= 200, "{pages:?}");
+}
+
+#[test]
+fn a_reserve_that_a_smaller_burst_has_no_room_for_is_lost() {
+    let mut shared = VmBudget::new(Duration::ZERO, quota(25.0), DEEP);
+    shared.join(Duration::ZERO, 0);
+    let now = Duration::from_secs(9);
+    shared.set_depth(now, SHALLOW);
+    shared.join(now, 0);
+    assert_eq!(spend(&mut shared, 0, now, Duration::from_micros(10)), 64);
+    assert_eq!(shared.pause(now, 0), MAX_STALL);
+}
+
 proptest! {
     #[test]
     fn together_they_never_exceed_the_quota_by_more_than_the_burst(
         mib_per_sec in prop_oneof![Just(0.25), Just(25.0), Just(10_240.0), 0.01..2_000.0],
         vcpus in 1_usize..6,
-        steps in proptest::collection::vec((0_usize..6, any::<bool>(), 0_u64..50_000), 1..40),
+        burst_us in prop_oneof![100_u64..20_000, 100_u64..3_000_000],
+        steps in proptest::collection::vec((0_usize..6, any::<bool>(), 0_u64..500_000), 1..40),
     ) {
-        let mut machine = Machine::new(mib_per_sec, vcpus);
+        let burst = Duration::from_micros(burst_us);
+        let mut machine = Machine::new(mib_per_sec, vcpus, Depth { burst, ..SHALLOW });
         // Beside it a bucket may hold a fraction of a page, which is not granted.
         let burst = machine.shared.burst().0 + 1;
         let mut history = vec![(Duration::ZERO, 0)];

@@ -7,6 +7,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -20,6 +21,7 @@ use crate::{
     cli::output::note,
     engine::{interrupt::Interrupt, own_vm::OwnVm, target::Target},
     qmp::{LimitedVm, VcpuInfo},
+    scenario::values::Span,
 };
 
 /// The guest of a session. It doesn't keep the machine alive: a command that comes too late is refused.
@@ -91,6 +93,12 @@ impl LimitedVm for ServedGuest {
     fn cancel_limit(&self, which: Which) -> anyhow::Result<()> {
         self.machine()?.limit().cancel(which)?;
         self.tell(|| format!("a client cancelled the limit of {}", of(which)));
+        Ok(())
+    }
+
+    fn set_burst(&self, burst: Duration) -> anyhow::Result<()> {
+        self.machine()?.limit().set_burst(burst)?;
+        self.tell(|| format!("a client lets each vCPU save up {}", Span(burst)));
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dirtyrig_limiter::{limit::Which, units::Quota as Rate};
+use dirtyrig_limiter::{law::depth::Depth, limit::Which, units::Quota as Rate};
 
 use super::{
     super::{error::OutsideError, held::Hold, limits::Limits},
@@ -17,6 +17,13 @@ impl Tracer {
                 let mut limits = self.limits.clone();
                 limits.vm = quota;
                 (self.change(limits), reply)
+            }
+            Command::SetBurst(burst, reply) => {
+                self.accounts.set_depth(Depth {
+                    burst,
+                    ..self.accounts.depth()
+                });
+                (self.change(self.limits.clone()), reply)
             }
         };
         // It fails if nobody waits any more.

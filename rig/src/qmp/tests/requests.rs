@@ -107,6 +107,22 @@ fn errors_have_qemus_classes_and_name_what_is_wrong() {
 }
 
 #[test]
+fn a_burst_is_set_in_milliseconds() {
+    let client = Client::new();
+    client.run("x-set-dirty-limit-burst", &json!({ "burst": 250 }));
+    assert_eq!(client.vm.burst_ms.load(Ordering::Relaxed), 250);
+    for (arguments, words) in [
+        ("{}", "'burst' is missing"),
+        (r#"{"burst": 0}"#, "'burst' is 0"),
+        (r#"{"burst": -1}"#, "'burst' is -1"),
+    ] {
+        let line = format!(r#"{{"execute": "x-set-dirty-limit-burst", "arguments": {arguments}}}"#);
+        let said = client.refused(&line).1;
+        assert!(said.contains(words), "{said}");
+    }
+}
+
+#[test]
 fn limits_are_set_queried_and_cancelled() {
     let client = Client::new();
     let set = |arguments| client.run("set-vcpu-dirty-limit", &arguments);

@@ -1,6 +1,9 @@
 //! `dirtyrig migrate`: a live migration under a promise, of a running QEMU or between two of the rig's own.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context;
 use dirtyrig_guests::Program;
@@ -14,7 +17,7 @@ use crate::{
         flags::OutputFlags,
         output::{data, json, note},
     },
-    engine::interrupt::Interrupt,
+    engine::{Interrupted, interrupt::Interrupt},
     machine::require_kvm,
     migrate::{
         bandwidth::Bandwidth,
@@ -23,7 +26,7 @@ use crate::{
         drive::{Order, drive, promise},
         monitor::Monitor,
         pair::Guest,
-        promise::{Circumstances, Promise, depth, socket_buffer},
+        promise::{Circumstances, Host, Promise, depth},
         rows,
         strategy::Strategy,
     },
@@ -58,6 +61,7 @@ use live::Live;
 #[command(after_help = "\
 Examples:
   dirtyrig migrate --qmp /run/vm.qmp --to tcp:host2:4444 --within 60s --downtime 300ms --bandwidth 1Gbps
+  dirtyrig migrate --qmp /run/vm.qmp --follow --within 60s --downtime 300ms    then: virsh migrate --live VM ...
   dirtyrig migrate --vmm qemu --bandwidth 64MiB/s --within 10s --downtime 400ms --strategy none,auto-converge,dirtyrig
 
 Exit codes: 0 the promise was kept, 1 it was broken, 2 an error, such as a promise that can't be made.")]
@@ -75,6 +79,10 @@ pub struct Args {
     /// Where to, as QEMU's `migrate` takes it: tcp:HOST:PORT, unix:PATH
     #[arg(long, value_name = "URI", requires = "qmp")]
     to: Option<String>,
+
+    /// Keep the promise for a migration that somebody else starts, such as libvirt: wait for it, hold the guest, cancel nothing
+    #[arg(long, requires = "qmp", conflicts_with = "to")]
+    follow: bool,
 
     /// From the start until the guest runs at the destination
     #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
@@ -150,10 +158,12 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<u8> {
     let dir = results::folder(args.output.out.as_deref(), "migrate")?;
     let interrupt = Interrupt::from_signals()?;
-    let rows = match (&args.vmm, &args.qmp, &args.to) {
-        (Some(vmm), ..) => between_ours(args, vmm, dir.clone(), &interrupt)?,
-        (None, Some(socket), Some(uri)) => vec![theirs(args, socket, uri, dir.clone(), &interrupt)?],
-        _ => anyhow::bail!("give `--qmp SOCKET --to URI`, or `--vmm qemu`"),
+    let rows = match (&args.vmm, &args.qmp) {
+        (Some(vmm), _) => between_ours(args, vmm, dir.clone(), &interrupt)?,
+        (None, Some(socket)) if args.to.is_some() || args.follow => {
+            vec![theirs(args, socket, dir.clone(), &interrupt)?]
+        }
+        _ => anyhow::bail!("give `--to URI`, or `--follow` for a migration that somebody else starts"),
     };
     note(format_args!("results: {}", dir.display()));
     if args.output.json {
@@ -184,16 +194,19 @@ impl Args {
     }
 }
 
-/// Migrates a QEMU that runs already.
-fn theirs(
-    args: &Args,
-    socket: &std::path::Path,
-    uri: &str,
-    dir: PathBuf,
-    interrupt: &Interrupt,
-) -> anyhow::Result<MigrationRow> {
+/// Migrates a QEMU that runs already, or follows its migration.
+fn theirs(args: &Args, socket: &Path, dir: PathBuf, interrupt: &Interrupt) -> anyhow::Result<MigrationRow> {
     let mut monitor = Monitor::connect(socket)?;
-    monitor.check()?;
+    // Before anything is waited for or promised.
+    let limiter = Limiter::attach(monitor.pid(), depth(args.max_stall()))?;
+    if args.follow {
+        note("waiting for a migration to start");
+        if !monitor.wait_for_migration(|| interrupt.is_set())? {
+            return Err(Interrupted.into());
+        }
+    } else {
+        monitor.check()?;
+    }
     let bandwidth = match args.bandwidth {
         Some(bandwidth) => bandwidth,
         None => monitor.max_bandwidth()?.map(Bandwidth::of_bytes).context(
@@ -202,7 +215,7 @@ fn theirs(
         )?,
     };
     let order = Order {
-        uri: uri.to_owned(),
+        uri: args.to.clone(),
         strategy: Strategy::Dirtyrig,
         promise: args.promise(),
         circumstances: Circumstances {
@@ -210,16 +223,15 @@ fn theirs(
             vcpus: monitor.vcpus(),
             bandwidth: bandwidth.rate(),
             max_stall: args.max_stall(),
-            buffer_bytes: socket_buffer(),
+            host: Host::here(),
         },
-        max_bandwidth: args.bandwidth.map(Bandwidth::bytes_per_sec),
+        max_bandwidth: args.bandwidth.filter(|_| !args.follow).map(Bandwidth::bytes_per_sec),
         give_up: None,
     };
     let plan = promise(&order)?;
-    let limiter = Limiter::attach(monitor.pid(), depth(args.max_stall()))?;
     tell(&plan, bandwidth.rate());
     let described = json!({
-        "qmp": socket, "to": uri, "bandwidth_mib_s": bandwidth.rate().0, "within_s": args.within.0.as_secs_f64(),
+        "qmp": socket, "to": args.to, "bandwidth_mib_s": bandwidth.rate().0, "within_s": args.within.0.as_secs_f64(),
         "downtime_ms": args.downtime.0.as_secs_f64() * 1e3, "max_stall_ms": args.max_stall().as_secs_f64() * 1e3,
     });
     let mut recorder = MigrationRecorder::create(dir, Manifest::new(0, [0], results::machine(), described))?;
@@ -324,7 +336,7 @@ fn ended(course: &Course, verdict: &Verdict) {
         note(format_args!("the promise was kept: {}", seconds(course.total)));
     } else {
         let stays = match course.ended {
-            Ended::Completed => "",
+            Ended::Completed | Ended::Left => "",
             Ended::Failed(_) | Ended::Cancelled => "; the guest is where it was, and free",
         };
         note(format_args!(

@@ -14,7 +14,7 @@ use super::{
     error::MigrateError,
     monitor::Monitor,
     pair::{Guest, Pair},
-    promise::{Circumstances, Promise, depth, socket_buffer},
+    promise::{Circumstances, Host, Promise, depth},
     strategy::Strategy,
     truth::{self, Sampler, Truth},
 };
@@ -51,7 +51,7 @@ pub struct Setup {
 impl Setup {
     /// The part of a blackout that doesn't depend on what is left, at most.
     pub fn fixed(&self) -> Duration {
-        let order = order(self, String::new(), memory(self));
+        let order = order(self, None, memory(self));
         order.circumstances.task(self.promise).vmm.fixed.bound
     }
 }
@@ -97,10 +97,10 @@ impl Outcome {
 
 /// The plan alone: what would be promised.
 pub fn plan(setup: &Setup) -> Result<Plan, MigrateError> {
-    promise(&order(setup, String::new(), memory(setup)))
+    promise(&order(setup, None, memory(setup)))
 }
 
-fn order(setup: &Setup, uri: String, memory: Pages) -> Order {
+fn order(setup: &Setup, uri: Option<String>, memory: Pages) -> Order {
     Order {
         uri,
         strategy: setup.strategy,
@@ -110,7 +110,7 @@ fn order(setup: &Setup, uri: String, memory: Pages) -> Order {
             vcpus: setup.guest.programs.len(),
             bandwidth: setup.link.rate(),
             max_stall: setup.max_stall,
-            buffer_bytes: socket_buffer(),
+            host: Host::here(),
         },
         // The link alone is to pace.
         max_bandwidth: Some(0),
@@ -125,7 +125,7 @@ pub fn run(binary: &Binary, setup: &Setup, watch: &mut dyn Watch, interrupt: &In
     monitor.check()?;
     let memory = monitor.memory()?;
     let uri = pair.connect(&mut monitor, setup.link)?;
-    let order = order(setup, uri, memory);
+    let order = order(setup, Some(uri), memory);
     let planned = match setup.strategy {
         Strategy::Dirtyrig => {
             let plan = promise(&order)?;

@@ -38,6 +38,8 @@ pub enum Ended {
     Failed(String),
     /// The guest stays, because it was told to: by the user, or by somebody else.
     Cancelled,
+    /// It goes on, and is not followed any more.
+    Left,
 }
 
 /// A migration that has ended.
@@ -93,6 +95,7 @@ impl Course {
             Ended::Completed => {}
             Ended::Failed(why) => broken.push(format!("it failed: {why}")),
             Ended::Cancelled => broken.push("it was cancelled".to_owned()),
+            Ended::Left => broken.push("it goes on without a limit".to_owned()),
         }
         if broken.is_empty() {
             if total > promise.within {

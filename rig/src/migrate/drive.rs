@@ -43,8 +43,8 @@ const LEAST_WANTED: f64 = 0.2;
 /// What to do.
 #[derive(Clone, Debug)]
 pub struct Order {
-    /// Where to, in QEMU's words.
-    pub uri: String,
+    /// Where to, in QEMU's words; `None` to follow a migration that somebody else has started.
+    pub uri: Option<String>,
     /// How.
     pub strategy: Strategy,
     /// What was promised.
@@ -176,7 +176,12 @@ impl<'a> Drive<'a> {
         {
             self.limit(plan.quota.rate())?;
         }
-        monitor.start(&self.order.uri)?;
+        if let Some(uri) = &self.order.uri {
+            monitor.start(uri)?;
+        } else {
+            let since = monitor.progress()?.total;
+            self.begun = self.begun.checked_sub(since).unwrap_or(self.begun);
+        }
         loop {
             let mut event = monitor.next_event(POLL)?;
             while let Some(told) = event {
@@ -205,6 +210,10 @@ impl<'a> Drive<'a> {
             if (interrupt.is_set() || is_over) && !self.cancelled {
                 self.cancelled = true;
                 self.lift();
+                if self.order.uri.is_none() {
+                    // It is not ours.
+                    break;
+                }
                 // It may have ended in this very moment, which the next look tells.
                 let _ = monitor.cancel();
             }
@@ -236,6 +245,10 @@ impl<'a> Drive<'a> {
             Strategy::None | Strategy::AutoConverge => {}
         }
         settings.set(&mut monitor.client, &parameters)?;
+        if self.order.uri.is_none() {
+            // Capabilities can't be changed on the way.
+            return Ok(());
+        }
         let is_limit = matches!(self.order.strategy, Strategy::DirtyLimit(_));
         // Off comes first: the two exclude each other.
         settings.turn(&mut monitor.client, &[("dirty-limit", false), ("auto-converge", false)])?;
@@ -392,6 +405,7 @@ impl<'a> Drive<'a> {
         let ended = match self.last.status.as_str() {
             "completed" => Ended::Completed,
             "cancelled" => Ended::Cancelled,
+            _ if self.last.is_under_way() => Ended::Left,
             status => {
                 let why = self.last.error.clone();
                 Ended::Failed(why.unwrap_or_else(|| format!("QEMU says `{status}` and gives no reason")))

@@ -11,6 +11,9 @@ use crate::{
     qmp::client::{Event, QmpClient, QmpError},
 };
 
+/// How often it is looked whether a migration was started.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// The monitor of a running QEMU.
 #[derive(Debug)]
 pub struct Monitor {
@@ -98,6 +101,18 @@ impl Monitor {
             return Err(MigrateError::NotRunning { status });
         }
         Ok(())
+    }
+
+    /// Waits until a migration is under way; false if `is_over` says so first.
+    pub fn wait_for_migration(&mut self, is_over: impl Fn() -> bool) -> Result<bool, MigrateError> {
+        while !self.progress()?.is_under_way() {
+            if is_over() {
+                return Ok(false);
+            }
+            // Whatever happens there is a reason to look.
+            self.next_event(LOOK_EVERY)?;
+        }
+        Ok(true)
     }
 
     /// Memory that a migration sends: the guest's RAM, and that of its devices.

@@ -89,6 +89,7 @@ fn of_any(plan: Option<&Plan>, course: &Course, verdict: &Verdict) -> MigrationR
         Ended::Completed => "completed",
         Ended::Failed(_) => "failed",
         Ended::Cancelled => "cancelled",
+        Ended::Left => "left",
     };
     MigrationRow {
         quota_mib_s: plan.map(|plan| plan.quota.mib_per_sec()),

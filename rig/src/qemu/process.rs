@@ -166,6 +166,11 @@ impl Qemu {
         socket(self.folder.path())
     }
 
+    /// The socket of a second monitor, for a second client.
+    pub fn second_socket(&self) -> PathBuf {
+        second_socket(self.folder.path())
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -246,6 +251,10 @@ fn socket(folder: &Path) -> PathBuf {
     folder.join("qmp")
 }
 
+fn second_socket(folder: &Path) -> PathBuf {
+    folder.join("second")
+}
+
 /// What starts `program` so that the kernel kills it when we die; plainly where no tool of the system can arrange that.
 fn command(program: &Path) -> Command {
     let help = Command::new("setpriv").arg("--help").stdin(Stdio::null()).output();
@@ -291,11 +300,13 @@ fn arguments(binary: &Binary, launch: Launch<'_>, memory: &SharedMemory, folder:
             memory.path().display()
         ),
     );
-    pair(
-        "-chardev",
-        format!("socket,id=qmp,path={},server=on,wait=off", path(&socket(folder))),
-    );
-    pair("-mon", "chardev=qmp,mode=control".to_owned());
+    for (name, socket) in [("qmp", socket(folder)), ("second", second_socket(folder))] {
+        pair(
+            "-chardev",
+            format!("socket,id={name},path={},server=on,wait=off", path(&socket)),
+        );
+        pair("-mon", format!("chardev={name},mode=control"));
+    }
     pair("-kernel", kernel.display().to_string());
     arguments
 }

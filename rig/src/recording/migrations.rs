@@ -84,7 +84,7 @@ pub struct MigrationRow {
     pub expected_blackout_ms: Option<f64>,
     /// Blackout at most, as planned.
     pub bound_blackout_ms: Option<f64>,
-    /// `completed`, `failed` or `cancelled`.
+    /// `completed`, `failed`, `cancelled`, or `left` if it goes on.
     pub ended: String,
     /// Whether the promise was kept.
     pub kept: bool,

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -17,7 +18,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{LINK_MIB_S, promised};
 
@@ -118,6 +119,48 @@ pub(crate) fn a_running_qemu_is_migrated(binary: &Binary) -> Result<(), Failed> 
     assert_eq!(read_migrations(&recording)?.len(), 1);
     assert!(read_passes(&recording)?.iter().any(|pass| pass.quota_mib_s.is_some()));
     assert_eq!(Monitor::connect(&pair.source.socket())?.settings()?, before);
+    Ok(())
+}
+
+pub(crate) fn a_migration_of_somebody_elses_is_followed(binary: &Binary) -> Result<(), Failed> {
+    let setup = promised(1.8)?;
+    let mut pair = Pair::start(binary, &setup.guest)?;
+    let mut theirs = Monitor::connect(&pair.source.socket())?;
+    let uri = pair.connect(&mut theirs, setup.link)?;
+    let parameters = |monitor: &mut Monitor| monitor.command("query-migrate-parameters", &Value::Null);
+    theirs.command("migrate-set-parameters", &json!({"max-bandwidth": 0}))?;
+    let before = parameters(&mut theirs)?;
+    let folder = tempfile::tempdir()?;
+    let mut follower = Command::new(env!("CARGO_BIN_EXE_dirtyrig"))
+        .args(["migrate", "--follow", "--json", "--downtime", "400ms"])
+        .arg("--within")
+        .arg(format!("{}ms", setup.promise.within.as_millis()))
+        .arg("--bandwidth")
+        .arg(format!("{LINK_MIB_S}MiB/s"))
+        .arg("--qmp")
+        .arg(pair.source.second_socket())
+        .arg("--out")
+        .arg(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut lines = BufReader::new(follower.stderr.take().ok_or("it is piped")?).lines();
+    assert_eq!(
+        lines.next().ok_or("it says that it waits")??,
+        "waiting for a migration to start"
+    );
+    theirs.start(&uri)?;
+    let output = follower.wait_with_output()?;
+    let said: Vec<String> = lines.map_while(Result::ok).collect();
+    assert_eq!(output.status.code(), Some(0), "{said:?}");
+    let rows: Value = serde_json::from_slice(&output.stdout)?;
+    assert_eq!(
+        (rows[0]["kept"].as_bool(), rows[0]["ended"].as_str()),
+        (Some(true), Some("completed"))
+    );
+    assert!(pair.arrived(Duration::from_secs(5))?);
+    assert_eq!(pair.differences()?, 0);
+    assert_eq!(parameters(&mut theirs)?, before);
     Ok(())
 }
 

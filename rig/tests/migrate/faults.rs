@@ -14,7 +14,7 @@ use dirtyrig_rig::{
         error::MigrateError,
         monitor::Monitor,
         pair::Pair,
-        promise::{Circumstances, depth, socket_buffer},
+        promise::{Circumstances, Host, depth},
         strategy::Strategy,
     },
     outside::Limiter,
@@ -67,7 +67,7 @@ fn disturb(binary: &Binary, interrupt: &Interrupt, act: impl FnOnce(&mut Pair)) 
     let mut monitor = Monitor::connect(&pair.source.socket())?;
     let before = settings(&mut monitor)?;
     let order = Order {
-        uri: pair.connect(&mut monitor, setup.link)?,
+        uri: Some(pair.connect(&mut monitor, setup.link)?),
         strategy: Strategy::Dirtyrig,
         promise: setup.promise,
         circumstances: Circumstances {
@@ -75,7 +75,7 @@ fn disturb(binary: &Binary, interrupt: &Interrupt, act: impl FnOnce(&mut Pair)) 
             vcpus: 1,
             bandwidth: setup.link.rate(),
             max_stall: setup.max_stall,
-            buffer_bytes: socket_buffer(),
+            host: Host::here(),
         },
         max_bandwidth: Some(0),
         give_up: Some(Duration::from_mins(1)),

@@ -52,6 +52,10 @@ fn main() {
         each("a paused VM and a second migration", faults::paused_or_under_way);
         each("an interrupt", faults::interrupted);
         each("a running QEMU by the command", command::a_running_qemu_is_migrated);
+        each(
+            "a migration of somebody else's by the command",
+            command::a_migration_of_somebody_elses_is_followed,
+        );
         each("the command interrupted", command::interrupted_it_leaves_the_guest_free);
         each("the command killed", command::killed_it_leaves_the_guest_free);
         each("what the command refuses", command::what_can_not_be_is_told);

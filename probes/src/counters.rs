@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::{ExitReason, StallHistogram, VcpuId};
+use crate::{
+    ExitReason, StallHistogram,
+    identity::{Number, VcpuId},
+};
 
 /// One vCPU thread's counts. They only grow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +18,8 @@ pub struct VcpuCounters {
     pub thread: u32,
     /// Which vCPU it runs; `None` until anything says so.
     pub vcpu: Option<VcpuId>,
+    /// The number by which that is shown, which is of one kind for all vCPUs of a process.
+    pub number: Option<Number>,
     /// Whether the thread has ended: its counts are final.
     pub gone: bool,
     /// Pages that it dirtied: entries pushed to its ring.

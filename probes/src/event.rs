@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dirtyrig_probes_common::{CAUSE_RING_FULL, END_ENTRY, PushRecord, StallRecord};
 
-use crate::VcpuId;
+use crate::identity::VcpuId;
 
 /// What [`Probes::drain`](crate::Probes::drain) hands out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

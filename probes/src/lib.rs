@@ -50,6 +50,7 @@ mod error;
 mod event;
 mod exits;
 mod histogram;
+pub mod identity;
 mod map;
 mod moment;
 mod object;
@@ -68,10 +69,9 @@ pub use error::Error;
 pub use event::{Event, Push, Stall, StallCause, StallEnd};
 pub use exits::ExitReason;
 pub use histogram::StallHistogram;
+pub use identity::VcpuId;
 pub use observer::{Options, Probes, Target};
-pub use process::{
-    VcpuId, VcpuIdSource, check_target, kvm_processes, process_lives, vcpu_of_descriptor, vcpu_of_thread_name,
-};
+pub use process::{check_target, kvm_processes, process_lives, vcpu_of_descriptor};
 pub use quota::Quota;
 pub use status::{EventStatus, Lost, Status};
 pub use tracee::{Change, Tracee, next_change};

@@ -15,9 +15,10 @@ use dirtyrig_probes_common::{
 
 use crate::{
     AttachKind, Error, Event, EventStatus, ExitCount, ExitReason, KvmEvent, Lost, Push, Stall, StallCounters, Status,
-    VcpuCounters, VcpuId, VcpuIdSource,
+    VcpuCounters,
     attach::{Formats, attach, explain},
     exits::ExitNames,
+    identity::{Evidence, Identities, KvmId, Number, NumberKind, Seen, VcpuId},
     map::{self, Raw},
     moment::{self, Moment},
     monotonic_now, object,
@@ -98,7 +99,7 @@ pub struct Probes {
     exits: BpfMap<Raw<ExitKey>, u64>,
     histograms: BpfMap<Raw<HistogramKey>, Raw<Histogram>>,
     lost: PerCpuArray<MapData, u64>,
-    vcpus: HashMap<u32, VcpuId>,
+    identities: Identities,
 }
 
 impl Probes {
@@ -202,7 +203,7 @@ impl Probes {
             exits: map::take(&mut ebpf, "EXITS")?,
             histograms: map::take(&mut ebpf, "HISTOGRAMS")?,
             lost: map::take(&mut ebpf, "LOST")?,
-            vcpus: HashMap::new(),
+            identities: Identities::default(),
             ebpf,
         }))
     }
@@ -246,6 +247,7 @@ impl Probes {
                 .or_default()
                 .push(ExitCount { reason, name, count });
         }
+        self.identities.refresh();
         let mut counters = Vec::with_capacity(threads.len());
         for (tid, Raw(thread)) in threads {
             let mut exit_reasons = reasons.remove(&tid).unwrap_or_default();
@@ -261,6 +263,7 @@ impl Probes {
                 process: thread.tgid,
                 thread: tid,
                 vcpu: self.identify(tid, &thread),
+                number: None,
                 gone,
                 pushed_pages: pages,
                 reset_entries: thread.reset_entries,
@@ -278,7 +281,8 @@ impl Probes {
             });
         }
         self.make_room(&counters)?;
-        counters.sort_unstable_by_key(|vcpu| (vcpu.process, vcpu.vcpu.map(|vcpu| vcpu.id), vcpu.thread));
+        number(&mut counters);
+        counters.sort_unstable_by_key(|vcpu| (vcpu.process, vcpu.number, vcpu.thread));
         Ok(counters)
     }
 
@@ -375,43 +379,27 @@ impl Probes {
     }
 
     fn vcpu_of(&mut self, tid: u32) -> Result<Option<VcpuId>, Error> {
-        if let Some(known) = self.vcpus.get(&tid) {
-            return Ok(Some(*known));
+        if let Some(known) = self.identities.known(tid) {
+            return Ok(Some(known));
         }
         let thread = map::get(&self.threads, &tid, "THREADS")?;
         Ok(thread.and_then(|Raw(thread)| self.identify(tid, &thread)))
     }
 
-    /// Which vCPU a thread runs, by the best evidence there is. It is kept, as a thread runs one vCPU for its life,
-    /// until better evidence comes.
+    /// Which vCPU a thread runs, by the best evidence there is.
     fn identify(&mut self, tid: u32, thread: &Thread) -> Option<VcpuId> {
-        let by_event = match thread.vcpu_id_from {
-            VCPU_ID_FROM_RING_EXIT => Some((thread.vcpu_id, VcpuIdSource::RingExit)),
-            VCPU_ID_FROM_EXIT => Some((thread.vcpu_id, VcpuIdSource::Exit)),
+        let evidence = match thread.vcpu_id_from {
+            VCPU_ID_FROM_RING_EXIT => Some(Evidence::RingExit),
+            VCPU_ID_FROM_EXIT => Some(Evidence::Exit),
             _ => None,
         };
-        let known = self.vcpus.get(&tid).copied();
-        let found = by_event
-            .map(|(id, source)| VcpuId { id, source })
-            .or(known)
-            .or_else(|| {
-                let descriptor = thread.run_fd_plus_one.checked_sub(1);
-                let by_descriptor = descriptor.and_then(|fd| process::vcpu_of_descriptor(thread.tgid, fd));
-                let by_name = || process::vcpu_of_thread_name(thread.tgid, tid);
-                by_descriptor
-                    .map(|id| VcpuId {
-                        id,
-                        source: VcpuIdSource::Descriptor,
-                    })
-                    .or_else(|| {
-                        by_name().map(|id| VcpuId {
-                            id,
-                            source: VcpuIdSource::ThreadName,
-                        })
-                    })
-            })?;
-        self.vcpus.insert(tid, found);
-        Some(found)
+        let id = thread.vcpu_id;
+        let seen = Seen {
+            process: thread.tgid,
+            named: evidence.map(|evidence| KvmId { id, evidence }),
+            descriptor: thread.run_fd_plus_one.checked_sub(1),
+        };
+        self.identities.of(tid, seen)
     }
 
     /// Forgets the threads that have ended, once they take up half the room.
@@ -434,7 +422,7 @@ impl Probes {
             for cause in [CAUSE_RING_FULL, CAUSE_INTERRUPTED] {
                 map::remove(&mut self.histograms, &Raw(HistogramKey { tid, cause }), "HISTOGRAMS")?;
             }
-            self.vcpus.remove(&tid);
+            self.identities.forget(tid);
             if let Some(Raw(thread)) = thread {
                 self.pages.forget(&thread)?;
                 self.free_slots
@@ -456,6 +444,22 @@ impl Probes {
             map::remove(&mut self.rings, &key, "RINGS")?;
         }
         Ok(())
+    }
+}
+
+/// Gives each vCPU the number by which it is shown: of one kind in each process, by the threads that are there.
+fn number(counters: &mut [VcpuCounters]) {
+    let mut vcpus: HashMap<u32, Vec<VcpuId>> = HashMap::new();
+    for counters in counters.iter().filter(|counters| !counters.gone) {
+        vcpus.entry(counters.process).or_default().extend(counters.vcpu);
+    }
+    let kinds: HashMap<u32, NumberKind> = vcpus
+        .into_iter()
+        .map(|(process, vcpus)| (process, NumberKind::of(vcpus)))
+        .collect();
+    for counters in counters {
+        let kind = kinds.get(&counters.process).copied().unwrap_or_default();
+        counters.number = counters.vcpu.and_then(|vcpu| Number::of(vcpu, kind));
     }
 }
 

@@ -1,4 +1,4 @@
-//! What `/proc` says of a VMM: whether it runs a VM, and which of its threads is which vCPU.
+//! What `/proc` says of a VMM: whether it runs a VM, and whether it is still there.
 
 use std::{
     fs, io,
@@ -6,29 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::Error;
-
-/// A vCPU's number, and how it was found out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct VcpuId {
-    /// The number that the VMM gave it (`KVM_CREATE_VCPU`).
-    pub id: u32,
-    /// What says so.
-    pub source: VcpuIdSource,
-}
-
-/// How a thread's vCPU was found out, best first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum VcpuIdSource {
-    /// The kernel named it in `kvm_dirty_ring_exit`, on this thread.
-    RingExit,
-    /// The kernel named it in `kvm_exit`, on this thread.
-    Exit,
-    /// The thread called `KVM_RUN` on a descriptor that the kernel calls `kvm-vcpu:N`.
-    Descriptor,
-    /// The VMM named the thread so: `CPU 0/KVM` (QEMU), `fc_vcpu 0` (Firecracker), `vcpu0` (Cloud Hypervisor).
-    ThreadName,
-}
+use crate::{
+    Error,
+    identity::{proc_text, process_name},
+};
 
 /// Number of the inode of the initial PID namespace, fixed in the kernel's interface.
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
@@ -48,7 +29,7 @@ pub(crate) fn check_pid_namespace() -> Result<(), Error> {
 /// Checks that `pid` is a process that has a VM; this process itself may have none yet.
 pub fn check_target(pid: u32) -> Result<(), Error> {
     let path = format!("/proc/{pid}/status");
-    let status = fs::read_to_string(&path).map_err(|source| match source.kind() {
+    let status = proc_text(&path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => Error::NoSuchProcess { pid },
         _ => Error::Proc { path, source },
     })?;
@@ -76,22 +57,19 @@ fn has_vm(pid: u32) -> Result<bool, Error> {
 
 /// The processes that have a KVM VM open, as far as this process may look: id and name.
 pub fn kvm_processes() -> Vec<(u32, String)> {
+    let name = |pid| (pid, process_name(pid).unwrap_or_default());
+    kvm_pids().into_iter().map(name).collect()
+}
+
+/// Their ids, in order.
+pub(crate) fn kvm_pids() -> Vec<u32> {
     let Ok(processes) = fs::read_dir("/proc") else {
         return Vec::new();
     };
-    let mut found: Vec<_> = processes
+    let mut found: Vec<u32> = processes
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter(|&pid| has_vm(pid).unwrap_or(false))
-        .map(|pid| {
-            (
-                pid,
-                fs::read_to_string(format!("/proc/{pid}/comm"))
-                    .unwrap_or_default()
-                    .trim_end()
-                    .to_owned(),
-            )
-        })
         .collect();
     found.sort_unstable();
     found
@@ -124,21 +102,6 @@ pub fn vcpu_of_descriptor(process: u32, descriptor: u32) -> Option<u32> {
         .ok()
 }
 
-/// The vCPU that a thread is by its name.
-pub fn vcpu_of_thread_name(process: u32, thread: u32) -> Option<u32> {
-    vcpu_in_name(&fs::read_to_string(format!("/proc/{process}/task/{thread}/comm")).ok()?)
-}
-
-fn vcpu_in_name(name: &str) -> Option<u32> {
-    let name = name.trim();
-    let number = name
-        .strip_prefix("CPU ")
-        .and_then(|rest| rest.strip_suffix("/KVM"))
-        .or_else(|| name.strip_prefix("fc_vcpu "))
-        .or_else(|| name.strip_prefix("vcpu"))?;
-    number.trim().parse().ok()
-}
-
 /// Whether the thread is still there.
 pub(crate) fn thread_lives(process: u32, thread: u32) -> bool {
     Path::new(&format!("/proc/{process}/task/{thread}")).exists()
@@ -146,7 +109,7 @@ pub(crate) fn thread_lives(process: u32, thread: u32) -> bool {
 
 /// Whether the process is still there, and not merely a zombie.
 pub fn process_lives(process: u32) -> bool {
-    fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| {
+    proc_text(format!("/proc/{process}/stat")).is_ok_and(|stat| {
         stat.rsplit_once(") ")
             .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
     })
@@ -155,17 +118,6 @@ pub fn process_lives(process: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn vcpu_threads_are_known_by_the_names_that_vmms_give_them() {
-        assert_eq!(vcpu_in_name("CPU 0/KVM\n"), Some(0));
-        assert_eq!(vcpu_in_name("CPU 12/KVM\n"), Some(12));
-        assert_eq!(vcpu_in_name("fc_vcpu 3\n"), Some(3));
-        assert_eq!(vcpu_in_name("vcpu7\n"), Some(7));
-        for other in ["qemu-system-x86", "CPU 0/TCG", "vcpu", "vcpu_manager", ""] {
-            assert_eq!(vcpu_in_name(other), None, "{other}");
-        }
-    }
 
     #[test]
     fn a_process_that_is_gone_is_named() {

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dirtyrig_probes::{Options, Probes, Target, VcpuCounters, VcpuIdSource};
+use dirtyrig_probes::{Options, Probes, Target, VcpuCounters, identity::Evidence};
 use dirtyrig_testkit::{Need, run, trial};
 use libtest_mimic::Failed;
 use support::{AfterExit, Guest, Shape};
@@ -156,8 +156,10 @@ fn never_exits() -> Result<(), Failed> {
         if seen.userspace_exits == 0 && seen.runs == 0 {
             let vcpu = seen.vcpu.expect("the descriptor is open");
             // Where kvm_exit fires, it names the vCPU as well.
-            let is_kernel = matches!(vcpu.source, VcpuIdSource::Descriptor | VcpuIdSource::Exit);
-            assert!(is_kernel && vcpu.id == 0, "{vcpu:?}");
+            let is_kernel = vcpu
+                .kvm
+                .is_some_and(|kvm| matches!(kvm.evidence, Evidence::Descriptor | Evidence::Exit | Evidence::Debugfs));
+            assert!(is_kernel && vcpu.kvm_id() == Some(0), "{vcpu:?}");
             assert!(!probes.runs_for_each_page(), "its ring is known");
             return Ok(());
         }

@@ -12,7 +12,8 @@ use std::{
 };
 
 use dirtyrig_probes::{
-    AttachKind, Error, Event, ExitReason, KvmEvent, Options, Probes, StallCause, Target, VcpuCounters, VcpuIdSource,
+    AttachKind, Error, Event, ExitReason, KvmEvent, Options, Probes, StallCause, Target, VcpuCounters, VcpuId,
+    identity::{Evidence, KvmId},
     kvm_processes, monotonic_now,
 };
 use dirtyrig_testkit::{Need, run, trial};
@@ -121,8 +122,8 @@ fn three_counts(kind: AttachKind) -> Result<(), Failed> {
             "returns of KVM_RUN"
         );
         assert!(seen.ring_full_exits > 0, "the guest fills its ring");
-        assert_eq!(seen.vcpu.map(|vcpu| vcpu.id), Some(index as u32));
-        assert_eq!(seen.vcpu.map(|vcpu| vcpu.source), Some(VcpuIdSource::RingExit));
+        let (id, evidence) = (index as u32, Evidence::RingExit);
+        assert_eq!(seen.vcpu.and_then(|vcpu| vcpu.kvm), Some(KvmId { id, evidence }));
         assert!(seen.gone, "its thread has ended");
         let in_flight = seen.pushed_pages.abs_diff(guest.written(index));
         // A page may be logged before it is written, once an exit, and is then logged again.
@@ -375,7 +376,7 @@ fn a_stall_spans_exit_to_run() -> Result<(), Failed> {
         assert!(
             full(StallCause::RingFull)
                 .skip(1)
-                .all(|stall| stall.vcpu.map(|vcpu| vcpu.id) == Some(index as u32))
+                .all(|stall| stall.vcpu.and_then(VcpuId::kvm_id) == Some(index as u32))
         );
         assert!(seen.in_run > Duration::ZERO);
     }
@@ -500,10 +501,10 @@ fn told_by_descriptor() -> Result<(), Failed> {
     for index in 0..SHAPE.vcpus {
         let vcpu = of(&vcpus, &guest, index);
         assert_eq!(vcpu.ring_full_exits, 0);
-        let found = vcpu.vcpu.expect("the descriptor is open");
+        let found = vcpu.vcpu.and_then(|vcpu| vcpu.kvm).expect("the descriptor is open");
         // Where kvm_exit fires, it names the vCPU as well.
         assert!(
-            matches!(found.source, VcpuIdSource::Descriptor | VcpuIdSource::Exit),
+            matches!(found.evidence, Evidence::Descriptor | Evidence::Exit),
             "{found:?}"
         );
         assert_eq!(found.id, index as u32);

@@ -18,7 +18,7 @@ use dirtyrig_limiter::{
     units::{Pages, Quota},
 };
 use dirtyrig_machine::Machine;
-use dirtyrig_probes::{Options, Probes, Target, VcpuCounters};
+use dirtyrig_probes::{Options, Probes, Target, VcpuCounters, VcpuId};
 use dirtyrig_rig::recording::{Recording, StallKind, schema::ExitSource};
 use dirtyrig_testkit::{Need, run, trial};
 use libtest_mimic::Failed;
@@ -74,7 +74,7 @@ fn three_counts(kind: LimiterKind, vcpus: usize) -> Result<(), Failed> {
     let (mut pushed, mut reset) = (0, 0);
     let exits: u64 = (0..vcpus).map(|vcpu| machine.stats(vcpu).exits).sum();
     for vcpu in 0..vcpus {
-        let is_it = |thread: &&VcpuCounters| thread.vcpu.is_some_and(|found| found.id as usize == vcpu);
+        let is_it = |thread: &&VcpuCounters| thread.vcpu.and_then(VcpuId::kvm_id) == Some(vcpu as u32);
         let seen = threads.iter().find(is_it).ok_or("the vCPU was seen")?;
         let stats = machine.stats(vcpu);
         assert_eq!(

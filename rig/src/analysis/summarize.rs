@@ -81,11 +81,10 @@ impl CellFacts {
 pub fn summarize(facts: &CellFacts, samples: &[Sample], stalls: &[Stall]) -> Vec<Summary> {
     let sums = together(samples);
     // What the sums call their own quota is that of all together.
-    // What the sums call their own quota is that of all together.
     let vm = sums
         .last()
         .and_then(|last| judge_together(facts, &sums, last.quota_mib_s?));
-    (0_u32..)
+    let mut rows: Vec<Summary> = (0_u32..)
         .zip(&facts.guests)
         .filter_map(|(vcpu, guest)| {
             let own: Vec<&Sample> = samples.iter().filter(|sample| sample.vcpu == vcpu).collect();
@@ -96,7 +95,13 @@ pub fn summarize(facts: &CellFacts, samples: &[Sample], stalls: &[Stall]) -> Vec
                 Some(if basis == Basis::Log { untell(summary) } else { summary })
             })
         })
-        .collect()
+        .collect();
+    // Indices have gaps where vCPUs were plugged: as many rows finish the cell as there are.
+    let vcpus = rows.len().try_into().unwrap_or(u32::MAX);
+    for row in &mut rows {
+        row.vcpus = vcpus;
+    }
+    rows
 }
 
 /// Hands on the rows with the rates to judge by: the guest's own, or, where it keeps no counter, those logged.
@@ -322,7 +327,6 @@ fn settings(facts: &CellFacts) -> Summary {
         limiter: facts.limiter.clone(),
         ring_entries: facts.ring_entries,
         period_ms: facts.period.as_millis().try_into().unwrap_or(u64::MAX),
-        vcpus: facts.guests.len().try_into().unwrap_or(u32::MAX),
         memory_mib: facts.memory_mib,
         ..Summary::default()
     }

@@ -4,9 +4,10 @@ use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context;
 use dirtyrig_limiter::law::{LimiterKind, depth::Depth};
-use serde_json::Value;
+use dirtyrig_probes::identity::{NumberKind, Vm};
+use serde_json::{Value, json};
 
-use super::{progress::Live, results, table};
+use super::{progress::Live, results, table, which_vm::WhichVm};
 use crate::{
     cli::{
         exit,
@@ -43,19 +44,18 @@ const SILENCE_S: f64 = 1.0;
 #[command(after_help = "\
 Examples:
   dirtyrig limit --pid $(pgrep -f qemu-system) --quota 25
-  dirtyrig limit --pid 4711 --quota 100 --per-vm --duration 5m --out results/held
+  dirtyrig limit --vm web01 --quota 100 --per-vm --duration 5m --out results/held
   dirtyrig limit --pid 4711 --quota 100 --vcpu 1 --at '30s set 25 1' --at '60s cancel 1'
   dirtyrig limit --pid 4711 --quota 100 --socket /tmp/limit.sock    others change it, by QMP")]
 pub struct Args {
-    /// Process of the VMM
-    #[arg(long, value_name = "PID")]
-    pid: u32,
+    #[command(flatten)]
+    which: WhichVm,
 
     /// Limit of each vCPU in MiB/s
     #[arg(long, value_name = "MIB_S", allow_negative_numbers = true)]
     quota: MaybeQuota,
 
-    /// Limit this vCPU alone
+    /// Limit this vCPU alone: by QEMU's `cpu-index` where its threads are named so, else by KVM's id
     #[arg(long, value_name = "N", conflicts_with = "per_vm")]
     vcpu: Option<usize>,
 
@@ -89,17 +89,19 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<u8> {
-    let dir = results::folder(args.output.out.as_deref(), &format!("limit-{}", args.pid))?;
+    let vm = args.which.find()?;
+    let dir = results::folder(args.output.out.as_deref(), &format!("limit-{}", vm.pid))?;
     let listening = args.socket.as_deref().map(Server::listen).transpose()?;
     let interrupt = Interrupt::from_signals()?;
     let depth = Depth {
         max_stall: args.max_stall.map_or(crate::scenario::MAX_STALL, |Span(span)| span),
         burst: args.burst.map_or(crate::scenario::BURST, |Span(span)| span),
     };
-    let limiter = Arc::new(Limiter::attach(args.pid, depth)?);
+    let limiter = Arc::new(Limiter::attach(vm.pid, depth)?);
     let target = OutsideTarget::new(Arc::clone(&limiter), interrupt.clone());
-    let scenario = scenario(args, &limiter)?;
-    let described = described(args, scenario.settings())?;
+    note(attached(&vm, &limiter));
+    let scenario = scenario(args, &vm, &limiter)?;
+    let described = described(&scenario, &vm, &limiter)?;
     let mut recorder = Recorder::create(dir.clone(), Manifest::new(0, [0], results::machine(), described))?;
 
     let remote = Arc::new(Remote::new(Arc::clone(&limiter), interrupt.clone()));
@@ -108,7 +110,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         .transpose()?;
     let mut watching = Watching {
         live: Live::new(&scenario),
-        pid: args.pid,
+        vm: vm.clone(),
         is_told: false,
     };
     let outcome = run_on(
@@ -140,9 +142,9 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         }
     };
     if is_gone {
-        note(format_args!("the VM of process {} has ended", args.pid));
+        note(format_args!("the VM {vm} has ended"));
     } else {
-        note(format_args!("the VM of process {} runs free again", args.pid));
+        note(format_args!("the VM {vm} runs free again"));
     }
     recorder.append_summaries(0, &summaries)?;
     recorder.finish()?;
@@ -159,13 +161,17 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
 }
 
 /// What was asked for, as the cell that it is.
-fn scenario(args: &Args, limiter: &Limiter) -> anyhow::Result<Scenario> {
-    let vcpus = limiter.books().last().map_or(0, |(vcpu, _)| vcpu + 1);
+fn scenario(args: &Args, vm: &Vm, limiter: &Limiter) -> anyhow::Result<Scenario> {
+    let books = limiter.books();
+    // Room for the highest: numbers have gaps.
+    let vcpus = books.last().map_or(0, |(vcpu, _)| vcpu + 1);
     if let Some(vcpu) = args.vcpu {
+        let known: Vec<String> = books.iter().map(|(vcpu, _)| vcpu.to_string()).collect();
         anyhow::ensure!(
-            vcpu < vcpus,
-            "vCPU {vcpu} is unknown: the VM of process {} has {vcpus}, so give `--vcpu` an index below {vcpus}",
-            args.pid
+            books.iter().any(|(known, _)| *known == vcpu),
+            "vCPU {vcpu} is unknown: the vCPUs of {vm} are, by {}, {}: give `--vcpu` one of these",
+            limiter.number_kind(),
+            known.join(", ")
         );
     }
     let each = |vcpu| {
@@ -189,25 +195,57 @@ fn scenario(args: &Args, limiter: &Limiter) -> anyhow::Result<Scenario> {
     Ok(Scenario::new(&settings, 0, End::WhenTold)?)
 }
 
-/// What was asked for, for the manifest: of the VM's guest nothing is known.
-fn described(args: &Args, settings: Settings) -> anyhow::Result<Value> {
+/// What is held, by which numbers.
+fn attached(vm: &Vm, limiter: &Limiter) -> String {
+    let books = limiter.books();
+    let numbers: Vec<String> = books.iter().map(|(vcpu, _)| vcpu.to_string()).collect();
+    let kind = limiter.number_kind();
+    let ids: Option<Vec<String>> = books
+        .iter()
+        .map(|(_, book)| Some(book.id.kvm_id()?.to_string()))
+        .collect();
+    let ids = ids
+        .filter(|_| kind == NumberKind::CpuIndex)
+        .map(|ids| format!("; KVM's ids: {}", ids.join(" ")));
+    format!(
+        "limiting {vm}: vCPUs {}, by {kind}{}",
+        numbers.join(" "),
+        ids.unwrap_or_default()
+    )
+}
+
+/// What was asked for, for the manifest, with whose VM it is and which vCPU is which: of the VM's guest nothing is known.
+fn described(scenario: &Scenario, vm: &Vm, limiter: &Limiter) -> anyhow::Result<Value> {
     let known = Settings {
         guest: Vec::new(),
         memory: None,
         plugged: None,
         seed: None,
         vmm: Vec::new(),
-        ..settings
+        ..scenario.settings()
     };
     let mut described = serde_json::to_value(known).context("can't describe what was asked for")?;
-    described["pid"] = Value::from(args.pid);
+    described["pid"] = Value::from(vm.pid);
+    let vcpus: Vec<_> = limiter
+        .books()
+        .into_iter()
+        .map(|(vcpu, book)| {
+            json!({
+                "vcpu": vcpu, "thread": book.thread, "kvm_id": book.id.kvm_id(), "cpu_index": book.id.index,
+            })
+        })
+        .collect();
+    described["limited"] = json!({
+        "pid": vm.pid, "process": vm.process, "vm": vm.name, "uuid": vm.uuid,
+        "vcpu_is": limiter.number_kind().name(), "vcpus": vcpus,
+    });
     Ok(described)
 }
 
 /// Shows how it goes, and says so once if no page is seen.
 struct Watching {
     live: Live,
-    pid: u32,
+    vm: Vm,
     is_told: bool,
 }
 
@@ -219,10 +257,10 @@ impl Watch for Watching {
             .all(|row| row.t_s >= SILENCE_S && row.harvested_pages == Some(0));
         if is_silent && !std::mem::replace(&mut self.is_told, true) {
             note(format_args!(
-                "warning: the VM of process {} has dirtied no page that was logged: it is idle, or its dirty logging is \
+                "warning: the VM {} has dirtied no page that was logged: it is idle, or its dirty logging is \
                  off and nothing can be limited; a migration turns it on, and so does QEMU's `calc-dirty-rate` with \
                  \"mode\": \"dirty-ring\"",
-                self.pid
+                self.vm
             ));
         }
     }

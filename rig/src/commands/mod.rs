@@ -18,3 +18,4 @@ pub mod run;
 pub mod serve;
 pub mod sweep;
 mod table;
+mod which_vm;

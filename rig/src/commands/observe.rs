@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use dirtyrig_probes::kvm_processes;
+use dirtyrig_probes::{identity::find_vm, kvm_processes};
 
 use super::results;
 use crate::{
@@ -43,7 +43,7 @@ const LEAST_INTERVAL: Duration = Duration::from_millis(50);
 Examples:
   dirtyrig observe                                    every VM on this host, live
   dirtyrig observe --pid 4711 --csv --duration 60s > vm.csv
-  dirtyrig observe --json --interval 5s | jq .dirty_mib_s
+  dirtyrig observe --vm web01 --json --interval 5s | jq .dirty_mib_s
   dirtyrig observe --pid 4711 --record results/vm     a recording that `plot` and `report` read
   dirtyrig observe --metrics 127.0.0.1:9435           for Prometheus, until ctrl-c
   dirtyrig observe --pid 4711 --trace vm.trace --duration 10s; dirtyrig run --replay vm.trace --quota 100")]
@@ -51,6 +51,10 @@ pub struct Args {
     /// Process of a VMM; may be given several times [default: every VM, those to come included]
     #[arg(long = "pid", value_name = "PID")]
     pids: Vec<u32>,
+
+    /// A VM by its name (QEMU's `-name`, libvirt's domain) or its UUID; may be given several times
+    #[arg(long = "vm", value_name = "NAME")]
+    vms: Vec<String>,
 
     /// Print a CSV line a vCPU and interval instead of the live view
     #[arg(long, conflicts_with = "json")]
@@ -96,7 +100,14 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         live || args.csv || args.json || args.record.is_some() || args.trace.is_some() || args.metrics.is_some(),
         "stdout is no terminal, so there is no live view: give --csv, --json, --record, --trace or --metrics"
     );
-    let pids: BTreeSet<u32> = args.pids.iter().copied().collect();
+    let named = args.vms.iter().map(|name| Ok(find_vm(name)?.pid));
+    let pids: BTreeSet<u32> = args
+        .pids
+        .iter()
+        .copied()
+        .map(anyhow::Ok)
+        .chain(named)
+        .collect::<Result<_, _>>()?;
     let traced = args
         .trace
         .as_deref()
@@ -178,7 +189,7 @@ fn traced_pid(pids: &BTreeSet<u32>) -> anyhow::Result<u32> {
         (Some((pid, _)), 0) => Ok(pid),
         (None, _) => bail!("no process has a KVM VM that could be traced: start the VM first"),
         (Some(_), others) => bail!(
-            "a trace is of one VM, and there are {}: choose it with --pid (`dirtyrig observe` shows them)",
+            "a trace is of one VM, and there are {}: choose it with --vm or --pid (`dirtyrig observe` shows them)",
             others + 1
         ),
     }

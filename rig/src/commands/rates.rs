@@ -49,7 +49,7 @@ impl Rates {
         };
         let width = width.unwrap_or(usize::MAX);
         let head = format!("{:6.1} s  ", newest[0].t_s);
-        let shown: Vec<Shown<'_>> = newest.iter().enumerate().map(|(i, row)| self.shown(i, row)).collect();
+        let shown: Vec<Shown<'_>> = newest.iter().map(|row| self.shown(row)).collect();
         let fits = |line: &String| line.chars().count() <= width;
         let each = (shown.len() <= FEW).then(|| {
             let each: Vec<String> = shown.iter().map(Shown::words).collect();
@@ -61,9 +61,10 @@ impl Rates {
             .unwrap_or_else(|| (head + &together(&shown, 0)).chars().take(width).collect())
     }
 
-    fn shown<'a>(&self, index: usize, newest: &'a Sample) -> Shown<'a> {
+    fn shown<'a>(&self, newest: &'a Sample) -> Shown<'a> {
         let mean = |value: fn(&Sample) -> Option<f64>| {
-            let rows = self.recent.iter().filter_map(|rows| rows.get(index));
+            let all = self.recent.iter();
+            let rows = all.filter_map(|rows| rows.iter().find(|row| row.vcpu == newest.vcpu));
             let values: Vec<f64> = rows.filter_map(value).collect();
             (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
         };

@@ -286,8 +286,9 @@ impl Run<'_> {
         let rows = self.sampler.rows(at, &shots, &limits, self.target.vm_quota());
         self.sink.samples(&rows)?;
         if self.scenario.end == End::WhenMeasured {
-            for (row, shot) in rows.iter().zip(&shots) {
-                self.measured.push(row, shot.plugged);
+            for row in &rows {
+                let plugged = shots.get(row.vcpu as usize).is_some_and(|shot| shot.plugged);
+                self.measured.push(row, plugged);
             }
         }
         self.watch.sampled(&rows);

@@ -149,6 +149,7 @@ impl Target for OwnVm {
                 let stats = self.machine.stats(vcpu);
                 let throttle = self.machine.throttle(vcpu);
                 Ok(VcpuSnapshot {
+                    absent: false,
                     plugged: self.plugged[vcpu],
                     // Relaxed: the counts alone are looked at, not the pages behind them.
                     written_pages: Some(block.pages_written.load(Ordering::Relaxed)),

@@ -9,7 +9,8 @@ use std::{
 };
 
 use dirtyrig_probes::{
-    Error, Event, ExitReason, KvmEvent, Options, Probes, Stall as Seen, StallCause, Status, VcpuCounters, monotonic_now,
+    Error, Event, ExitReason, KvmEvent, Options, Probes, Stall as Seen, StallCause, Status, VcpuCounters, VcpuId,
+    monotonic_now,
 };
 
 use super::{
@@ -171,6 +172,8 @@ struct Watching {
     /// Where the cell has its 0, by the target's clock; none while it warms up.
     zero: Option<Duration>,
     vcpus: usize,
+    /// The index of each thread's vCPU; `None` where it is KVM's id.
+    indices: Option<HashMap<u32, usize>>,
     counts: Vec<(f64, Vec<KernelCounts>)>,
     /// The exits before 0.
     exits_before: HashMap<(usize, ExitReason), u64>,
@@ -186,6 +189,7 @@ impl Watching {
             epoch: epoch(target),
             zero: None,
             vcpus: target.max_vcpus(),
+            indices: target.indices(),
             counts: Vec::new(),
             exits_before: HashMap::new(),
             drained: Vec::new(),
@@ -223,11 +227,22 @@ impl Watching {
         Ok(())
     }
 
+    /// The index of the vCPU that a thread runs, or ran until it was unplugged.
+    fn index(&self, thread: u32, vcpu: Option<VcpuId>) -> Option<usize> {
+        match &self.indices {
+            Some(indices) => indices.get(&thread).copied(),
+            None => vcpu.and_then(VcpuId::kvm_id).map(|id| id as usize),
+        }
+    }
+
     /// The counts of each vCPU; one that was moved to another thread has those of both.
     fn sum(&self, threads: &[VcpuCounters]) -> Vec<KernelCounts> {
         let mut sums = vec![KernelCounts::default(); self.vcpus];
         for thread in threads {
-            if let Some(sum) = index(thread).and_then(|vcpu| sums.get_mut(vcpu)) {
+            if let Some(sum) = self
+                .index(thread.thread, thread.vcpu)
+                .and_then(|vcpu| sums.get_mut(vcpu))
+            {
                 sum.pushed_pages += thread.pushed_pages;
                 sum.reset_pages += thread.reset_entries;
                 sum.ring_full_exits += thread.ring_full_exits;
@@ -238,14 +253,9 @@ impl Watching {
         sums
     }
 
-    fn exits<'a>(
-        &self,
-        threads: &'a [VcpuCounters],
-    ) -> impl Iterator<Item = ((usize, ExitReason), &'a str, u64)> + use<'a> {
-        let vcpus = self.vcpus;
-        let known = threads
-            .iter()
-            .filter_map(move |thread| Some((index(thread).filter(|&vcpu| vcpu < vcpus)?, thread)));
+    fn exits<'a>(&self, threads: &'a [VcpuCounters]) -> impl Iterator<Item = ((usize, ExitReason), &'a str, u64)> {
+        let index = |thread: &VcpuCounters| self.index(thread.thread, thread.vcpu).filter(|&vcpu| vcpu < self.vcpus);
+        let known = threads.iter().filter_map(move |thread| Some((index(thread)?, thread)));
         known.flat_map(|(vcpu, thread)| {
             let reasons = thread.exit_reasons.iter();
             reasons.map(move |exit| ((vcpu, exit.reason), exit.name.as_str(), exit.count))
@@ -258,10 +268,10 @@ impl Watching {
         let start = self.epoch + self.zero.unwrap_or_default();
         let mut pauses = Vec::new();
         for stall in std::mem::take(&mut self.drained) {
-            let (Some(vcpu), Some(at)) = (stall.vcpu, stall.exit_at.checked_sub(start)) else {
+            let index = self.index(stall.thread, stall.vcpu);
+            let (Some(vcpu), Some(at)) = (index, stall.exit_at.checked_sub(start)) else {
                 continue;
             };
-            let vcpu = vcpu.id as usize;
             let own = self.join.find(vcpu, at, at + stall.length());
             if stall.cause == StallCause::RingFull || own.is_some() {
                 pauses.push(KernelStall {
@@ -288,7 +298,12 @@ impl Watching {
         let mut exits: Vec<ExitRow> = since.filter(|row| row.count != Some(0)).collect();
         let sees_hardware = status.event(KvmEvent::Exit).is_some_and(|event| event.fired > 0);
         if !sees_hardware {
-            exits.extend((0..self.vcpus).map(|vcpu| unseen(cell, vcpu)));
+            let is_there = |vcpu: &usize| {
+                self.indices
+                    .as_ref()
+                    .is_none_or(|indices| indices.values().any(|index| index == vcpu))
+            };
+            exits.extend((0..self.vcpus).filter(is_there).map(|vcpu| unseen(cell, vcpu)));
         }
         exits.sort_by(|a, b| {
             let order = |row: &ExitRow| (row.vcpu, row.source, std::cmp::Reverse(row.count));
@@ -304,10 +319,6 @@ impl Watching {
             notes: status.notes,
         })
     }
-}
-
-fn index(thread: &VcpuCounters) -> Option<usize> {
-    thread.vcpu.map(|vcpu| vcpu.id as usize)
 }
 
 fn row(cell: u32, vcpu: usize, reason: ExitReason, name: &str, count: u64) -> ExitRow {

@@ -1,6 +1,9 @@
 //! Turns snapshots into the rows of `samples.csv`.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use dirtyrig_limiter::{
     limit::LimitInfo,
@@ -26,7 +29,8 @@ pub(super) struct Sampler {
     zero: Option<Duration>,
     /// When warming up will be over, by the target's clock.
     expected_zero: Duration,
-    seen: Vec<Seen>,
+    /// By index.
+    seen: BTreeMap<usize, Seen>,
 }
 
 impl Sampler {
@@ -38,13 +42,8 @@ impl Sampler {
         at: Duration,
         first: &[VcpuSnapshot],
     ) -> Self {
-        let seen = first
-            .iter()
-            .map(|&base| Seen {
-                recent: VecDeque::from([(at, base)]),
-                base,
-            })
-            .collect();
+        let there = first.iter().enumerate().filter(|(_, shot)| !shot.absent);
+        let seen = there.map(|(vcpu, base)| (vcpu, Seen::from(at, base))).collect();
         Self {
             cell,
             period,
@@ -73,11 +72,12 @@ impl Sampler {
         let t_s = self.zero.map_or_else(|| since(self.expected_zero).min(0.0), since);
         let (cell, period) = (self.cell, self.period);
         let limit_of = |vcpu| limits.iter().find(|limit| limit.vcpu == vcpu);
-        self.seen
-            .iter_mut()
-            .zip(shots)
+        shots
+            .iter()
             .enumerate()
-            .map(|(vcpu, (seen, shot))| {
+            .filter(|(_, shot)| !shot.absent)
+            .map(|(vcpu, shot)| {
+                let seen = self.seen.entry(vcpu).or_insert_with(|| Seen::from(at, shot));
                 let mut row = seen.row(cell, vcpu, t_s, period, at, shot, limit_of(vcpu));
                 row.vm_quota_mib_s = vm.map(Quota::mib_per_sec);
                 row
@@ -87,6 +87,14 @@ impl Sampler {
 }
 
 impl Seen {
+    /// Counts from a first snapshot.
+    fn from(at: Duration, base: &VcpuSnapshot) -> Self {
+        Self {
+            recent: VecDeque::from([(at, *base)]),
+            base: *base,
+        }
+    }
+
     #[expect(clippy::too_many_arguments, reason = "what a row is made of")]
     fn row(
         &mut self,
@@ -215,6 +223,22 @@ mod tests {
         assert!((sampler.rows(2 * TENTH, &[shot(0)], &[], None)[0].t_s + 1.8).abs() < 1e-9);
         sampler.begin(25 * TENTH);
         assert!((sampler.rows(26 * TENTH, &[shot(0)], &[], None)[0].t_s - 0.1).abs() < 1e-9);
+    }
+
+    #[test]
+    fn who_is_not_there_has_no_row_and_who_comes_later_counts_from_then_on() {
+        let absent = VcpuSnapshot::ABSENT;
+        let mut sampler = Sampler::new(0, 10 * TENTH, 20 * TENTH, TENTH, &[shot(1000), absent]);
+        let vcpus = |rows: &[Sample]| rows.iter().map(|row| (row.vcpu, row.written_pages)).collect::<Vec<_>>();
+        assert_eq!(
+            vcpus(&sampler.rows(2 * TENTH, &[shot(1256), absent], &[], None)),
+            [(0, Some(256))]
+        );
+        let rows = sampler.rows(3 * TENTH, &[shot(1256), absent, absent, shot(5000)], &[], None);
+        assert_eq!(vcpus(&rows), [(0, Some(256)), (3, Some(0))]);
+        let rows = sampler.rows(4 * TENTH, &[shot(1256), absent, absent, shot(5256)], &[], None);
+        let rate = rows[1].guest_mib_s.expect("it has a counter");
+        assert!((rate - 10.0).abs() < 1e-9, "256 pages, 1 MiB, in a tenth of a second");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a VM must offer to be run under a scenario, whichever VMM it lives in.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use dirtyrig_limiter::{
     costs::RingCosts,
@@ -11,6 +11,8 @@ use dirtyrig_limiter::{
 /// What a vCPU has done since the target started. Counts only grow; `None` is what this VMM does not tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VcpuSnapshot {
+    /// No vCPU has had this index: it has no row.
+    pub absent: bool,
     /// Whether the vCPU is plugged.
     pub plugged: bool,
     /// Pages written, by the guest's own counter.
@@ -37,6 +39,25 @@ pub struct VcpuSnapshot {
     pub cost: Option<Duration>,
 }
 
+impl VcpuSnapshot {
+    /// Of an index that no vCPU has had.
+    pub const ABSENT: Self = Self {
+        absent: true,
+        plugged: false,
+        written_pages: None,
+        read_pages: None,
+        harvested_pages: None,
+        ring_full_exits: None,
+        exits: None,
+        in_guest: None,
+        asked: None,
+        slept: None,
+        throttle: None,
+        held_pages: None,
+        cost: None,
+    };
+}
+
 /// One pause of a vCPU: from an exit that throttled it to its next entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stall {
@@ -58,7 +79,7 @@ pub trait Target {
     fn vmm(&self) -> &str;
     /// Time since the target started; the clock of every snapshot and stall.
     fn now(&self) -> Duration;
-    /// How many vCPUs it can have.
+    /// How many vCPUs it can have: each index is below that.
     fn max_vcpus(&self) -> usize;
     /// Whether it runs a guest of ours, whose programs and memory are those of the scenario.
     fn runs_our_guest(&self) -> bool {
@@ -68,7 +89,7 @@ pub trait Target {
     fn sees_pauses(&self) -> bool {
         true
     }
-    /// One snapshot a vCPU.
+    /// One snapshot per index; of an index that no vCPU has had, [`VcpuSnapshot::ABSENT`]. There may be more than before.
     fn snapshot(&mut self) -> anyhow::Result<Vec<VcpuSnapshot>>;
     /// The stalls since the last call.
     fn take_stalls(&mut self) -> Vec<Stall>;
@@ -104,6 +125,10 @@ pub trait Target {
     fn unplug(&mut self, vcpu: usize) -> anyhow::Result<()>;
     /// The process whose vCPUs the probes can watch; none where there is nothing that the kernel could show.
     fn probed_pid(&self) -> Option<u32> {
+        None
+    }
+    /// The index of the vCPU that each thread of that process runs; `None` where indices are KVM's ids.
+    fn indices(&self) -> Option<HashMap<u32, usize>> {
         None
     }
     /// Ends the guest and every thread; an error that a vCPU died of comes out here.

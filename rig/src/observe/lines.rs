@@ -1,6 +1,7 @@
 //! Lines for pipes: CSV with a header, or a JSON object a line; one a vCPU and interval.
 
 use anyhow::Context as _;
+use dirtyrig_probes::VcpuId;
 use serde::Serialize;
 
 use super::{
@@ -47,6 +48,11 @@ struct Line<'a> {
     userspace_exits: Option<u64>,
     hardware_exits: Option<u64>,
     lost_records: u64,
+    vm: Option<&'a str>,
+    uuid: Option<&'a str>,
+    vcpu_is: Option<&'static str>,
+    kvm_id: Option<u32>,
+    cpu_index: Option<u32>,
 }
 
 /// Prints them.
@@ -90,6 +96,7 @@ fn line<'a>(report: &'a Report, rates: &VcpuRates) -> Line<'a> {
     let counters = &rates.counters;
     let reading = &report.reading;
     let sees = reading.sees;
+    let vm = reading.vms.get(&counters.process);
     let micros = |length: Option<std::time::Duration>| length.map(|length| round(length.as_secs_f64() * 1e6));
     let StallFigures {
         count, p50, p99, max, ..
@@ -98,8 +105,8 @@ fn line<'a>(report: &'a Report, rates: &VcpuRates) -> Line<'a> {
     Line {
         t_s: round(report.t_s),
         pid: counters.process,
-        process: reading.processes.get(&counters.process).map_or("", String::as_str),
-        vcpu: counters.vcpu.map(|vcpu| vcpu.id),
+        process: vm.map_or("", |vm| vm.process.as_str()),
+        vcpu: counters.number.map(|number| number.value),
         thread: counters.thread,
         ended: counters.gone,
         dirty_mib_s: rates.dirty_mib_s.map(round),
@@ -119,6 +126,11 @@ fn line<'a>(report: &'a Report, rates: &VcpuRates) -> Line<'a> {
         userspace_exits: sees.returns.then_some(counters.userspace_exits),
         hardware_exits: sees.hardware_exits.then_some(counters.exits),
         lost_records: reading.lost.total(),
+        vm: vm.and_then(|vm| vm.name.as_deref()),
+        uuid: vm.and_then(|vm| vm.uuid.as_deref()),
+        vcpu_is: counters.number.map(|number| number.kind.name()),
+        kvm_id: counters.vcpu.and_then(VcpuId::kvm_id),
+        cpu_index: counters.vcpu.and_then(|vcpu| vcpu.index),
     }
 }
 
@@ -191,7 +203,8 @@ mod tests {
 
     fn report() -> Report {
         let mut reading = reading(2, vec![thread(7, 5120)]);
-        reading.processes.insert(1, "a, b".to_owned());
+        let vm = reading.vms.entry(1).or_default();
+        (vm.process, vm.name) = ("a, b".to_owned(), Some("web01".to_owned()));
         Report {
             t_s: 2.0,
             rates: Rates::from(Duration::ZERO).end(&reading),
@@ -213,8 +226,14 @@ mod tests {
             .expect("as many values as columns");
         let value = |name: &str| &row[names.iter().position(|n| n == name).expect(name)];
         assert_eq!(
-            (value("process"), value("vcpu"), value("dirty_mib_s")),
-            ("a, b", "", "10.0")
+            (
+                value("process"),
+                value("vcpu"),
+                value("dirty_mib_s"),
+                value("vm"),
+                value("uuid")
+            ),
+            ("a, b", "", "10.0", "web01", "")
         );
         assert_eq!(value("hardware_exits"), "", "not seen, so no zero");
         assert_eq!(value("ring_full_p50_us"), "", "no stall, no length");
@@ -232,13 +251,25 @@ mod tests {
             serde_json::from_str::<serde_json::Map<_, _>>(&text).expect("an object")
         };
         let (seen, blind) = (values(&seen), values(&blind));
-        let told = ["t_s", "pid", "process", "thread", "ended", "lost_records", "top_exits"];
+        let told = [
+            "t_s",
+            "pid",
+            "process",
+            "thread",
+            "ended",
+            "lost_records",
+            "vm",
+            "top_exits",
+        ];
         for (name, value) in &blind {
             assert_eq!(!value.is_null(), told.contains(&name.as_str()), "{name}: {value}");
             // A length needs a stall, and the host of this test no hardware exits.
-            let needs = ["_us", "hardware_exits", "vcpu"];
+            let needs = ["_us", "hardware_exits"];
+            let unknown = ["vcpu", "vcpu_is", "kvm_id", "cpu_index", "uuid"];
             assert!(
-                !seen[name].is_null() || needs.iter().any(|end| name.ends_with(end)),
+                !seen[name].is_null()
+                    || needs.iter().any(|end| name.ends_with(end))
+                    || unknown.contains(&name.as_str()),
                 "{name}"
             );
         }

@@ -2,13 +2,9 @@
 
 use std::fs;
 
-/// The name of a process; its number where it has gone.
-pub fn name(pid: u32) -> String {
-    fs::read_to_string(format!("/proc/{pid}/comm"))
-        .map_or_else(|_| format!("process {pid}"), |name| name.trim_end().to_owned())
-}
+use dirtyrig_probes::identity::proc_text;
 
-/// The vCPUs that a process has open, in order.
+/// KVM's ids of the vCPUs that a process has open, in order.
 pub fn vcpus(pid: u32) -> Vec<u32> {
     let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
         return Vec::new();
@@ -25,7 +21,7 @@ pub fn vcpus(pid: u32) -> Vec<u32> {
 
 /// Entries of each dirty ring as QEMU's command line has them: nothing in the kernel tells from outside.
 pub fn ring_entries(pid: u32) -> Option<u32> {
-    ring_in(&fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?)
+    ring_in(&proc_text(format!("/proc/{pid}/cmdline")).ok()?)
 }
 
 fn ring_in(command_line: &str) -> Option<u32> {
@@ -48,6 +44,5 @@ mod tests {
     #[test]
     fn a_process_without_vm_has_no_vcpus() {
         assert!(vcpus(std::process::id()).is_empty());
-        assert!(!name(std::process::id()).is_empty());
     }
 }

@@ -225,6 +225,7 @@ fn unborn(counters: &VcpuCounters, at: Duration) -> VcpuCounters {
         process: counters.process,
         thread: counters.thread,
         vcpu: counters.vcpu,
+        number: counters.number,
         gone: false,
         pushed_pages: 0,
         reset_entries: 0,
@@ -244,7 +245,7 @@ fn unborn(counters: &VcpuCounters, at: Duration) -> VcpuCounters {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use dirtyrig_probes::ExitCount;
+    use dirtyrig_probes::{ExitCount, identity::Vm};
 
     use super::*;
 
@@ -276,6 +277,7 @@ pub(super) mod tests {
             process: 0,
             thread: 0,
             vcpu: None,
+            number: None,
             gone: false,
             pushed_pages: 0,
             reset_entries: 0,
@@ -298,7 +300,7 @@ pub(super) mod tests {
         Reading {
             at,
             vcpus: vcpus.into_iter().map(|vcpu| VcpuCounters { at, ..vcpu }).collect(),
-            processes: BTreeMap::from([(1, "qemu".to_owned())]),
+            vms: BTreeMap::from([(1, vm())]),
             sees: Sees {
                 pages: true,
                 resets: true,
@@ -313,6 +315,15 @@ pub(super) mod tests {
 
     fn near(rate: Option<f64>, expected: f64) -> bool {
         rate.is_some_and(|rate| (rate - expected).abs() < 1e-9)
+    }
+
+    fn vm() -> Vm {
+        Vm {
+            pid: 1,
+            process: "qemu".to_owned(),
+            name: Some("web01".to_owned()),
+            uuid: None,
+        }
     }
 
     #[test]

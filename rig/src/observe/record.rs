@@ -4,13 +4,16 @@
 //! pages that the kernel logged stand where the limiter's reading does.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     path::PathBuf,
     time::Duration,
 };
 
 use dirtyrig_limiter::units::Pages;
-use dirtyrig_probes::{Event, StallCause, VcpuCounters};
+use dirtyrig_probes::{
+    Event, StallCause, VcpuCounters, VcpuId,
+    identity::{Numbers, Vm, vcpu_threads, vm_of},
+};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -44,9 +47,12 @@ pub struct Record {
 /// One process.
 struct Cell {
     number: u32,
-    vmm: String,
+    vm: Vm,
     ring_entries: Option<u32>,
-    vcpus: Vec<Vcpu>,
+    /// Which row is whose: a number for each of KVM's ids.
+    numbers: Numbers,
+    /// By number.
+    vcpus: BTreeMap<u32, Vcpu>,
     /// The counts of each vCPU thread at the first reading.
     base: Option<HashMap<u32, VcpuCounters>>,
     samples: Vec<Sample>,
@@ -81,7 +87,15 @@ impl Record {
             .collect();
         let watched: Vec<_> = cells
             .iter()
-            .map(|(pid, cell)| json!({"cell": cell.number, "pid": pid, "process": cell.vmm}))
+            .map(|(pid, cell)| {
+                let Vm {
+                    process, name, uuid, ..
+                } = &cell.vm;
+                let kind = cell.numbers.kind().name();
+                json!({
+                    "cell": cell.number, "pid": pid, "process": process, "vm": name, "uuid": uuid, "vcpu_is": kind,
+                })
+            })
             .collect();
         let what = json!({"observed": watched, "interval_ms": interval.as_millis() as u64});
         let manifest = Manifest::new(0, cells.values().map(|cell| cell.number), machine, what);
@@ -104,17 +118,16 @@ impl Outlet for Record {
     fn event(&mut self, event: &Event) -> anyhow::Result<()> {
         if let Event::Stall(stall) = event
             && let Some(cell) = self.cells.get_mut(&stall.process)
-            && let Some(vcpu) = stall.vcpu
+            && let Some(number) = stall.vcpu.and_then(|vcpu| cell.row_of(vcpu))
             && let Some(at) = self.begun.and_then(|begun| stall.exit_at.checked_sub(begun))
             // Most interruptions are kicks, which throttle nobody: they are not pauses.
             && stall.cause == StallCause::RingFull
         {
-            if let Some(vcpu) = cell.vcpus.get_mut(vcpu.id as usize) {
-                vcpu.last_pause = stall.length();
-                vcpu.paused += stall.length();
-            }
+            let vcpu = cell.vcpus.entry(number).or_default();
+            vcpu.last_pause = stall.length();
+            vcpu.paused += stall.length();
             cell.stalls.push(KernelStall {
-                vcpu: vcpu.id as usize,
+                vcpu: number as usize,
                 at,
                 length: stall.length(),
                 asked: None,
@@ -162,12 +175,18 @@ impl Outlet for Record {
 
 impl Cell {
     fn of(number: u32, pid: u32) -> Self {
-        let open = processes::vcpus(pid).last().map_or(0, |&highest| highest as usize + 1);
+        let open: BTreeSet<u32> = processes::vcpus(pid).into_iter().collect();
+        // Of those that are open, some may be unplugged: they have no thread.
+        let found = vcpu_threads(pid, &open, &BTreeSet::new(), true);
+        let mut numbers = Numbers::new(found.values().map(|found| found.vcpu));
+        let rows = found.iter().map(|(&id, found)| numbers.give(id, found.vcpu.index));
+        let vcpus = rows.map(|number| (number, Vcpu::default())).collect();
         Self {
             number,
-            vmm: processes::name(pid),
+            vm: vm_of(pid),
+            numbers,
+            vcpus,
             ring_entries: processes::ring_entries(pid),
-            vcpus: (0..open).map(|_| Vcpu::default()).collect(),
             base: None,
             samples: Vec::new(),
             counts: Vec::new(),
@@ -178,6 +197,16 @@ impl Cell {
         }
     }
 
+    /// The row of a vCPU, once its KVM id is known.
+    fn row_of(&mut self, vcpu: VcpuId) -> Option<u32> {
+        Some(self.numbers.give(vcpu.kvm_id()?, vcpu.index))
+    }
+
+    /// One more than the highest number.
+    fn room(&self) -> usize {
+        self.vcpus.keys().last().map_or(0, |&highest| highest as usize + 1)
+    }
+
     /// The rows of a reading taken `t` after `zero`, when the recording began.
     fn sample<'a>(
         &mut self,
@@ -186,20 +215,23 @@ impl Cell {
         sees: Sees,
         threads: impl Iterator<Item = &'a VcpuCounters>,
     ) -> Vec<Sample> {
-        let mut sums = vec![(KernelCounts::default(), Duration::ZERO, t); self.vcpus.len()];
         let threads: Vec<&VcpuCounters> = threads.collect();
+        let rows: HashMap<u32, u32> = threads
+            .iter()
+            .filter_map(|thread| Some((thread.thread, self.row_of(thread.vcpu?)?)))
+            .collect();
+        for &number in rows.values() {
+            self.vcpus.entry(number).or_default();
+        }
+        let mut sums = vec![(KernelCounts::default(), Duration::ZERO, t); self.room()];
         let base = self
             .base
             .get_or_insert_with(|| threads.iter().map(|&thread| (thread.thread, thread.clone())).collect());
         for thread in threads {
-            let Some(index) = thread.vcpu.map(|vcpu| vcpu.id as usize) else {
+            let Some(&number) = rows.get(&thread.thread) else {
                 continue;
             };
-            if index >= sums.len() {
-                sums.resize(index + 1, (KernelCounts::default(), Duration::ZERO, t));
-                self.vcpus.resize_with(index + 1, Vcpu::default);
-            }
-            let (counts, in_run, read_at) = &mut sums[index];
+            let (counts, in_run, read_at) = &mut sums[number as usize];
             let base = base.get(&thread.thread);
             let gain = |of: fn(&VcpuCounters) -> u64| of(thread).saturating_sub(base.map_or(0, of));
             counts.pushed_pages += gain(|thread| thread.pushed_pages);
@@ -211,13 +243,14 @@ impl Cell {
             *read_at = thread.at.saturating_sub(zero);
         }
         let cell = self.number;
-        let rows = self.vcpus.iter_mut().zip(&sums).enumerate();
-        let rows = rows
-            .map(|(index, (vcpu, (counts, in_run, read_at)))| Sample {
+        let row = |(&number, vcpu): (&u32, &mut Vcpu)| {
+            let (counts, in_run, read_at) = &sums[number as usize];
+            Sample {
                 t_s: t.as_secs_f64(),
-                ..vcpu.row((cell, index as u32), *read_at, counts, *in_run, sees)
-            })
-            .collect();
+                ..vcpu.row((cell, number), *read_at, counts, *in_run, sees)
+            }
+        };
+        let rows = self.vcpus.iter_mut().map(row).collect();
         self.counts
             .push((t.as_secs_f64(), sums.into_iter().map(|(counts, ..)| counts).collect()));
         rows
@@ -242,7 +275,9 @@ impl Cell {
         last: &Reading,
     ) -> anyhow::Result<()> {
         for thread in threads {
-            let Some(vcpu) = thread.vcpu else { continue };
+            let Some(number) = thread.vcpu.and_then(|vcpu| self.row_of(vcpu)) else {
+                continue;
+            };
             let base = self.base.as_ref().and_then(|base| base.get(&thread.thread));
             let before = |reason| {
                 let earlier = base.and_then(|base| base.exit_reasons.iter().find(|exit| exit.reason == reason));
@@ -254,7 +289,7 @@ impl Cell {
                 } else {
                     ExitSource::Userspace
                 };
-                *self.exits.entry((vcpu.id, source, exit.name.clone())).or_default() +=
+                *self.exits.entry((number, source, exit.name.clone())).or_default() +=
                     exit.count.saturating_sub(before(exit.reason));
             }
         }
@@ -271,9 +306,9 @@ impl Cell {
         let facts = CellFacts {
             cell: self.number,
             repetition: 0,
-            vmm: self.vmm.clone(),
+            vmm: self.vm.process.clone(),
             limiter: OBSERVED.to_owned(),
-            guests: vec![None; self.vcpus.len()],
+            guests: vec![None; self.room()],
             ring_entries: self.ring_entries,
             period: READ_OVER,
             memory_mib: None,

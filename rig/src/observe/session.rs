@@ -176,15 +176,19 @@ struct Told {
 impl Told {
     fn news(&mut self, reading: &Reading, t: Duration) {
         let name = |pid: u32| {
-            let name = reading.processes.get(&pid).map_or("?", String::as_str);
-            format!("process {pid} ({name})")
+            let vm = reading.vms.get(&pid);
+            let process = vm.map_or("?", |vm| vm.process.as_str());
+            match vm.and_then(|vm| vm.name.as_deref()) {
+                Some(name) => format!("process {pid} ({process}), VM {name}"),
+                None => format!("process {pid} ({process})"),
+            }
         };
-        for &pid in reading.processes.keys().filter(|pid| !reading.ended.contains(pid)) {
+        for &pid in reading.vms.keys().filter(|pid| !reading.ended.contains(pid)) {
             if self.known.insert(pid) {
                 self.say(format!("{:.0} s: watching {}", t.as_secs_f64(), name(pid)));
             }
         }
-        if !std::mem::replace(&mut self.any, true) && reading.processes.is_empty() {
+        if !std::mem::replace(&mut self.any, true) && reading.vms.is_empty() {
             self.say("no process has a KVM VM yet: one that starts will show up".to_owned());
         }
         for &pid in &reading.ended {

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use dirtyrig_probes::{Event, monotonic_now};
+use dirtyrig_probes::{Event, identity::vm_of, monotonic_now};
 
 use super::{
     outlet::{Outlet, Report},
@@ -26,7 +26,7 @@ impl Tracing {
         let head = Head {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             pid,
-            process: processes::name(pid),
+            process: vm_of(pid).process,
             vcpus: processes::vcpus(pid),
             started_utc: jiff::Timestamp::now().to_string(),
             started_ns: started.as_nanos() as u64,

@@ -6,10 +6,10 @@ use std::{
 };
 
 use dirtyrig_probes::{
-    Error, Event, KvmEvent, Lost, Options, Probes, Target, VcpuCounters, kvm_processes, monotonic_now,
+    Error, Event, KvmEvent, Lost, Options, Probes, Target, VcpuCounters,
+    identity::{NumberKind, Vm, vm_of, vms},
+    monotonic_now,
 };
-
-use super::processes;
 
 /// Whose vCPUs are watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +32,8 @@ pub struct Reading {
     pub at: Duration,
     /// Every vCPU thread, by process and vCPU.
     pub vcpus: Vec<VcpuCounters>,
-    /// The names of their processes.
-    pub processes: BTreeMap<u32, String>,
+    /// What their VMs are called, by process.
+    pub vms: BTreeMap<u32, Vm>,
     /// Which processes have ended.
     pub ended: BTreeSet<u32>,
     /// What the kernel shows here.
@@ -42,6 +42,22 @@ pub struct Reading {
     pub lost: Lost,
     /// What must be known to read the figures, in sentences.
     pub notes: Vec<String>,
+}
+
+impl Reading {
+    /// What the numbers of the vCPUs of a process are, and KVM's ids where these are others: in the order of the numbers.
+    pub fn numbers(&self, pid: u32) -> Option<(NumberKind, Vec<u32>)> {
+        let there = self.vcpus.iter().filter(|vcpu| vcpu.process == pid && !vcpu.gone);
+        let vcpus: Vec<&VcpuCounters> = there.collect();
+        let kind = vcpus.iter().find_map(|vcpu| vcpu.number)?.kind;
+        let ids: Option<Vec<u32>> = vcpus.iter().map(|vcpu| vcpu.vcpu?.kvm_id()).collect();
+        let differ = |ids: &Vec<u32>| {
+            ids.iter()
+                .zip(&vcpus)
+                .any(|(id, vcpu)| vcpu.number.is_some_and(|n| n.value != *id))
+        };
+        Some((kind, ids.filter(differ).unwrap_or_default()))
+    }
 }
 
 /// What the kernel shows here.
@@ -67,7 +83,7 @@ pub struct Sees {
 pub struct Watched {
     /// One for all, or one a process.
     probes: Vec<(Option<u32>, Probes)>,
-    names: BTreeMap<u32, String>,
+    vms: BTreeMap<u32, Vm>,
 }
 
 impl Watched {
@@ -85,13 +101,11 @@ impl Watched {
         let probes = targets.into_iter().map(attach).collect::<anyhow::Result<Vec<_>>>()?;
         let mut watched = Self {
             probes,
-            names: BTreeMap::new(),
+            vms: BTreeMap::new(),
         };
         match whom {
-            Whom::All => watched.names.extend(kvm_processes()),
-            Whom::Pids(pids) => watched
-                .names
-                .extend(pids.iter().map(|&pid| (pid, processes::name(pid)))),
+            Whom::All => watched.vms.extend(vms().into_iter().map(|vm| (vm.pid, vm))),
+            Whom::Pids(pids) => watched.vms.extend(pids.iter().map(|&pid| (pid, vm_of(pid)))),
         }
         Ok(watched)
     }
@@ -134,16 +148,14 @@ impl Watched {
             }
         }
         for vcpu in &reading.vcpus {
-            self.names
-                .entry(vcpu.process)
-                .or_insert_with(|| processes::name(vcpu.process));
+            self.vms.entry(vcpu.process).or_insert_with(|| vm_of(vcpu.process));
         }
-        reading.processes.clone_from(&self.names);
+        reading.vms.clone_from(&self.vms);
         let alone = |pid: &u32| {
             let mut own = reading.vcpus.iter().filter(|vcpu| vcpu.process == *pid).peekable();
             own.peek().is_some() && own.all(|vcpu| vcpu.gone)
         };
-        let gone: Vec<u32> = self.names.keys().copied().filter(alone).collect();
+        let gone: Vec<u32> = self.vms.keys().copied().filter(alone).collect();
         reading.ended.extend(gone.into_iter().filter(|&pid| !lives(pid)));
         Ok(reading)
     }

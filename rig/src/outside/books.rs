@@ -7,6 +7,7 @@ use std::{
 };
 
 use dirtyrig_limiter::units::{MibPerSec, Quota};
+use dirtyrig_probes::identity::{NumberKind, VcpuId};
 
 use super::{End, Fault};
 use crate::engine::target::Stall;
@@ -19,6 +20,8 @@ const MAX_STALLS: usize = 1 << 20;
 pub struct VcpuBook {
     /// Its thread, or the last that it had.
     pub thread: u32,
+    /// KVM's id of it, and the index that its VMM gives it.
+    pub id: VcpuId,
     /// Whether it is plugged.
     pub plugged: bool,
     /// Its own limit.
@@ -45,7 +48,10 @@ pub struct VcpuBook {
 
 #[derive(Debug, Default)]
 pub(super) struct Books {
+    /// By number.
     pub(super) vcpus: BTreeMap<usize, VcpuBook>,
+    /// What the numbers are.
+    pub(super) kind: NumberKind,
     pub(super) vm_quota: Option<Quota>,
     stalls: Vec<Stall>,
     /// Why the limiter ended by itself.

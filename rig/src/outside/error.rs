@@ -2,6 +2,10 @@
 
 use std::io;
 
+use dirtyrig_probes::identity::NumberKind;
+
+use super::listed;
+
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum OutsideError {
@@ -24,12 +28,23 @@ pub enum OutsideError {
         pid: u32,
     },
     /// No such index.
-    #[error("vCPU {vcpu} is unknown: this VM has {known}")]
+    #[error("vCPU {vcpu} is unknown: by {kind} this VM has {}", listed(known))]
     UnknownVcpu {
-        /// The index that was given.
+        /// The number that was given.
         vcpu: usize,
         /// Those that there are.
-        known: String,
+        known: Vec<usize>,
+        /// What these numbers are.
+        kind: NumberKind,
+    },
+    /// Whose thread that is nobody knows.
+    #[error(
+        "which thread runs vCPU {vcpu} is not known, so another might be limited: limit all vCPUs, or the VM; the kernel \
+         tells in debugfs, or when the vCPU enters KVM_RUN"
+    )]
+    Guessed {
+        /// The number that was given.
+        vcpu: usize,
     },
     /// Somebody else traces the thread.
     #[error(

@@ -12,7 +12,10 @@
 use std::{fs, io, thread, time::Duration};
 
 use dirtyrig_limiter::law::interim::Interim;
-use dirtyrig_probes::Tracee;
+use dirtyrig_probes::{
+    Tracee,
+    identity::{VcpuId, proc_text, process_name},
+};
 use nix::errno::Errno;
 
 use super::{
@@ -47,6 +50,7 @@ pub(super) struct Pause {
 
 /// A vCPU whose thread is known.
 pub(super) struct Vcpu {
+    pub(super) id: VcpuId,
     pub(super) thread: u32,
     /// Where the eBPF program counts its pages.
     pub(super) slot: u32,
@@ -90,17 +94,16 @@ pub(super) fn seize(process: u32, thread: u32) -> Result<Option<Tracee>, Outside
 
 /// Why a thread could not be seized.
 fn refusal(process: u32, thread: u32, source: io::Error) -> OutsideError {
-    let status = fs::read_to_string(format!("/proc/{process}/task/{thread}/status")).unwrap_or_default();
+    let status = proc_text(format!("/proc/{process}/task/{thread}/status")).unwrap_or_default();
     match number_in(&status, "TracerPid:") {
         Some(tracing) => {
             // The kernel names the thread that traces.
-            let status = fs::read_to_string(format!("/proc/{tracing}/status")).unwrap_or_default();
+            let status = proc_text(format!("/proc/{tracing}/status")).unwrap_or_default();
             let tracer = number_in(&status, "Tgid:").unwrap_or(tracing);
             OutsideError::Held {
                 thread,
                 tracer,
-                name: fs::read_to_string(format!("/proc/{tracer}/comm"))
-                    .map_or_else(|_| "?".to_owned(), |name| name.trim_end().to_owned()),
+                name: process_name(tracer).unwrap_or_else(|| "?".to_owned()),
             }
         }
         None => OutsideError::NotPermitted {

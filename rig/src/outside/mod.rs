@@ -23,6 +23,7 @@
 //! eBPF program goes with its file descriptors.
 
 use std::{
+    collections::BTreeMap,
     fmt, fs, io,
     sync::{
         Arc,
@@ -38,7 +39,7 @@ use dirtyrig_limiter::{
     limit::{LimitInfo, Which},
     units::Quota,
 };
-use dirtyrig_probes::check_target;
+use dirtyrig_probes::{check_target, identity::NumberKind};
 use nix::{sys::prctl, unistd::gettid};
 
 use self::{
@@ -87,8 +88,35 @@ pub enum Fault {
         /// The vCPU.
         vcpu: usize,
     },
+    /// Nothing but their order says which threads run these.
+    Guessed {
+        /// The vCPUs.
+        vcpus: Vec<usize>,
+    },
+    /// The order that was gone by turned out to be another.
+    Mistaken {
+        /// The vCPU as it is shown.
+        vcpu: usize,
+        /// The vCPU's thread as it turned out to be.
+        thread: u32,
+    },
+    /// A vCPU was plugged.
+    Came {
+        /// The vCPU.
+        vcpu: usize,
+    },
+    /// A vCPU was unplugged.
+    Went {
+        /// The vCPU.
+        vcpu: usize,
+    },
     /// A vCPU that came later can't be held.
-    NotHeld(String),
+    NotHeld {
+        /// The vCPU.
+        vcpu: usize,
+        /// Why.
+        error: String,
+    },
     /// A thread doesn't stop on its signal.
     SignalUnheard {
         /// The vCPU.
@@ -103,16 +131,37 @@ impl fmt::Display for Fault {
         match self {
             Self::NotFound { vcpu } => write!(
                 f,
-                "vCPU {vcpu} has run on no thread yet (is the VM paused?): it is limited from when it does"
+                "warning: vCPU {vcpu} has run on no thread yet (is the VM paused?): it is limited from when it does"
             ),
-            Self::NotHeld(error) => write!(f, "a vCPU that came later is not limited: {error}"),
+            Self::Guessed { vcpus } => write!(
+                f,
+                "warning: which threads run {} is not known, so they are taken in order and can only be limited together; the \
+                 kernel tells in debugfs, or when they enter KVM_RUN",
+                listed(vcpus)
+            ),
+            Self::Mistaken { vcpu, thread } => write!(
+                f,
+                "warning: vCPU {vcpu} runs on thread {thread}, not on the one that its order suggested: what is shown as \
+                 vCPU {vcpu} is another's"
+            ),
+            Self::Came { vcpu } => write!(f, "vCPU {vcpu} was plugged"),
+            Self::Went { vcpu } => write!(f, "vCPU {vcpu} was unplugged"),
+            Self::NotHeld { vcpu, error } => {
+                write!(f, "warning: vCPU {vcpu}, which came later, is not limited: {error}")
+            }
             Self::SignalUnheard { vcpu, signal } => write!(
                 f,
-                "vCPU {vcpu} does not stop on signal {signal}, so it is not limited: its VMM seems to block that outside \
+                "warning: vCPU {vcpu} does not stop on signal {signal}, so it is not limited: its VMM seems to block that outside \
                  KVM_RUN"
             ),
         }
     }
+}
+
+/// `vCPU 3`, `vCPUs 0, 1, 4`.
+fn listed(vcpus: &[usize]) -> String {
+    let numbers: Vec<String> = vcpus.iter().map(ToString::to_string).collect();
+    format!("vCPU{} {}", if vcpus.len() == 1 { "" } else { "s" }, numbers.join(", "))
 }
 
 /// Holds the vCPUs of one running VM to their quotas, on a thread of its own, until it is dropped.
@@ -135,6 +184,11 @@ impl Limiter {
     /// Attaches to the VM of `process`. Nothing is limited, and no thread seized, until a limit is set; from here on
     /// pages are counted. `depth` says how long the pauses of a vCPU are and how much of its quota it may save up.
     pub fn attach(process: u32, depth: Depth) -> Result<Self, OutsideError> {
+        Self::attach_with(process, depth, BTreeMap::new())
+    }
+
+    /// The same, of a VM whose monitor has said which index the vCPU of each thread has.
+    pub fn attach_with(process: u32, depth: Depth, indices: BTreeMap<u32, u32>) -> Result<Self, OutsideError> {
         check_target(process)?;
         if process == std::process::id() {
             return Err(OutsideError::Itself { pid: process });
@@ -148,7 +202,7 @@ impl Limiter {
         let (clock, board) = (Clock::start(), Arc::<Board>::default());
         let tracer = {
             let (counters, board) = (Arc::clone(&counters), Arc::clone(&board));
-            move || Tracer::new(process, counters, clock, board, wake, receiver, depth)
+            move || Tracer::new(process, indices, counters, clock, board, wake, receiver, depth)
         };
         let body = move || {
             // The kernel may be 50 us late by default, to wake threads together; a failure leaves it so.
@@ -241,7 +295,12 @@ impl Limiter {
         self.board.lock().vm_quota
     }
 
-    /// Every vCPU that is or was there, by index, up to now.
+    /// What the numbers of its vCPUs are.
+    pub fn number_kind(&self) -> NumberKind {
+        self.board.lock().kind
+    }
+
+    /// Every vCPU that is or was there, by number, up to now.
     pub fn books(&self) -> Vec<(usize, VcpuBook)> {
         let now = self.now();
         let books = self.board.lock();

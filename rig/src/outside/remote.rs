@@ -1,7 +1,6 @@
 //! A VM that is held from outside, as QMP clients command it.
 
 use std::{
-    fs,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,6 +12,7 @@ use dirtyrig_limiter::{
     limit::{LimitInfo, Which},
     units::{Pages, Quota},
 };
+use dirtyrig_probes::identity::proc_text;
 
 use super::Limiter;
 use crate::{
@@ -57,7 +57,7 @@ impl LimitedVm for Remote {
     }
 
     fn is_running(&self) -> bool {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.limiter.process()));
+        let status = proc_text(format!("/proc/{}/status", self.limiter.process()));
         status.is_ok_and(|status| !status.lines().any(|line| line.starts_with("State:\tT")))
     }
 

@@ -4,8 +4,9 @@
 //! default and has no handler: nothing happens then. QEMU's vCPU threads block all of those and leave their kick open,
 //! SIGUSR1: there a signal of ours that arrives is a spare kick.
 
-use std::{fs, ops::RangeInclusive};
+use std::ops::RangeInclusive;
 
+use dirtyrig_probes::identity::proc_text;
 use nix::libc::{SIGURG, SIGUSR1, SIGUSR2, SIGWINCH};
 
 /// Ignored by default.
@@ -42,7 +43,7 @@ pub(super) struct Masks {
 impl Masks {
     /// Those of a thread; `None` if it is gone.
     pub(super) fn of(process: u32, thread: u32) -> Option<Self> {
-        Self::parse(&fs::read_to_string(format!("/proc/{process}/task/{thread}/status")).ok()?)
+        Self::parse(&proc_text(format!("/proc/{process}/task/{thread}/status")).ok()?)
     }
 
     fn parse(status: &str) -> Option<Self> {

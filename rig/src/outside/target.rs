@@ -7,6 +7,8 @@ use dirtyrig_limiter::{
     units::Quota,
 };
 
+use dirtyrig_probes::identity::process_name;
+
 use super::{End, Limiter};
 use crate::{
     cli::output::note,
@@ -20,24 +22,20 @@ use crate::{
 pub struct OutsideTarget {
     limiter: Arc<Limiter>,
     name: String,
-    vcpus: usize,
     /// Set when the VM ends: what was recorded of it is kept.
     interrupt: Interrupt,
-    /// When a vCPU comes later it is limited, but has no row: a recording has as many as it began with.
+    /// By number; of numbers that no vCPU has had, absent.
     last: Vec<VcpuSnapshot>,
 }
 
 impl OutsideTarget {
     /// Records the vCPUs that `limiter` has found; `interrupt` is set when the VM ends.
     pub fn new(limiter: Arc<Limiter>, interrupt: Interrupt) -> Self {
-        let vcpus = limiter.books().last().map_or(0, |(vcpu, _)| vcpu + 1);
-        let command = fs::read_to_string(format!("/proc/{}/comm", limiter.process()));
         Self {
-            name: command.map_or_else(|_| "unknown".to_owned(), |name| name.trim_end().to_owned()),
+            name: process_name(limiter.process()).unwrap_or_else(|| "unknown".to_owned()),
             limiter,
-            vcpus,
             interrupt,
-            last: vec![VcpuSnapshot::default(); vcpus],
+            last: Vec::new(),
         }
     }
 
@@ -58,7 +56,7 @@ impl Target for OutsideTarget {
     }
 
     fn max_vcpus(&self) -> usize {
-        self.vcpus
+        self.limiter.books().last().map_or(0, |(vcpu, _)| vcpu + 1)
     }
 
     fn runs_our_guest(&self) -> bool {
@@ -74,13 +72,13 @@ impl Target for OutsideTarget {
             }
             Some(End::Failed(why)) => anyhow::bail!("the VM could not be limited any longer, and runs free: {why}"),
         }
-        self.limiter
-            .take_faults()
-            .iter()
-            .for_each(|fault| note(format_args!("warning: {fault}")));
+        self.limiter.take_faults().iter().for_each(note);
         for (vcpu, book) in self.limiter.books() {
             let on_cpu = self.on_cpu(book.thread);
-            let Some(last) = self.last.get_mut(vcpu) else { continue };
+            if self.last.len() <= vcpu {
+                self.last.resize(vcpu + 1, VcpuSnapshot::ABSENT);
+            }
+            let last = &mut self.last[vcpu];
             *last = VcpuSnapshot {
                 plugged: book.plugged,
                 harvested_pages: Some(book.pages),
@@ -96,9 +94,7 @@ impl Target for OutsideTarget {
     }
 
     fn take_stalls(&mut self) -> Vec<Stall> {
-        let mut stalls = self.limiter.take_stalls();
-        stalls.retain(|stall| stall.vcpu < self.vcpus);
-        stalls
+        self.limiter.take_stalls()
     }
 
     fn set_limit(&mut self, which: Which, quota: Quota) -> anyhow::Result<()> {
@@ -126,9 +122,7 @@ impl Target for OutsideTarget {
     }
 
     fn query(&mut self) -> anyhow::Result<Vec<LimitInfo>> {
-        let mut limits = self.limiter.query();
-        limits.retain(|limit| limit.vcpu < self.vcpus);
-        Ok(limits)
+        Ok(self.limiter.query())
     }
 
     fn plug(&mut self, _: usize) -> anyhow::Result<()> {

@@ -13,7 +13,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    fs, io,
+    io,
     sync::{
         Arc,
         mpsc::{Receiver, Sender, TryRecvError},
@@ -27,9 +27,12 @@ use dirtyrig_limiter::{
     limit::Which,
     units::{Pages, Quota as Rate},
 };
-use dirtyrig_probes::{Options, Probes, Quota, Target};
+use dirtyrig_probes::{
+    Quota,
+    identity::{Numbers, proc_text},
+};
 
-use super::{End, Fault, books::Board, error::OutsideError, held::Vcpu, limits::Limits, wake::Wake};
+use super::{End, books::Board, error::OutsideError, held::Vcpu, limits::Limits, wake::Wake};
 
 mod changes;
 mod commands;
@@ -62,6 +65,8 @@ const MEETING: Duration = Duration::from_secs(1);
 /// What the controlling thread has.
 pub(super) struct Tracer {
     process: u32,
+    /// The index of the vCPU of each thread, as far as the VM's monitor has said it.
+    indices: BTreeMap<u32, u32>,
     /// When that process began, so that another of the same id isn't taken for it.
     began: u64,
     quota: Arc<Quota>,
@@ -71,11 +76,15 @@ pub(super) struct Tracer {
     commands: Receiver<Command>,
     limits: Limits,
     accounts: Accounts,
+    /// Those whose threads are known, by number.
     vcpus: BTreeMap<usize, Vcpu>,
+    numbers: Numbers,
+    /// Those that had run on no thread at the start, and have not since.
+    announced: BTreeSet<usize>,
+    /// Those whose threads have ended, until it is known why.
+    gone: BTreeSet<usize>,
     /// The slot of each vCPU that ever was there.
     slots: BTreeMap<usize, u32>,
-    /// The vCPUs whose threads are not known.
-    missing: BTreeSet<usize>,
     /// When counters were read, and what they were, by vCPU.
     history: VecDeque<(Duration, BTreeMap<usize, u64>)>,
     ticks: u32,
@@ -83,8 +92,10 @@ pub(super) struct Tracer {
 }
 
 impl Tracer {
+    #[expect(clippy::too_many_arguments, reason = "what it is made of")]
     pub(super) fn new(
         process: u32,
+        indices: BTreeMap<u32, u32>,
         quota: Arc<Quota>,
         clock: Clock,
         board: Arc<Board>,
@@ -94,6 +105,7 @@ impl Tracer {
     ) -> Self {
         Self {
             process,
+            indices,
             began: began(process),
             quota,
             clock,
@@ -104,37 +116,13 @@ impl Tracer {
             accounts: Accounts::new(depth),
             vcpus: BTreeMap::new(),
             slots: BTreeMap::new(),
-            missing: BTreeSet::new(),
+            numbers: Numbers::default(),
+            announced: BTreeSet::new(),
+            gone: BTreeSet::new(),
             history: VecDeque::new(),
             ticks: 0,
             end: None,
         }
-    }
-
-    /// Finds the vCPUs that there are. Those that do not run are found when they do.
-    pub(super) fn meet(&mut self) -> Result<(), OutsideError> {
-        let until = self.clock.now() + MEETING;
-        let mut probes = None;
-        self.scan()?;
-        while !self.missing.is_empty() && self.clock.now() < until {
-            let probes = match &mut probes {
-                Some(probes) => probes,
-                none => none.insert(Probes::attach(&Options::new(Target::Pid(self.process)))?),
-            };
-            self.wait(MEETING / 50)?;
-            for seen in probes.vcpus()? {
-                if let Some(id) = seen.vcpu.filter(|id| self.missing.contains(&(id.id as usize))) {
-                    self.adopt(id.id as usize, seen.thread)?;
-                }
-            }
-            self.scan()?;
-        }
-        self.take_in_order()?;
-        for vcpu in self.missing.clone() {
-            self.announce(vcpu);
-            self.board.lock().faults.push(Fault::NotFound { vcpu });
-        }
-        Ok(())
     }
 
     /// Works until the VM ends or nobody can send commands any more.
@@ -199,7 +187,7 @@ fn pages(grant: Option<Pages>) -> i64 {
 /// When a process began, in the kernel's ticks; 0 if it is gone.
 fn began(process: u32) -> u64 {
     // Field 22 of `stat`; what follows the name in parentheses begins with field 3.
-    fs::read_to_string(format!("/proc/{process}/stat"))
+    proc_text(format!("/proc/{process}/stat"))
         .ok()
         .and_then(|stat| stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok())
         .unwrap_or(0)

@@ -109,15 +109,17 @@ fn fill_in(settings: &mut Settings, mut running: Running) -> Result<(), QemuErro
         what,
         remedy: remedy.to_owned(),
     };
-    let vcpus = VcpuCount::new(running.threads.len() as u64)
-        .map_err(|error| unable("that many vCPUs".to_owned(), &error.to_string()))?;
-    if settings.vcpus.iter().any(|&given| given != vcpus) {
+    // Limits are given by index, and indices have gaps where vCPUs are plugged: there is room for the highest.
+    let room = running.threads.keys().last().map_or(0, |highest| highest + 1);
+    let room = VcpuCount::new(room as u64).map_err(|error| unable("that many vCPUs".to_owned(), &error.to_string()))?;
+    if settings.vcpus.iter().any(|&given| given != room) {
+        let indices: Vec<String> = running.threads.keys().map(ToString::to_string).collect();
         return Err(unable(
             "another number of vCPUs".to_owned(),
-            &format!("it has {vcpus}: leave `--vcpus` out"),
+            &format!("its vCPUs are {}: leave `--vcpus` out", indices.join(", ")),
         ));
     }
-    settings.vcpus = vec![vcpus];
+    settings.vcpus = vec![room];
     if let Some(ring) = running.ring_entries().and_then(|entries| Ring::new(entries).ok()) {
         if settings.ring.iter().any(|&given| given != ring) {
             return Err(unable(

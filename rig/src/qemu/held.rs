@@ -1,6 +1,6 @@
 //! A QEMU that is held from outside instead of by its own limiter.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use super::ability;
 use crate::{
@@ -20,12 +20,19 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Attaches to QEMU's process if `spec` asks for the limiter that works from outside. `now` is on the target's clock.
-    pub(super) fn if_asked(spec: &VmSpec, process: u32, now: Duration) -> anyhow::Result<Option<Self>> {
+    /// Attaches to QEMU's process if `spec` asks for the limiter that works from outside. QEMU has said which index the vCPU
+    /// of each thread has; `now` is on the target's clock.
+    pub(super) fn if_asked(
+        spec: &VmSpec,
+        process: u32,
+        indices: &HashMap<u32, usize>,
+        now: Duration,
+    ) -> anyhow::Result<Option<Self>> {
         if !ability::is_from_outside(spec.limiter.kind) {
             return Ok(None);
         }
-        let limiter = Limiter::attach(process, spec.limiter.depth())?;
+        let indices = indices.iter().map(|(&thread, &index)| (thread, index as u32)).collect();
+        let limiter = Limiter::attach_with(process, spec.limiter.depth(), indices)?;
         let ahead = now.saturating_sub(limiter.now());
         Ok(Some(Self { limiter, ahead }))
     }
@@ -36,7 +43,7 @@ impl Held {
             anyhow::bail!("QEMU could not be limited any longer, and runs free: {why}");
         }
         for fault in self.limiter.take_faults() {
-            note(format_args!("warning: {fault}"));
+            note(fault);
         }
         for (vcpu, book) in self.limiter.books() {
             if let Some(shot) = shots.get_mut(vcpu) {

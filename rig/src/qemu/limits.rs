@@ -6,6 +6,7 @@
 //! readings. It ends with the connection, or when [`Limits`] is dropped or ended.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -57,18 +58,24 @@ enum Order {
 /// What both sides know; held for moments only.
 #[derive(Debug)]
 struct Shared {
-    asked: Vec<Option<Quota>>,
-    current: Vec<MibPerSec>,
+    /// The vCPUs by `cpu-index`.
+    vcpus: BTreeMap<usize, Asked>,
     failure: Option<QmpError>,
 }
 
+/// What was asked for a vCPU, and what QEMU last read of it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked {
+    quota: Option<Quota>,
+    current: MibPerSec,
+}
+
 impl Limits {
-    /// Takes over the connection to a QEMU with `vcpus` vCPUs. `restore` says whether limits are cancelled at the end:
+    /// Takes over the connection to a QEMU whose vCPUs have the indices `vcpus`. `restore` says whether limits are cancelled at the end:
     /// of a QEMU that goes on without us.
-    pub fn start(client: QmpClient, vcpus: usize, logging: Logging, restore: bool) -> Self {
+    pub fn start(client: QmpClient, vcpus: BTreeSet<usize>, logging: Logging, restore: bool) -> Self {
         let shared = Arc::new(Mutex::new(Shared {
-            asked: vec![None; vcpus],
-            current: vec![MibPerSec::default(); vcpus],
+            vcpus: vcpus.into_iter().map(|vcpu| (vcpu, Asked::default())).collect(),
             failure: None,
         }));
         let (orders, received) = mpsc::channel();
@@ -111,14 +118,13 @@ impl Limits {
     fn ask(&self, which: Which, quota: Option<Quota>, order: Order) -> Result<(), QmpError> {
         self.check()?;
         let mut shared = lock(&self.shared);
-        let Shared { asked, current, .. } = &mut *shared;
-        for (vcpu, (asked, current)) in asked.iter_mut().zip(current).enumerate() {
+        for (&vcpu, asked) in &mut shared.vcpus {
             if matches!(which, Which::All) || which == Which::One(vcpu) {
-                if asked.is_none() {
+                if asked.quota.is_none() {
                     // What was read under an earlier limit says nothing of this one.
-                    *current = MibPerSec::default();
+                    asked.current = MibPerSec::default();
                 }
-                *asked = quota;
+                asked.quota = quota;
             }
         }
         if let Some(orders) = &self.orders {
@@ -132,16 +138,14 @@ impl Limits {
     pub fn query(&self) -> Result<Vec<LimitInfo>, QmpError> {
         self.check()?;
         let shared = lock(&self.shared);
-        let rows = shared.asked.iter().zip(&shared.current).enumerate();
-        Ok(rows
-            .filter_map(|(vcpu, (asked, current))| {
-                asked.map(|quota| LimitInfo {
-                    vcpu,
-                    quota,
-                    current: *current,
-                })
+        let limited = shared.vcpus.iter().filter_map(|(&vcpu, asked)| {
+            Some(LimitInfo {
+                vcpu,
+                quota: asked.quota?,
+                current: asked.current,
             })
-            .collect())
+        });
+        Ok(limited.collect())
     }
 
     /// What the thread failed on, once.
@@ -229,7 +233,7 @@ impl Worker {
         let Logging::Measuring { seconds } = self.logging else {
             return Ok(());
         };
-        let limited = lock(&self.shared).asked.iter().any(Option::is_some);
+        let limited = lock(&self.shared).vcpus.values().any(|asked| asked.quota.is_some());
         if limited || self.logged_until.is_some_and(|until| Instant::now() < until) {
             return Ok(());
         }
@@ -252,8 +256,8 @@ impl Worker {
                 .as_u64()
                 .and_then(|index| usize::try_from(index).ok());
             let current = limit["current-rate"].as_u64();
-            if let (Some(slot), Some(current)) = (vcpu.and_then(|vcpu| shared.current.get_mut(vcpu)), current) {
-                *slot = MibPerSec(current as f64);
+            if let (Some(asked), Some(current)) = (vcpu.and_then(|vcpu| shared.vcpus.get_mut(&vcpu)), current) {
+                asked.current = MibPerSec(current as f64);
             }
         }
         Ok(())

@@ -1,10 +1,11 @@
 //! A QEMU that runs already: found through its monitor.
 
 use std::{
-    fs,
+    collections::BTreeMap,
     path::{Path, PathBuf},
 };
 
+use dirtyrig_probes::identity::proc_text;
 use serde_json::{Value, json};
 
 use super::{error::QemuError, version::Version};
@@ -22,8 +23,8 @@ pub struct Running {
     pub pid: u32,
     /// Its version.
     pub version: Version,
-    /// The thread of each vCPU, by index.
-    pub threads: Vec<u32>,
+    /// The thread of each vCPU by QEMU's `cpu-index`, which has gaps where vCPUs are plugged.
+    pub threads: BTreeMap<usize, u32>,
 }
 
 impl Running {
@@ -41,9 +42,10 @@ impl Running {
         let threads = threads(&mut client)?;
         // The socket's maker is QEMU, but for one that was handed over open; its vCPU threads are QEMU's in any case.
         let pid = threads
-            .first()
+            .values()
+            .next()
             .and_then(|thread| process_of(*thread))
-            .filter(|&pid| threads.iter().all(|thread| process_of(*thread) == Some(pid)))
+            .filter(|&pid| threads.values().all(|thread| process_of(*thread) == Some(pid)))
             .ok_or_else(|| QemuError::NoProcess {
                 path: socket.to_owned(),
             })?;
@@ -75,7 +77,7 @@ impl Running {
 
     /// Entries of its dirty rings, as far as its command line says.
     pub fn ring_entries(&self) -> Option<u32> {
-        let line = fs::read_to_string(format!("/proc/{}/cmdline", self.pid)).ok()?;
+        let line = proc_text(format!("/proc/{}/cmdline", self.pid)).ok()?;
         ring_in(&line)
     }
 
@@ -86,34 +88,19 @@ impl Running {
     }
 }
 
-/// The thread of each vCPU, by index.
-pub(super) fn threads(client: &mut QmpClient) -> Result<Vec<u32>, QmpError> {
+/// The thread of each vCPU, by `cpu-index`.
+pub(super) fn threads(client: &mut QmpClient) -> Result<BTreeMap<usize, u32>, QmpError> {
     let cpus = client.execute("query-cpus-fast", &Value::Null)?;
-    let mut threads: Vec<(u64, u32)> = cpus
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|cpu| {
-            let thread = cpu["thread-id"].as_u64()?;
-            Some((cpu["cpu-index"].as_u64()?, u32::try_from(thread).ok()?))
-        })
-        .collect();
-    threads.sort_unstable();
-    Ok(threads.into_iter().map(|(_, thread)| thread).collect())
-}
-
-/// Whether a process is there, and no zombie.
-pub(super) fn lives(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
-    stat.is_ok_and(|stat| {
-        stat.rsplit_once(") ")
-            .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
-    })
+    let of_one = |cpu: &Value| {
+        let (index, thread) = (cpu["cpu-index"].as_u64()?, cpu["thread-id"].as_u64()?);
+        Some((usize::try_from(index).ok()?, u32::try_from(thread).ok()?))
+    };
+    Ok(cpus.as_array().into_iter().flatten().filter_map(of_one).collect())
 }
 
 fn process_of(thread: u32) -> Option<u32> {
     let path = PathBuf::from(format!("/proc/{thread}/status"));
-    let status = fs::read_to_string(path).ok()?;
+    let status = proc_text(path).ok()?;
     status
         .lines()
         .find_map(|line| line.strip_prefix("Tgid:"))?
@@ -159,8 +146,7 @@ mod tests {
             process_of(nix::unistd::gettid().as_raw().unsigned_abs()),
             Some(std::process::id())
         );
-        assert!(lives(std::process::id()));
         // Above the largest id that Linux gives out.
-        assert!(!lives(4_194_305) && process_of(4_194_305).is_none());
+        assert!(process_of(4_194_305).is_none());
     }
 }

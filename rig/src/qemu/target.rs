@@ -1,6 +1,7 @@
 //! A QEMU as a target: one that was started with our guest, or one that was attached to.
 
 use std::{
+    collections::{BTreeSet, HashMap},
     path::Path,
     time::{Duration, Instant},
 };
@@ -16,6 +17,7 @@ use dirtyrig_limiter::{
     limit::{LimitInfo, Which},
     units::Quota,
 };
+use dirtyrig_probes::process_lives;
 
 use super::{
     ability,
@@ -27,7 +29,7 @@ use super::{
     process::{Launch, Qemu},
     running,
     version::Version,
-    watch::{Seen, Watch},
+    watch::Watch,
 };
 use crate::{
     engine::{
@@ -47,7 +49,6 @@ const ATTACHED_LOGGING: Logging = Logging::Measuring {
 /// A QEMU with its limiter and its counts.
 pub struct QemuTarget {
     name: String,
-    vcpus: usize,
     // The first to go: a QEMU that ends is not to be held.
     held: Option<Held>,
     // Before the limits, so that of a QEMU of ours the guest ends first and its limits need not be waited for.
@@ -96,10 +97,14 @@ impl QemuTarget {
         let (watch, _) = Watch::new(qemu.pid(), threads);
         Ok(Self {
             name: name(binary.version),
-            vcpus: spec.vcpus,
-            held: Held::if_asked(spec, qemu.pid(), watch.now())?,
+            held: Held::if_asked(spec, qemu.pid(), &watch.indices(), watch.now())?,
             guest: Guest::Ours(Box::new(qemu)),
-            limits: Limits::start(client, spec.vcpus, logging(spec.limiter.kind, OWN_LOGGING), false),
+            limits: Limits::start(
+                client,
+                (0..spec.vcpus).collect(),
+                logging(spec.limiter.kind, OWN_LOGGING),
+                false,
+            ),
             watch,
         })
     }
@@ -113,11 +118,10 @@ impl QemuTarget {
         if let Some(why) = without_probes {
             return Err(QemuError::NoEyes { why }.into());
         }
-        let vcpus = qemu.threads.len();
+        let vcpus: BTreeSet<usize> = qemu.threads.keys().copied().collect();
         Ok(Self {
             name: name(qemu.version),
-            vcpus,
-            held: Held::if_asked(spec, qemu.pid, watch.now())?,
+            held: Held::if_asked(spec, qemu.pid, &watch.indices(), watch.now())?,
             guest: Guest::Theirs(qemu.pid),
             limits: Limits::start(qemu.client, vcpus, logging(spec.limiter.kind, ATTACHED_LOGGING), true),
             watch,
@@ -128,7 +132,7 @@ impl QemuTarget {
     fn check(&mut self) -> Result<(), QemuError> {
         match &mut self.guest {
             Guest::Ours(qemu) => qemu.check(),
-            Guest::Theirs(pid) if running::lives(*pid) => Ok(()),
+            Guest::Theirs(pid) if process_lives(*pid) => Ok(()),
             Guest::Theirs(pid) => Err(QemuError::Gone { pid: *pid }),
         }
     }
@@ -187,7 +191,11 @@ impl Target for QemuTarget {
     }
 
     fn max_vcpus(&self) -> usize {
-        self.vcpus
+        self.watch
+            .indices()
+            .into_values()
+            .max()
+            .map_or(0, |highest| highest + 1)
     }
 
     fn runs_our_guest(&self) -> bool {
@@ -204,10 +212,13 @@ impl Target for QemuTarget {
             Guest::Ours(qemu) => Some(qemu.truth(vcpu)),
             Guest::Theirs(_) => None,
         };
-        let truths: Vec<Option<Truth>> = (0..self.vcpus).map(truth).collect();
+        let truths: Vec<Option<Truth>> = (0..self.max_vcpus()).map(truth).collect();
         self.check()?;
         let seen = self.watch.look()?;
-        let snapshot = |(truth, seen): (&Option<Truth>, &Seen)| {
+        let snapshot = |(vcpu, truth): (usize, &Option<Truth>)| {
+            let Some(seen) = seen.get(&vcpu) else {
+                return VcpuSnapshot::ABSENT;
+            };
             let kernel = seen.kernel;
             VcpuSnapshot {
                 plugged: true,
@@ -223,7 +234,7 @@ impl Target for QemuTarget {
                 ..VcpuSnapshot::default()
             }
         };
-        let mut shots: Vec<VcpuSnapshot> = truths.iter().zip(&seen).map(snapshot).collect();
+        let mut shots: Vec<VcpuSnapshot> = truths.iter().enumerate().map(snapshot).collect();
         if let Some(held) = &self.held {
             held.complete(&mut shots)?;
         }
@@ -266,6 +277,16 @@ impl Target for QemuTarget {
         if let Some(held) = &self.held {
             return Ok(held.limiter.set(which, quota)?);
         }
+        if let Which::One(vcpu) = which
+            && !self.watch.indices().values().any(|&index| index == vcpu)
+        {
+            // QEMU takes a limit for any index that it has room for, and says nothing.
+            return Err(QemuError::Unable {
+                what: format!("a limit on vCPU {vcpu}, which isn't plugged,"),
+                remedy: "limit one that is, or all".to_owned(),
+            }
+            .into());
+        }
         let asked = self.limits.set(which, quota);
         Ok(asked.map_err(|error| self.explained(error))?)
     }
@@ -294,6 +315,10 @@ impl Target for QemuTarget {
         Err(Self::unable("unplug", vcpu))
     }
 
+    fn indices(&self) -> Option<HashMap<u32, usize>> {
+        Some(self.watch.indices())
+    }
+
     fn probed_pid(&self) -> Option<u32> {
         Some(match &self.guest {
             Guest::Ours(qemu) => qemu.pid(),
@@ -314,7 +339,7 @@ impl Target for QemuTarget {
                 Ok(())
             }
             Guest::Theirs(pid) => match limits.end() {
-                Err(_) if !running::lives(pid) => Ok(()),
+                Err(_) if !process_lives(pid) => Ok(()),
                 ended => ended.context(
                     "the limits that were set in QEMU may still be in force: `cancel-vcpu-dirty-limit` ends them",
                 ),

@@ -1,6 +1,10 @@
 //! What can be seen of a VMM's vCPU threads from outside: by the probes where they can be had, else by `/proc`.
 
-use std::{collections::HashMap, fs, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    time::Duration,
+};
 
 use dirtyrig_probes::{Event, Options, Probes, StallCause, Target, VcpuCounters, monotonic_now};
 
@@ -34,7 +38,7 @@ pub struct Kernel {
 pub struct Watch {
     pid: u32,
     /// Of each vCPU, by index.
-    threads: Vec<u32>,
+    threads: BTreeMap<usize, u32>,
     probes: Option<Probes>,
     /// Where the clock of stalls has its 0.
     epoch: Duration,
@@ -45,7 +49,7 @@ pub struct Watch {
 impl Watch {
     /// Watches `threads` of `pid`, and says why it has to do without probes if it does. Stalls are on a clock that
     /// starts now.
-    pub fn new(pid: u32, threads: Vec<u32>) -> (Self, Option<String>) {
+    pub fn new(pid: u32, threads: BTreeMap<usize, u32>) -> (Self, Option<String>) {
         let (probes, without) = match Probes::attach(&Options::new(Target::Pid(pid))) {
             Ok(probes) => (Some(probes), None),
             Err(error) => (None, Some(error.to_string())),
@@ -71,13 +75,18 @@ impl Watch {
         self.probes.is_some()
     }
 
-    /// What each vCPU has done.
-    pub fn look(&mut self) -> Result<Vec<Seen>, dirtyrig_probes::Error> {
+    /// The index of each thread's vCPU.
+    pub fn indices(&self) -> HashMap<u32, usize> {
+        self.threads.iter().map(|(&index, &thread)| (thread, index)).collect()
+    }
+
+    /// What each vCPU has done, by index.
+    pub fn look(&mut self) -> Result<BTreeMap<usize, Seen>, dirtyrig_probes::Error> {
         self.drain()?;
         let Some(probes) = &mut self.probes else {
-            let time = |thread: &u32| Seen {
-                in_guest: cpu_time(self.pid, *thread),
-                kernel: None,
+            let time = |(&index, &thread): (&usize, &u32)| {
+                let (in_guest, kernel) = (cpu_time(self.pid, thread), None);
+                (index, Seen { in_guest, kernel })
             };
             return Ok(self.threads.iter().map(time).collect());
         };
@@ -86,16 +95,17 @@ impl Watch {
         Ok(self
             .threads
             .iter()
-            .map(|thread| {
+            .map(|(&index, thread)| {
                 let last_stall = self.last_stall.get(thread).copied().unwrap_or_default();
                 // One that the probes have not seen has done nothing yet.
-                of(thread).map_or_else(
+                let seen = of(thread).map_or_else(
                     || Seen {
                         in_guest: Some(Duration::ZERO),
                         kernel: Some(Kernel::default()),
                     },
                     |counters| seen(counters, last_stall),
-                )
+                );
+                (index, seen)
             })
             .collect())
     }
@@ -113,7 +123,10 @@ impl Watch {
         let (stalls, last_stall) = (&mut self.stalls, &mut self.last_stall);
         probes.drain(|event| {
             let Event::Stall(stall) = event else { return };
-            let vcpu = threads.iter().position(|thread| *thread == stall.thread);
+            let vcpu = threads
+                .iter()
+                .find(|(_, thread)| **thread == stall.thread)
+                .map(|(&index, _)| index);
             if let (StallCause::RingFull, Some(vcpu)) = (stall.cause, vcpu) {
                 last_stall.insert(stall.thread, stall.length());
                 stalls.push(Stall {

@@ -10,7 +10,6 @@
 
 use std::{
     collections::VecDeque,
-    fs,
     io::{self, BufRead as _, BufReader, ErrorKind, IoSlice, Write as _},
     os::{
         fd::{AsRawFd as _, BorrowedFd},
@@ -20,6 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use dirtyrig_probes::identity::proc_text;
 use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt::PeerCredentials};
 use serde_json::{Value, json};
 
@@ -318,6 +318,6 @@ impl QmpClient {
 
 /// The letter that says what a process is doing; `None` if it is gone.
 fn process_state(pid: u32) -> Option<char> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = proc_text(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()
 }

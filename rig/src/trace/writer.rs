@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use dirtyrig_probes::Push;
+use dirtyrig_probes::{Push, VcpuId};
 
 use super::{
     Head, MAGIC, Slot, Tail, TraceError, VERSION, Write,
@@ -72,7 +72,7 @@ impl Writer {
             slot: u32::from(push.address_space) << 16 | u32::from(push.slot),
             page: push.offset,
         };
-        self.write(push.thread, push.vcpu.map(|vcpu| vcpu.id), write)
+        self.write(push.thread, push.vcpu.and_then(VcpuId::kvm_id), write)
     }
 
     /// Takes in a write of a thread, which is that of `vcpu` as far as is known by now.

@@ -84,7 +84,7 @@ fn readings(probes: &mut Probes, qemu: &Qemu, vcpus: usize) -> Result<Vec<Readin
         let seen = probes.vcpus()?;
         let most = written();
         let readings = seen.into_iter().filter_map(|seen| {
-            let vcpu = seen.vcpu?.id as usize;
+            let vcpu = seen.vcpu?.kvm_id()? as usize;
             Some(Reading {
                 least: least[vcpu],
                 most: most[vcpu],

@@ -14,7 +14,7 @@ use dirtyrig_guests::{
     boot::{BootVcpu, elf},
     image::REGION_BASE,
 };
-use dirtyrig_probes::{Options, Probes, Target, VcpuCounters};
+use dirtyrig_probes::{Options, Probes, Target, VcpuCounters, VcpuId};
 use dirtyrig_rig::qemu::{
     binary::Binary,
     process::{Launch, Qemu},
@@ -119,7 +119,7 @@ fn start() -> Result<Qemu, Failed> {
 
 /// Checks the counts of one vCPU: tracefs's, the library's, and those on the last line that was printed.
 fn agree(vcpu: &VcpuCounters, own: &Counts, lines: &str) -> Result<(), Failed> {
-    let id = vcpu.vcpu.ok_or("the vCPU is named")?.id;
+    let id = vcpu.vcpu.and_then(VcpuId::kvm_id).ok_or("the vCPU is named")?;
     assert_eq!(
         own.ring_full_vcpu,
         Some(id),

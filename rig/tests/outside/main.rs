@@ -1,6 +1,8 @@
 //! A running QEMU, limited from outside: its guest's own counter says whether it is.
 
 mod command;
+mod identity;
+mod shaped;
 mod vm;
 
 use std::{
@@ -55,6 +57,14 @@ fn main() {
         trial("qmp_clients_command_it", HERE, command::qmp_clients_command_it),
         trial("another_vmm_is_limited_too", HERE, command::another_vmm_is_limited_too),
         trial("what_can_not_be_is_told", HERE, command::what_can_not_be_is_told),
+        trial("gaps_in_apic_ids_with_names", HERE, identity::gaps_with_names),
+        trial("gaps_in_apic_ids_without_names", HERE, identity::gaps_without_names),
+        trial("names_that_mislead", HERE, identity::names_that_mislead),
+        trial("a_name_cut_in_the_middle_of_a_letter", HERE, identity::a_cut_name),
+        trial("plugged_and_unplugged", HERE, identity::plugged_and_unplugged),
+        trial("attached_to_by_index", HERE, identity::attached_to_by_index),
+        trial("a_vm_that_never_ran", HERE, identity::a_vm_that_never_ran),
+        trial("a_vm_by_its_name", HERE, identity::a_vm_by_its_name),
     ]);
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use dirtyrig_probes::{StallCounters, VcpuCounters};
+use dirtyrig_probes::{StallCounters, VcpuCounters, VcpuId, identity::Vm};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _, text},
@@ -166,8 +166,8 @@ fn lost(reading: &Reading, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fm
     }
     let help = "Whether a process that was watched still runs";
     let mut family = encoder.encode_descriptor("process_up", help, None, MetricType::Gauge)?;
-    for (pid, name) in &reading.processes {
-        let labels = [("pid", pid.to_string()), ("process", name.clone())];
+    for (pid, vm) in &reading.vms {
+        let labels = of_vm(*pid, Some(vm));
         let metric = family.encode_family(&labels)?;
         ConstGauge::new(i64::from(!reading.ended.contains(pid))).encode(metric)?;
     }
@@ -175,12 +175,25 @@ fn lost(reading: &Reading, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fm
 }
 
 fn labels(reading: &Reading, vcpu: &VcpuCounters) -> Vec<(&'static str, String)> {
-    let name = reading.processes.get(&vcpu.process).cloned().unwrap_or_default();
-    vec![
-        ("pid", vcpu.process.to_string()),
-        ("process", name),
-        ("vcpu", vcpu.vcpu.map(|vcpu| vcpu.id.to_string()).unwrap_or_default()),
+    let text = |number: Option<u32>| number.map(|number| number.to_string()).unwrap_or_default();
+    let mut labels = of_vm(vcpu.process, reading.vms.get(&vcpu.process));
+    labels.extend([
+        ("vcpu", text(vcpu.number.map(|number| number.value))),
+        ("kvm_id", text(vcpu.vcpu.and_then(VcpuId::kvm_id))),
+        ("cpu_index", text(vcpu.vcpu.and_then(|vcpu| vcpu.index))),
         ("thread", vcpu.thread.to_string()),
+    ]);
+    labels
+}
+
+/// What is not known is empty, which is the same as no label.
+fn of_vm(pid: u32, vm: Option<&Vm>) -> Vec<(&'static str, String)> {
+    let vm = vm.cloned().unwrap_or_default();
+    vec![
+        ("pid", pid.to_string()),
+        ("process", vm.process),
+        ("vm", vm.name.unwrap_or_default()),
+        ("uuid", vm.uuid.unwrap_or_default()),
     ]
 }
 
@@ -194,13 +207,14 @@ mod tests {
     #[test]
     fn counters_go_out_as_they_are() {
         let text = text(&reading(1, vec![thread(7, 5120)])).expect("text");
-        let line = "dirtyrig_dirtied_pages_total{pid=\"1\",process=\"qemu\",vcpu=\"\",thread=\"7\"} 5120";
+        let line = "dirtyrig_dirtied_pages_total{pid=\"1\",process=\"qemu\",vm=\"web01\",uuid=\"\",vcpu=\"\",kvm_id=\"\",\
+                    cpu_index=\"\",thread=\"7\"} 5120";
         assert!(text.lines().any(|found| found == line), "{text}");
         assert!(text.contains("# TYPE dirtyrig_dirtied_pages counter\n"), "{text}");
         assert!(text.contains("reason=\"KVM_EXIT_DIRTY_RING_FULL\"} 5"), "{text}");
         assert!(text.contains("# TYPE dirtyrig_stall_seconds histogram\n"), "{text}");
         assert!(
-            text.contains("dirtyrig_process_up{pid=\"1\",process=\"qemu\"} 1\n"),
+            text.contains("dirtyrig_process_up{pid=\"1\",process=\"qemu\",vm=\"web01\",uuid=\"\"} 1\n"),
             "{text}"
         );
         assert!(text.ends_with("# EOF\n"), "{text}");

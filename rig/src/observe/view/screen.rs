@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use dirtyrig_probes::identity::{NumberKind, Vm};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout},
@@ -87,7 +88,7 @@ fn head_line() -> Line<'static> {
 
 fn lines(report: &Report, shown: &Shown, width: usize) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
-    for (pid, name) in &report.reading.processes {
+    for (pid, vm) in &report.reading.vms {
         let mut own: Vec<&VcpuRates> = report
             .rates
             .iter()
@@ -103,7 +104,11 @@ fn lines(report: &Report, shown: &Shown, width: usize) -> Vec<Line<'static>> {
         } else {
             "returns of KVM_RUN alone: this host's KVM reports no other exits".dim()
         };
-        lines.push(Line::from(vec![format!("{pid} {name}  ").bold(), state]));
+        lines.push(Line::from(vec![
+            title(vm).bold(),
+            numbers_line(report.reading.numbers(*pid)).into(),
+            state,
+        ]));
         for vcpu in own {
             let rates = shown.history.get(&vcpu.counters.thread);
             lines.push(numbers(vcpu, rates, width));
@@ -113,11 +118,32 @@ fn lines(report: &Report, shown: &Shown, width: usize) -> Vec<Line<'static>> {
     lines
 }
 
+/// `web01  4711 qemu-system-x86  `, and the UUID where there is no name.
+fn title(vm: &Vm) -> String {
+    let name = vm.name.as_ref().or(vm.uuid.as_ref());
+    let name = name.map(|name| format!("{name}  ")).unwrap_or_default();
+    let uuid = vm.uuid.as_ref().filter(|_| vm.name.is_some());
+    let uuid = uuid.map(|uuid| format!("{uuid}  ")).unwrap_or_default();
+    format!("{name}{uuid}{} {}  ", vm.pid, vm.process)
+}
+
+/// What the numbers of its vCPUs are, where two kinds of them differ.
+fn numbers_line(numbers: Option<(NumberKind, Vec<u32>)>) -> String {
+    match numbers {
+        Some((kind, ids)) if !ids.is_empty() => {
+            let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+            format!("by {kind} (KVM's ids: {})  ", ids.join(" "))
+        }
+        Some((kind @ NumberKind::KvmId, _)) => format!("by {kind}  "),
+        _ => String::new(),
+    }
+}
+
 fn numbers(vcpu: &VcpuRates, history: Option<&VecDeque<f64>>, width: usize) -> Line<'static> {
     let name = vcpu
         .counters
-        .vcpu
-        .map_or_else(|| "?".to_owned(), |vcpu| vcpu.id.to_string());
+        .number
+        .map_or_else(|| "?".to_owned(), |number| number.value.to_string());
     let [ring, other] = vcpu.steady;
     let (stalls, by) = if other.total > ring.total {
         (other, "kick")

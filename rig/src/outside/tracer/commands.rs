@@ -34,11 +34,16 @@ impl Tracer {
         if let Which::One(vcpu) = which
             && !self.slots.contains_key(&vcpu)
         {
-            let known: Vec<String> = self.vcpus.keys().map(|vcpu| format!("vCPU {vcpu}")).collect();
             return Err(OutsideError::UnknownVcpu {
                 vcpu,
-                known: known.join(", "),
+                known: self.slots.keys().copied().collect(),
+                kind: self.numbers.kind(),
             });
+        }
+        if let Which::One(vcpu) = which
+            && self.is_guessed(vcpu)
+        {
+            return Err(OutsideError::Guessed { vcpu });
         }
         let mut limits = self.limits.clone();
         limits.set(which, quota);

@@ -22,7 +22,6 @@ impl Tracer {
                 return Ok(());
             }
             self.scan()?;
-            self.take_in_order()?;
         }
         Ok(())
     }

@@ -26,7 +26,7 @@ use crate::{
         drive::{Order, drive, promise},
         monitor::Monitor,
         pair::Guest,
-        promise::{Circumstances, Host, Promise, depth},
+        promise::{Circumstances, Host, Promise, depth, resident},
         rows,
         strategy::Strategy,
     },
@@ -220,6 +220,7 @@ fn theirs(args: &Args, socket: &Path, dir: PathBuf, interrupt: &Interrupt) -> an
         promise: args.promise(),
         circumstances: Circumstances {
             memory: monitor.memory()?,
+            in_use: resident(monitor.pid()),
             vcpus: monitor.vcpus(),
             bandwidth: bandwidth.rate(),
             max_stall: args.max_stall(),

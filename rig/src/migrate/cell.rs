@@ -107,6 +107,7 @@ fn order(setup: &Setup, uri: Option<String>, memory: Pages) -> Order {
         promise: setup.promise,
         circumstances: Circumstances {
             memory,
+            in_use: Pages(setup.guest.memory_mib * 256),
             vcpus: setup.guest.programs.len(),
             bandwidth: setup.link.rate(),
             max_stall: setup.max_stall,

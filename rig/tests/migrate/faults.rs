@@ -72,6 +72,7 @@ fn disturb(binary: &Binary, interrupt: &Interrupt, act: impl FnOnce(&mut Pair)) 
         promise: setup.promise,
         circumstances: Circumstances {
             memory: monitor.memory()?,
+            in_use: monitor.memory()?,
             vcpus: 1,
             bandwidth: setup.link.rate(),
             max_stall: setup.max_stall,

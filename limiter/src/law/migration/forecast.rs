@@ -28,7 +28,7 @@ const MOST_PASSES: u32 = 10_000;
 pub(super) fn forecast(task: &Task, held: &Held, start: Start) -> Forecast {
     let vmm = &task.vmm;
     let memory = (task.memory.0 as f64).max(1.0);
-    let left = task.left.0 as f64;
+    let left = (task.left.0 as f64).min(memory);
     let bandwidth = task.bandwidth.pages_per_sec();
     let (step, sync) = (vmm.shortest_step.as_secs_f64(), vmm.sync.expected.as_secs_f64());
     let (mut quota, mut threshold) = (held.quota, held.worst.threshold);

@@ -83,7 +83,7 @@ pub struct Vmm {
 /// A migration, or what is left of one, and what was promised of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Task {
-    /// Memory of the VM, for what is expected.
+    /// Memory that the guest uses, for what is expected: pages of zeros take next to no time.
     pub memory: Pages,
     /// Memory that the destination lacks, at most.
     pub left: Pages,

@@ -6,7 +6,7 @@
 use std::{fs::File, io, mem::offset_of, path::PathBuf, process, sync::atomic::Ordering};
 
 use dirtyrig_guests::{
-    VcpuBlock,
+    PAGE_SIZE, VcpuBlock,
     image::{LOW_MEMORY_BYTES, LowMemory},
 };
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -32,7 +32,11 @@ pub struct Truth {
 }
 
 impl SharedMemory {
-    /// A file of `bytes`.
+    /// A file of `bytes`, all of it allocated.
+    ///
+    /// Were that left to QEMU, it would do it between the start of its reaper thread and that of its first vCPU, holding its big
+    /// lock. Where it takes longer than a second the reaper waits for the lock by then, gets it before the vCPU has a ring, and
+    /// QEMU aborts.
     pub fn new(bytes: u64) -> Result<Self, QemuError> {
         Self::make(bytes).map_err(|source| QemuError::Io {
             operation: "share memory",
@@ -43,6 +47,7 @@ impl SharedMemory {
     fn make(bytes: u64) -> io::Result<Self> {
         let file = File::from(memfd_create("dirtyrig-guest", MFdFlags::MFD_CLOEXEC)?);
         file.set_len(bytes)?;
+        allocate(&file, bytes)?;
         let path = PathBuf::from(format!("/proc/{}/fd/{}", process::id(), raw(&file)));
         let range = (
             GuestAddress(0),
@@ -88,6 +93,20 @@ impl SharedMemory {
     }
 }
 
+/// Writes to every page of the file, through a mapping: what it takes is this process's, and so is the blame where memory runs out.
+fn allocate(file: &File, bytes: u64) -> io::Result<()> {
+    let range = (
+        GuestAddress(0),
+        usize::try_from(bytes).map_err(io::Error::other)?,
+        Some(FileOffset::new(file.try_clone()?, 0)),
+    );
+    let whole = GuestMemoryMmap::<()>::from_ranges_with_files([range]).map_err(io::Error::other)?;
+    for page in (0..bytes).step_by(PAGE_SIZE as usize) {
+        whole.write_obj(0_u8, GuestAddress(page)).map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
 fn raw(file: &File) -> i32 {
     use std::os::fd::AsRawFd as _;
     file.as_raw_fd()
@@ -95,7 +114,11 @@ fn raw(file: &File) -> i32 {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs::OpenOptions, io::Write as _, os::unix::fs::FileExt as _};
+    use std::{
+        fs::OpenOptions,
+        io::Write as _,
+        os::unix::fs::{FileExt as _, MetadataExt as _},
+    };
 
     use super::*;
 
@@ -108,6 +131,8 @@ mod tests {
             .expect("it opens by its name");
         assert_eq!(file.metadata().expect("facts").len(), 8 << 20);
         assert_eq!(memory.truth(1), Truth::default());
+        let allocated = file.metadata().expect("facts").blocks() * 512;
+        assert_eq!(allocated, 8 << 20, "nothing is left for QEMU to allocate");
         file.write_all_at(&7_u64.to_le_bytes(), LowMemory::block_gpa(1))
             .expect("written");
         file.write_all_at(&9_u64.to_le_bytes(), LowMemory::block_gpa(1) + 8)

@@ -124,9 +124,7 @@ fn a_set_acts_at_once(kind: LimiterKind) -> Result<(), Failed> {
     const UNHARVESTED: u64 = 60_000;
     let speed = Speed::measure()?;
     let quota = speed.at_most(1.0);
-    // What may be dirtied between the command and the exit that it causes: that of ten milliseconds, in which the kick and
-    // the first slice have long ended.
-    let overrun = Duration::from_secs_f64(speed.pages(Duration::from_millis(10)) / quota.rate().pages_per_sec());
+    let overrun = Duration::from_secs_f64(speed.overrun() / quota.rate().pages_per_sec());
     let mut small = Small::new(65536, kind);
     small.pages_each = 2 * 65536;
     // The reaper stays out of it.
@@ -181,8 +179,8 @@ fn one_quota_is_shared(kind: LimiterKind) -> Result<(), Failed> {
     let speed = Speed::measure()?;
     let vm_quota = speed.at_most(20.0);
     let income = vm_quota.rate().pages_per_sec();
-    // Twice what comes in during the longest stall, and what may be dirtied before a deadline's exit: that of 10 ms.
-    let burst = income * 0.010 + speed.pages(Duration::from_millis(10));
+    // Twice what comes in during the longest stall, and what may be dirtied before a deadline's exit.
+    let burst = income * 0.010 + speed.overrun();
 
     let mut small = Small::new(4096, kind);
     // No deeper than pauses need: what a busy host keeps the vCPUs from is not made up in a later window.

@@ -9,10 +9,8 @@ LINKER=0.13.0
 LLVM=22
 prefix=${CARGO_HOME:-$HOME/.cargo}/llvm$LLVM
 
-if ! dpkg -s rustc-web libstd-rust-web-dev-bpf >/dev/null 2>&1; then
-    apt-get update -qq
-    apt-get install -y --no-install-recommends rustc-web libstd-rust-web-dev-bpf
-fi
+. "$(dirname "$0")/apt.sh"
+apt_install rustc-web libstd-rust-web-dev-bpf
 
 if [ "$(bpf-linker --version 2>/dev/null)" != "bpf-linker $LINKER" ]; then
     # The linker's build looks for the development name, which only the much larger llvm-dev has.

@@ -11,21 +11,14 @@ program=qemu-system-x86_64
 packages="qemu-system-x86 qemu-system-common qemu-system-data"
 
 version() { "$1" --version 2>/dev/null | sed -n 's/^QEMU emulator version \([0-9]*\).*/\1/p'; }
-updated=
-update() {
-    [ -n "$updated" ] || apt-get update -qq >&2
-    updated=yes
-}
+. "$(dirname "$0")/apt.sh"
 
 if [ "$(. /etc/os-release && echo "${VERSION_CODENAME:-}")" != bookworm ]; then
     echo "xtask/qemu.sh knows the packages of Debian 12 alone: install $program, and unpack another version yourself" >&2
     exit 4
 fi
 
-if ! command -v "$program" >/dev/null; then
-    update
-    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends qemu-system-x86 seabios >&2
-fi
+command -v "$program" >/dev/null || apt_install qemu-system-x86 seabios
 
 # What is not installed is unpacked.
 if [ "$(version "$program")" -ge 8 ]; then
@@ -39,10 +32,8 @@ root=$folder/$other
 binary=$root/usr/bin/$program
 
 if [ -z "$(version "$binary")" ]; then
-    if ! apt-cache policy | grep -q "n=$suite,"; then
-        echo "deb http://deb.debian.org/debian $suite main" >"/etc/apt/sources.list.d/dirtyrig-$suite.list"
-    fi
-    update
+    apt_add_suite "$suite" bookworm
+    apt_refresh
     rm -rf "$root"
     mkdir -p "$root/packages"
     (

@@ -1,0 +1,42 @@
+# Debian's packages, for the scripts beside this one, which source it. What apt says goes to stderr.
+
+apt_lists_are_new=
+
+# Reads the package lists anew, once per script.
+apt_refresh() {
+    [ -n "$apt_lists_are_new" ] || apt-get update -qq >&2
+    apt_lists_are_new=yes
+}
+
+# Installs those of the packages that are not installed yet.
+apt_install() {
+    lacking=
+    for package in "$@"; do
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || lacking="$lacking $package"
+    done
+    [ -n "$lacking" ] || return 0
+    apt_refresh
+    # Unquoted on purpose: one word per package.
+    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $lacking >&2
+}
+
+# The mirror of suite $1 in this machine's own sources, whichever of apt's two formats they are in; and the keyring, if
+# they name one.
+apt_mirror() {
+    apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI) $(SIGNED_BY)' 'Created-By: Packages' |
+        awk -v suite="$1" '$1 == suite && $2 == "main" { print $3, $4 ~ /^\// ? $4 : ""; exit }'
+}
+
+# Makes apt know suite $1, a sibling of suite $2 that it knows: from the same mirror, signed by the same keys.
+apt_add_suite() {
+    [ -z "$(apt_mirror "$1")" ] || return 0
+    mirror=$(apt_mirror "$2")
+    if [ -z "$mirror" ]; then
+        echo "apt has no source of $2, whose mirror would have $1: add one to /etc/apt/sources.list" >&2
+        return 4
+    fi
+    keyring=${mirror#* }
+    echo "deb ${keyring:+[signed-by=$keyring] }${mirror%% *} $1 main" >"/etc/apt/sources.list.d/dirtyrig-$1.list"
+    apt_lists_are_new=
+    apt_refresh
+}

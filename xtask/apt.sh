@@ -40,3 +40,17 @@ apt_add_suite() {
     apt_lists_are_new=
     apt_refresh
 }
+
+# Downloads packages (NAME, or NAME/SUITE) and unpacks them into folder $1, installing nothing.
+apt_unpack() {
+    folder=$1
+    shift
+    apt_refresh
+    mkdir -p "$folder/packages"
+    # As root in any folder, which apt's own user may not enter.
+    (cd "$folder/packages" && apt-get -o APT::Sandbox::User=root download -qq "$@" >&2)
+    for file in "$folder"/packages/*.deb; do
+        dpkg -x "$file" "$folder"
+    done
+    rm -rf "$folder/packages"
+}

@@ -8,7 +8,6 @@ set -eu
 
 folder=${1:-${XDG_CACHE_HOME:-$HOME/.cache}/dirtyrig}
 program=qemu-system-x86_64
-packages="qemu-system-x86 qemu-system-common qemu-system-data"
 
 version() { "$1" --version 2>/dev/null | sed -n 's/^QEMU emulator version \([0-9]*\).*/\1/p'; }
 . "$(dirname "$0")/apt.sh"
@@ -33,19 +32,9 @@ binary=$root/usr/bin/$program
 
 if [ -z "$(version "$binary")" ]; then
     apt_add_suite "$suite" bookworm
-    apt_refresh
     rm -rf "$root"
-    mkdir -p "$root/packages"
-    (
-        cd "$root/packages"
-        for package in $packages; do
-            apt-get download "$package/$suite" >&2
-        done
-        for file in *.deb; do
-            dpkg -x "$file" "$root"
-        done
-    )
-    rm -rf "$root/packages"
+    mkdir -p "$root"
+    apt_unpack "$root" "qemu-system-x86/$suite" "qemu-system-common/$suite" "qemu-system-data/$suite"
     if [ -z "$(version "$binary")" ]; then
         echo "$binary does not start; what it lacks:" >&2
         ldd "$binary" | grep 'not found' >&2

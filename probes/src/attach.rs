@@ -1,6 +1,9 @@
 //! Which program goes to which event, the best way that this kernel takes.
 
-use std::fmt;
+use std::{
+    fmt,
+    os::fd::{AsFd as _, OwnedFd},
+};
 
 use aya::{
     Ebpf,
@@ -8,7 +11,11 @@ use aya::{
 };
 use dirtyrig_probes_common::{Config, NO_FIELD};
 
-use crate::{exits::ExitNames, tracefs::Tracefs};
+use crate::{
+    exits::ExitNames,
+    perf,
+    tracefs::{NoTracefs, Tracefs},
+};
 
 /// The kernel events that the probes read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -64,7 +71,8 @@ pub(crate) struct Plan {
 }
 
 impl KvmEvent {
-    pub(crate) const ALL: [Self; 7] = [
+    /// All of them, in the order in which they are attached.
+    pub const ALL: [Self; 7] = [
         Self::UserspaceExit,
         Self::RingExit,
         Self::RingPush,
@@ -93,8 +101,9 @@ impl KvmEvent {
     }
 }
 
-/// What the `format` files say: offsets, names, and for which events they say it.
+/// What tracefs says: offsets, names, and for which events it says them.
 pub(crate) struct Formats {
+    tracefs: Result<Tracefs, NoTracefs>,
     pub(crate) exit_names: ExitNames,
     /// For each event whether its classic program has the offsets it needs; an error says what to do.
     readable: Vec<(KvmEvent, Result<(), String>)>,
@@ -103,14 +112,14 @@ pub(crate) struct Formats {
 impl Formats {
     /// Reads them all, and writes the offsets into `config`.
     pub(crate) fn read(config: &mut Config) -> Self {
-        let tracefs = Tracefs::find_or_mount();
+        let tracefs = Tracefs::open();
         let mut exit_names = ExitNames::default();
         let readable = KvmEvent::ALL.map(|event| {
             let read = || {
                 let Plan {
                     category, event: name, ..
                 } = event.plan();
-                let format = tracefs.as_ref().map_err(Clone::clone)?.format(category, name)?;
+                let format = opened(&tracefs)?.format(category, name)?;
                 let at = |field: &str, size| {
                     format
                         .offset(field, size)
@@ -153,6 +162,7 @@ impl Formats {
             (event, read())
         });
         Self {
+            tracefs,
             exit_names,
             readable: readable.into(),
         }
@@ -168,12 +178,18 @@ impl Formats {
     }
 }
 
-/// Attaches the program for `event`: of the ways that `allowed` lists, the first that the kernel takes.
+fn opened(tracefs: &Result<Tracefs, NoTracefs>) -> Result<&Tracefs, String> {
+    tracefs.as_ref().map_err(ToString::to_string)
+}
+
+/// Attaches the program for `event`: of the ways that `allowed` lists, the first that the kernel takes. What keeps the
+/// classic ones attached goes into `held`.
 pub(crate) fn attach(
     ebpf: &mut Ebpf,
     formats: &Formats,
     event: KvmEvent,
     allowed: &[AttachKind],
+    held: &mut Vec<OwnedFd>,
 ) -> Result<AttachKind, String> {
     let plan = event.plan();
     let mut failures = Vec::new();
@@ -183,9 +199,11 @@ pub(crate) fn attach(
                 .map(drop)
                 .map_err(|error| refusal(&error)),
             (AttachKind::RawTracepoint, None) => continue,
-            (AttachKind::Tracepoint, _) => formats.readable(event).and_then(|()| {
-                attach_classic(ebpf, plan.classic, plan.category, plan.event).map_err(|error| refusal(&error))
-            }),
+            (AttachKind::Tracepoint, _) => formats
+                .readable(event)
+                .and_then(|()| opened(&formats.tracefs))
+                .and_then(|tracefs| attach_classic(ebpf, tracefs, plan.classic, plan.category, plan.event))
+                .map(|event| held.push(event)),
         };
         match attached {
             Ok(()) => return Ok(kind),
@@ -204,10 +222,24 @@ pub(crate) fn attach_raw(ebpf: &mut Ebpf, program: &str, event: &str) -> Result<
     }
 }
 
-pub(crate) fn attach_classic(ebpf: &mut Ebpf, program: &str, category: &str, event: &str) -> Result<(), ProgramError> {
-    let program: &mut TracePoint = program_of(ebpf, program).try_into()?;
+/// Loads a program and attaches it to the classic tracepoint, for as long as the descriptor is open.
+pub(crate) fn attach_classic(
+    ebpf: &mut Ebpf,
+    tracefs: &Tracefs,
+    program: &str,
+    category: &str,
+    event: &str,
+) -> Result<OwnedFd, String> {
+    let id = tracefs.id(category, event)?;
+    let program = loaded(ebpf, program).map_err(|error| refusal(&error))?;
+    let program = program.fd().map_err(|error| refusal(&error))?;
+    perf::attach(program.as_fd(), id).map_err(|errno| format!("not attached ({errno})"))
+}
+
+fn loaded<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a TracePoint, ProgramError> {
+    let program: &mut TracePoint = program_of(ebpf, name).try_into()?;
     program.load()?;
-    program.attach(category, event).map(drop)
+    Ok(program)
 }
 
 fn program_of<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut aya::programs::Program {

@@ -39,9 +39,10 @@
 //!
 //! # What it needs
 //!
-//! Linux 5.15 or later on x86-64; root, or `CAP_BPF` and `CAP_PERFMON`; the initial PID namespace. tracefs is mounted
-//! if it is not and that is permitted; without it raw tracepoints alone are used. BTF of the
-//! kernel is optional: with it a vCPU that was in `KVM_RUN` before the probes came is told by its descriptor.
+//! Linux 5.15 or later on x86-64; root, or `CAP_BPF` and `CAP_PERFMON`; the initial PID namespace. tracefs is read
+//! wherever it is mounted; where it is not, from a mount that no other process sees and that ends with the reading, if that
+//! is permitted; without it raw tracepoints alone are used. BTF of the kernel is optional: with it a vCPU that was in
+//! `KVM_RUN` before the probes came is told by its descriptor.
 
 mod attach;
 mod clock;
@@ -56,6 +57,7 @@ mod moment;
 mod object;
 mod observer;
 mod pages;
+mod perf;
 mod process;
 mod quota;
 mod status;
@@ -71,7 +73,8 @@ pub use exits::ExitReason;
 pub use histogram::StallHistogram;
 pub use identity::VcpuId;
 pub use observer::{Options, Probes, Target};
-pub use process::{check_target, kvm_processes, process_lives, vcpu_of_descriptor};
+pub use process::{PidNamespace, check_target, kvm_processes, process_lives, vcpu_of_descriptor};
 pub use quota::Quota;
 pub use status::{EventStatus, Lost, Status};
 pub use tracee::{Change, Tracee, next_change};
+pub use tracefs::{NoTracefs, Tracefs};

@@ -1,6 +1,6 @@
 //! The probes: attached, drained, read.
 
-use std::{collections::HashMap, io, path::Path, time::Duration};
+use std::{collections::HashMap, io, os::fd::OwnedFd, path::Path, time::Duration};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
@@ -83,8 +83,10 @@ type BpfMap<K, V> = BpfHashMap<MapData, K, V>;
 
 /// Attached probes. Dropping them detaches everything.
 pub struct Probes {
-    /// Owns the programs and their links.
+    /// Owns the programs, and the links of those at raw tracepoints.
     ebpf: Ebpf,
+    /// Keeps the programs at classic tracepoints attached.
+    _held: Vec<OwnedFd>,
     /// Where pages are told from.
     pages: Box<dyn PageSource + Send + Sync>,
     target: Target,
@@ -155,12 +157,13 @@ impl Probes {
             traced: options.trace_pushes,
         };
         let mut ring_index = None;
+        let mut held = Vec::new();
         let mut attach_one = |event: KvmEvent| {
             if event == KvmEvent::RingPush && !count_pushes {
                 ring_index = Some(RingIndex::attach(&mut ebpf, wanted_pages)?);
                 return Ok(AttachKind::RawTracepoint);
             }
-            attach(&mut ebpf, &formats, event, &options.attach)
+            attach(&mut ebpf, &formats, event, &options.attach, &mut held)
         };
         let attached: Vec<_> = KvmEvent::ALL
             .into_iter()
@@ -205,6 +208,7 @@ impl Probes {
             lost: map::take(&mut ebpf, "LOST")?,
             identities: Identities::default(),
             ebpf,
+            _held: held,
         }))
     }
 

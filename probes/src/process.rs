@@ -14,11 +14,30 @@ use crate::{
 /// Number of the inode of the initial PID namespace, fixed in the kernel's interface.
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
+/// The PID namespace in which this process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PidNamespace {
+    /// The host's, where process ids are those that the kernel's events have.
+    Initial,
+    /// One below it, such as a container's.
+    Own,
+}
+
+impl PidNamespace {
+    /// This process's.
+    pub fn of_this_process() -> io::Result<Self> {
+        Ok(match fs::metadata("/proc/self/ns/pid")?.ino() {
+            INITIAL_PID_NAMESPACE => Self::Initial,
+            _ => Self::Own,
+        })
+    }
+}
+
 /// Checks that ids of processes mean the same to this process and to the kernel.
 pub(crate) fn check_pid_namespace() -> Result<(), Error> {
-    match fs::metadata("/proc/self/ns/pid") {
-        Ok(namespace) if namespace.ino() != INITIAL_PID_NAMESPACE => Err(Error::PidNamespace),
-        Ok(_) => Ok(()),
+    match PidNamespace::of_this_process() {
+        Ok(PidNamespace::Initial) => Ok(()),
+        Ok(PidNamespace::Own) => Err(Error::PidNamespace),
         Err(source) => Err(Error::Proc {
             path: "/proc/self/ns/pid".into(),
             source,

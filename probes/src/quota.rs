@@ -5,7 +5,7 @@ use std::{
     fmt, io,
     mem::offset_of,
     num::NonZeroUsize,
-    os::fd::AsFd as _,
+    os::fd::{AsFd as _, OwnedFd},
     ptr::NonNull,
     sync::{
         Mutex, PoisonError,
@@ -27,6 +27,7 @@ use crate::{
     object,
     observer::load_error,
     process,
+    tracefs::Tracefs,
 };
 
 /// Budgets of pages, drawn on by the vCPU threads that are assigned to them; of this process or of any other.
@@ -57,8 +58,10 @@ pub struct Quota {
     threads: Mutex<Threads>,
     budgets: Budgets,
     kind: AttachKind,
-    /// Owns the program and its link.
+    /// Owns the program, and its link at a raw tracepoint.
     _ebpf: Ebpf,
+    /// Keeps it attached at a classic one.
+    _held: Option<OwnedFd>,
 }
 
 impl fmt::Debug for Quota {
@@ -100,16 +103,16 @@ impl Quota {
             changes: 0,
         });
         let event = "kvm_dirty_ring_push";
-        let kind = match attach_raw(&mut ebpf, "quota_raw", event) {
-            Ok(_) => AttachKind::RawTracepoint,
-            Err(raw) => match attach_classic(&mut ebpf, "quota_tp", "kvm", event) {
-                Ok(()) => AttachKind::Tracepoint,
+        let classic = |ebpf: &mut Ebpf| {
+            let tracefs = Tracefs::open().map_err(|none| none.to_string())?;
+            attach_classic(ebpf, &tracefs, "quota_tp", "kvm", event)
+        };
+        let (kind, held) = match attach_raw(&mut ebpf, "quota_raw", event) {
+            Ok(_) => (AttachKind::RawTracepoint, None),
+            Err(raw) => match classic(&mut ebpf) {
+                Ok(held) => (AttachKind::Tracepoint, Some(held)),
                 Err(classic) => {
-                    let reasons = format!(
-                        "{event}: raw tracepoint: {}; tracepoint: {}",
-                        refusal(&raw),
-                        refusal(&classic)
-                    );
+                    let reasons = format!("{event}: raw tracepoint: {}; tracepoint: {classic}", refusal(&raw));
                     return Err(Error::NothingAttached { reasons });
                 }
             },
@@ -119,6 +122,7 @@ impl Quota {
             budgets,
             kind,
             _ebpf: ebpf,
+            _held: held,
         })
     }
 

@@ -10,10 +10,12 @@ use serde::Serialize;
 
 use crate::{
     cli::{exit, output},
+    engine::probing,
     machine::{
         Facts,
-        check::{self, Checked, Status},
+        check::{self, Checked, Finding, Status},
     },
+    scenario::probe_mode::ProbeMode,
 };
 
 /// Version of what `--json` prints; raised when a field changes its meaning or goes.
@@ -57,7 +59,8 @@ struct Report<'a> {
 /// Checks everything, prints it, and returns the exit code.
 pub fn run(args: &Args) -> anyhow::Result<u8> {
     let facts = Facts::gather();
-    let checks = check::all(&facts);
+    let mut checks = check::all(&facts);
+    checks.push(probes());
     let ready = !checks.iter().any(Checked::is_fatal);
     if args.json {
         output::json(&Report {
@@ -70,6 +73,27 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         output::data(table(&checks, Look::of(&io::stdout())))?;
     }
     Ok(if ready { exit::OK } else { exit::MISSING })
+}
+
+/// Attaches the probes for a moment, as `run --probes require` does: the one check that no fact can stand for.
+fn probes() -> Checked {
+    let finding = match probing::resolve(ProbeMode::Require) {
+        Ok(_) => Finding {
+            status: Status::Ok,
+            found: "all of them can be attached".to_owned(),
+            remedy: None,
+        },
+        Err(none) => Finding {
+            status: Status::Missing,
+            found: none.why().to_owned(),
+            remedy: Some("mend what is missing above".to_owned()),
+        },
+    };
+    Checked {
+        name: "probes",
+        required: false,
+        finding,
+    }
 }
 
 /// Whom the table is for.
@@ -150,7 +174,7 @@ fn conclusion(checks: &[Checked]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::check::{Finding, fixture::healthy};
+    use crate::machine::check::fixture::healthy;
 
     fn checked(name: &'static str, required: bool, status: Status, remedy: Option<&str>) -> Checked {
         let finding = Finding {

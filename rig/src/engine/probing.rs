@@ -29,6 +29,13 @@ pub struct NoProbes {
     why: String,
 }
 
+impl NoProbes {
+    /// Why they can't, and where one thing mends it, what to do.
+    pub fn why(&self) -> &str {
+        &self.why
+    }
+}
+
 /// Tries, before anything runs, whether the probes can be had on this machine. Under `auto` a cell can do without them:
 /// then the mode becomes `off`, with a sentence for the user; another one says what they would not see.
 pub fn resolve(mode: ProbeMode) -> Result<(ProbeMode, Vec<String>), NoProbes> {

@@ -10,6 +10,7 @@ pub mod kernel;
 pub mod kvm;
 pub mod memory;
 pub mod noise;
+pub mod pid_namespace;
 pub mod qemu;
 mod require;
 pub mod root;
@@ -25,6 +26,7 @@ use kernel::Kernel;
 use kvm::Kvm;
 use memory::Memory;
 use noise::NoiseReport;
+use pid_namespace::PidNamespace;
 use qemu::Qemu;
 use root::Root;
 use tracefs::Tracefs;
@@ -47,6 +49,9 @@ pub struct Facts {
     pub memory: Memory,
     /// The machine's noise while nothing was run; `None` where no thread could be started.
     pub noise: Option<NoiseReport>,
+    /// The PID namespace; unknown in recordings older than this fact.
+    #[serde(default)]
+    pub pid_namespace: PidNamespace,
     /// tracefs.
     pub tracefs: Tracefs,
     /// Type information of the kernel.
@@ -71,7 +76,8 @@ impl Facts {
             cpu,
             memory: Memory::gather(&root),
             noise,
-            tracefs: Tracefs::gather(&root),
+            pid_namespace: PidNamespace::gather(),
+            tracefs: Tracefs::gather(),
             btf: Btf::gather(&root),
             bpf: Bpf::gather(&root),
             qemu: Qemu::gather(),

@@ -79,6 +79,7 @@ pub const CHECKS: &[Check] = &[
     optional("governor", load::governor),
     optional("noise", load::noise),
     optional("build", load::build),
+    optional("pid namespace", observer::pid_namespace),
     optional("tracefs", observer::tracefs),
     optional("btf", observer::btf),
     optional("bpf", observer::bpf),
@@ -144,10 +145,12 @@ pub(crate) mod fixture {
         kvm::{Capabilities, Device, Kvm},
         memory::Memory,
         noise::NoiseReport,
+        pid_namespace::PidNamespace,
         qemu::Qemu,
-        tracefs::{KVM_EVENTS, Tracefs},
+        tracefs::Tracefs,
         versions::Versions,
     };
+    use dirtyrig_probes::KvmEvent;
 
     pub(crate) fn healthy() -> Facts {
         Facts {
@@ -211,9 +214,10 @@ pub(crate) mod fixture {
                 others_cpus: Some(0.02),
                 idle_cpus: Some(63.9),
             }),
+            pid_namespace: PidNamespace::Initial,
             tracefs: Tracefs::Readable {
                 at: "/sys/kernel/tracing".into(),
-                events: KVM_EVENTS.map(str::to_owned).to_vec(),
+                events: KvmEvent::ALL.map(|event| event.to_string()).to_vec(),
             },
             btf: Btf {
                 vmlinux_bytes: Some(5_519_912),

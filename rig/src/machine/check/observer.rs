@@ -1,11 +1,9 @@
 //! Checks of what observes: tracefs, BTF, eBPF; and of QEMU. None is needed to run and limit the rig's own guest.
 
+use dirtyrig_probes::KvmEvent;
+
 use super::Finding;
-use crate::machine::{
-    Facts,
-    bpf::Load,
-    tracefs::{KVM_EVENTS, Tracefs},
-};
+use crate::machine::{Facts, bpf::Load, pid_namespace::PidNamespace, tracefs::Tracefs};
 
 /// The probes need the first two; the third opens tracefs, whose folders are root's.
 const PRIVILEGE: &str =
@@ -14,36 +12,56 @@ const PRIVILEGE: &str =
 /// The first QEMU with a dirty limit.
 const QEMU_WITH_LIMIT: (u32, u32) = (7, 1);
 
-/// Whether the layout of KVM's tracepoints can be read.
+/// Whether process ids mean the same here as in the kernel's events.
+pub(super) fn pid_namespace(facts: &Facts) -> Finding {
+    match facts.pid_namespace {
+        PidNamespace::Initial => Finding::ok("the host's"),
+        PidNamespace::Own => Finding::missing(
+            "one of its own, such as a container's: the kernel's process ids don't apply",
+            "run it on the host, or in a container with the host's PID namespace (--pid=host)",
+        ),
+        PidNamespace::Unknown => Finding::missing(
+            "unknown: /proc/self/ns/pid can't be read",
+            "sudo mount -t proc proc /proc",
+        ),
+    }
+}
+
+/// Whether the layout of the probes' events can be read.
 pub(super) fn tracefs(facts: &Facts) -> Finding {
     const MOUNT: &str = "sudo mount -t tracefs tracefs /sys/kernel/tracing";
     match &facts.tracefs {
         Tracefs::Unsupported => Finding::missing("this kernel has no tracefs", "boot a kernel with CONFIG_FTRACE=y"),
-        Tracefs::Unmounted => Finding::missing("not mounted", MOUNT),
+        Tracefs::Unmounted => Finding::missing("not mounted, and this user may not mount it", MOUNT),
         Tracefs::Denied { at } => Finding::missing(format!("{} is not readable by this user", at.display()), PRIVILEGE),
-        Tracefs::Readable { at, events } => {
-            let absent: Vec<&str> = KVM_EVENTS
-                .into_iter()
-                .filter(|name| !events.iter().any(|event| event == name))
-                .collect();
-            let at = at.display();
-            if absent.is_empty() {
-                Finding::ok(format!(
-                    "{at}, with all {} tracepoints of KVM that the probes use",
-                    KVM_EVENTS.len()
-                ))
-            } else if absent.len() == KVM_EVENTS.len() {
-                Finding::missing(
-                    format!("{at} has no tracepoints of KVM"),
-                    "load KVM, or boot a kernel with tracepoints",
-                )
-            } else {
-                Finding::degraded(
-                    format!("{at} lacks {}", absent.join(", ")),
-                    "boot Linux 5.15 or newer for all of them",
-                )
-            }
-        }
+        Tracefs::Readable { at, events } => with_events(&at.display().to_string(), events),
+        Tracefs::Private { events } => with_events("not mounted; a mount that only dirtyrig sees", events),
+    }
+}
+
+fn with_events(place: &str, events: &[String]) -> Finding {
+    let is_absent = |event: &KvmEvent| !events.contains(&event.to_string());
+    let absent: Vec<KvmEvent> = KvmEvent::ALL.into_iter().filter(is_absent).collect();
+    let call = is_absent(&KvmEvent::Run);
+    let of_kvm = absent.len() - usize::from(call);
+    if absent.is_empty() {
+        Finding::ok(format!(
+            "{place}, with all {} tracepoints that the probes use",
+            KvmEvent::ALL.len()
+        ))
+    } else if of_kvm + 1 == KvmEvent::ALL.len() {
+        Finding::missing(
+            format!("{place} has no tracepoints of KVM"),
+            "load KVM, or boot a kernel with tracepoints",
+        )
+    } else {
+        let names: Vec<String> = absent.iter().map(ToString::to_string).collect();
+        let remedy = match (of_kvm, call) {
+            (0, _) => "boot a kernel with CONFIG_FTRACE_SYSCALLS=y",
+            (_, false) => "boot Linux 5.15 or newer for all of them",
+            (_, true) => "boot Linux 5.15 or newer with CONFIG_FTRACE_SYSCALLS=y for all of them",
+        };
+        Finding::degraded(format!("{place} lacks {}", names.join(", ")), remedy)
     }
 }
 
@@ -116,7 +134,7 @@ pub(super) fn qemu(facts: &Facts) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::super::{Finding, Status, fixture::healthy};
-    use crate::machine::{Facts, bpf::Load, qemu::Qemu, tracefs::Tracefs};
+    use crate::machine::{Facts, bpf::Load, pid_namespace::PidNamespace, qemu::Qemu, tracefs::Tracefs};
 
     fn after(change: impl Fn(&mut Facts), check: fn(&Facts) -> Finding) -> Finding {
         let mut facts = healthy();
@@ -138,13 +156,37 @@ mod tests {
         assert!(remedy(&with(Tracefs::Unmounted)).starts_with("sudo mount -t tracefs"));
         assert!(remedy(&with(Tracefs::Unsupported)).contains("CONFIG_FTRACE"));
         assert!(remedy(&with(Tracefs::Denied { at: "/t".into() })).contains("setcap"));
-        assert_eq!(with(readable(&[])).status, Status::Missing);
-        let old = with(readable(&["kvm_exit", "kvm_entry", "kvm_userspace_exit"]));
+        assert_eq!(with(readable(&["sys_enter_ioctl"])).status, Status::Missing);
+        let old = with(readable(&[
+            "kvm_exit",
+            "kvm_entry",
+            "kvm_userspace_exit",
+            "sys_enter_ioctl",
+        ]));
         assert_eq!(old.status, Status::Degraded);
         assert_eq!(
             old.found,
             "/t lacks kvm_dirty_ring_exit, kvm_dirty_ring_push, kvm_dirty_ring_reset"
         );
+        assert!(remedy(&old).contains("5.15"));
+        let all = super::KvmEvent::ALL.map(|event| event.to_string());
+        let without_calls: Vec<_> = all
+            .iter()
+            .map(String::as_str)
+            .filter(|name| *name != "sys_enter_ioctl")
+            .collect();
+        let blind = with(readable(&without_calls));
+        assert_eq!(blind.found, "/t lacks sys_enter_ioctl");
+        assert_eq!(remedy(&blind), "boot a kernel with CONFIG_FTRACE_SYSCALLS=y");
+        assert_eq!(with(Tracefs::Private { events: all.to_vec() }).status, Status::Ok);
+    }
+
+    #[test]
+    fn only_the_hosts_pid_namespace_will_do() {
+        let with = |namespace| after(|facts| facts.pid_namespace = namespace, super::pid_namespace);
+        assert_eq!(with(PidNamespace::Initial).status, Status::Ok);
+        assert!(remedy(&with(PidNamespace::Own)).contains("--pid=host"));
+        assert_eq!(with(PidNamespace::Unknown).status, Status::Missing);
     }
 
     #[test]

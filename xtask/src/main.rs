@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod dist;
 mod ebpf;
 mod kernels;
 
@@ -17,6 +18,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Build what users install: one static binary with its documents, as a tarball, a .deb and an .rpm
+    Dist(dist::Arguments),
     /// Rebuild the eBPF objects in probes/prebuilt from probes/ebpf
     Ebpf(ebpf::Arguments),
     /// Check the probes on kernels of Debian's, booted under QEMU's software emulation
@@ -25,6 +28,7 @@ enum Chore {
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().chore {
+        Chore::Dist(arguments) => dist::run(&arguments),
         Chore::Ebpf(arguments) => ebpf::run(&arguments),
         Chore::Kernels(arguments) => kernels::run(&arguments),
     }

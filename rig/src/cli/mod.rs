@@ -1,12 +1,14 @@
 //! The command line: which subcommand, with which flags; the commands themselves are in [`crate::commands`].
 
+pub mod complete;
 pub mod exit;
 pub mod flags;
 pub mod output;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::CompleteEnv;
 
 use crate::commands::{check, compare, doctor, floor, limit, merge, migrate, observe, plot, report, run, serve, sweep};
 
@@ -57,8 +59,18 @@ enum Command {
     Observe(observe::Args),
 }
 
-/// Runs what the command line asks for. Usage errors, `--help` and `--version` end the process right here.
+/// The whole command line, for what is made of it.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Runs what the command line asks for. Usage errors, `--help` and `--version` end the process right here, and so does a
+/// shell's question: `COMPLETE=bash dirtyrig` prints the script that asks them.
 pub fn main() -> ExitCode {
+    CompleteEnv::with_factory(command)
+        .bin("dirtyrig")
+        .completer("dirtyrig")
+        .complete();
     exit::report(match Cli::parse().command {
         Command::Doctor(args) => doctor::run(&args),
         Command::Run(args) => run::run(&args),
@@ -78,12 +90,10 @@ pub fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn flags_do_not_contradict_each_other() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 }

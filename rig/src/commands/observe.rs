@@ -9,11 +9,12 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
+use clap_complete::engine::ArgValueCandidates;
 use dirtyrig_probes::{identity::find_vm, kvm_processes};
 
 use super::results;
 use crate::{
-    cli::{exit, output::note},
+    cli::{complete, exit, output::note},
     engine::{Interrupted, interrupt::Interrupt},
     observe::{
         lines::{Form, Lines},
@@ -49,11 +50,11 @@ Examples:
   dirtyrig observe --pid 4711 --trace vm.trace --duration 10s; dirtyrig run --replay vm.trace --quota 100")]
 pub struct Args {
     /// Process of a VMM; may be given several times [default: every VM, those to come included]
-    #[arg(long = "pid", value_name = "PID")]
+    #[arg(long = "pid", value_name = "PID", add = ArgValueCandidates::new(complete::pids))]
     pids: Vec<u32>,
 
     /// A VM by its name (QEMU's `-name`, libvirt's domain) or its UUID; may be given several times
-    #[arg(long = "vm", value_name = "NAME")]
+    #[arg(long = "vm", value_name = "NAME", add = ArgValueCandidates::new(complete::names))]
     vms: Vec<String>,
 
     /// Print a CSV line a vCPU and interval instead of the live view

@@ -1,0 +1,136 @@
+//! `cargo xtask dist`: what users install. One static binary, its man pages, completions and licences, as a tarball, a
+//! .deb and an .rpm in `target/dist`. The same commit, built by the same toolchain, gives the same bytes.
+
+mod build;
+mod deb;
+mod licences;
+mod rpm;
+mod tarball;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+/// What is promised of the binary's size.
+const MOST_BYTES: u64 = 15_000_000;
+
+/// Bytes that go into every package.
+struct Item {
+    /// Where it lies in the tarball.
+    in_tarball: String,
+    /// Where a package installs it, from the root.
+    installed: String,
+    mode: u32,
+    bytes: Vec<u8>,
+}
+
+/// What there is to pack, and what is said of it.
+struct Release {
+    version: &'static str,
+    /// Of the commit, in seconds since 1970: no file is younger.
+    time: u32,
+    items: Vec<Item>,
+}
+
+const SUMMARY: &str = "Limits how fast KVM guests dirty memory, and shows what a limiter did";
+const DESCRIPTION: &str = "Observes KVM virtual machines from inside the kernel, holds them to a dirty rate from outside, \
+                           and measures dirty-rate limiters, QEMU's among them, on a guest of its own.";
+const LICENCE: &str = "MIT OR Apache-2.0";
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Folder for the packages
+    #[arg(long, value_name = "DIR", default_value = "target/dist")]
+    out: PathBuf,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .context("xtask lies in the root folder")?;
+    let built = build::binaries(root)?;
+    let size = fs::metadata(&built.dirtyrig)?.len();
+    ensure!(
+        size < MOST_BYTES,
+        "{} has {size} bytes, at least the {MOST_BYTES} that it is to stay below",
+        built.dirtyrig.display()
+    );
+    let release = Release {
+        version: env!("CARGO_PKG_VERSION"),
+        time: said("git", &["log", "-1", "--format=%ct"], root)?.parse()?,
+        items: items(root, &built)?,
+    };
+    fs::create_dir_all(&arguments.out).with_context(|| format!("making {}", arguments.out.display()))?;
+    for (name, bytes) in [tarball::pack(&release)?, deb::pack(&release)?, rpm::pack(&release)?] {
+        let to = arguments.out.join(name);
+        fs::write(&to, &bytes).with_context(|| format!("writing {}", to.display()))?;
+        println!("{} ({} bytes)", to.display(), bytes.len());
+    }
+    Ok(())
+}
+
+/// Everything to pack, in the order of the tarball's paths.
+fn items(root: &Path, built: &build::Built) -> Result<Vec<Item>> {
+    let mut items = vec![Item {
+        in_tarball: "dirtyrig".into(),
+        installed: "usr/bin/dirtyrig".into(),
+        mode: 0o755,
+        bytes: fs::read(&built.dirtyrig)?,
+    }];
+    let mut add = |in_tarball: &str, installed: String, bytes: Vec<u8>| {
+        items.push(Item {
+            in_tarball: in_tarball.into(),
+            installed,
+            mode: 0o644,
+            bytes,
+        });
+    };
+    for name in ["README.md", "CHANGELOG.md", "LICENSE-MIT", "LICENSE-APACHE"] {
+        let bytes = fs::read(root.join(name)).with_context(|| format!("reading {name}"))?;
+        add(name, format!("usr/share/doc/dirtyrig/{name}"), bytes);
+    }
+    let licences = licences::text(root)?.into_bytes();
+    add(
+        "LICENSES-LINKED",
+        "usr/share/doc/dirtyrig/LICENSES-LINKED".into(),
+        licences,
+    );
+    for (shell, file, folder) in [
+        ("bash", "dirtyrig", "usr/share/bash-completion/completions"),
+        ("zsh", "_dirtyrig", "usr/share/zsh/vendor-completions"),
+        ("fish", "dirtyrig.fish", "usr/share/fish/vendor_completions.d"),
+    ] {
+        add(
+            &format!("completions/{shell}/{file}"),
+            format!("{folder}/{file}"),
+            built.completion(shell)?,
+        );
+    }
+    for (name, bytes) in built.man_pages()? {
+        let zipped = tarball::zipped(&bytes)?;
+        add(
+            &format!("man/{name}.gz"),
+            format!("usr/share/man/man1/{name}.gz"),
+            zipped,
+        );
+    }
+    items.sort_by(|a, b| a.in_tarball.cmp(&b.in_tarball));
+    Ok(items)
+}
+
+/// The one line that a command prints in `folder`.
+fn said(program: &str, arguments: &[&str], folder: &Path) -> Result<String> {
+    let output = Command::new(program).args(arguments).current_dir(folder).output();
+    let output = output.with_context(|| format!("starting {program}"))?;
+    ensure!(
+        output.status.success(),
+        "{program} {}: {}",
+        arguments.join(" "),
+        output.status
+    );
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}

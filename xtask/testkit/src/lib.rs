@@ -18,6 +18,8 @@ pub enum Need {
     Qemu,
     /// A `chromium` on the path.
     Chromium,
+    /// A `prometheus` and a `promtool` on the path.
+    Prometheus,
 }
 
 impl Need {
@@ -27,6 +29,7 @@ impl Need {
             Self::Bpf => "bpf",
             Self::Qemu => "qemu",
             Self::Chromium => "chromium",
+            Self::Prometheus => "prometheus",
         }
     }
 
@@ -41,6 +44,7 @@ impl Need {
             Self::Bpf => nix::unistd::geteuid().is_root() && Path::new("/sys/kernel/tracing").is_dir(),
             Self::Qemu => is_on_path("qemu-system-x86_64"),
             Self::Chromium => is_on_path("chromium"),
+            Self::Prometheus => is_on_path("prometheus") && is_on_path("promtool"),
         }
     }
 

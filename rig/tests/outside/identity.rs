@@ -27,7 +27,7 @@ use super::{
 /// Two sockets of three cores.
 const SIX: &str = "6,sockets=2,cores=3,threads=1";
 /// A bit of the APIC ID is the socket's, two are the core's.
-const SIX_IDS: [usize; 6] = [0, 1, 2, 4, 5, 6];
+pub(super) const SIX_IDS: [usize; 6] = [0, 1, 2, 4, 5, 6];
 /// So small that a vCPU which isn't held is far above it, however slow the host and however many share a CPU.
 const QUOTA_MIB_S: f64 = 1.0;
 
@@ -48,7 +48,7 @@ fn started(launch: Launch<'_>) -> Result<Shaped, Failed> {
 }
 
 /// The number of each vCPU with its KVM id.
-fn numbers(limiter: &Limiter) -> Vec<(usize, Option<u32>)> {
+pub(super) fn numbers(limiter: &Limiter) -> Vec<(usize, Option<u32>)> {
     let books = limiter.books().into_iter().filter(|(_, book)| book.plugged);
     books.map(|(vcpu, book)| (vcpu, book.id.kvm_id())).collect()
 }
@@ -219,7 +219,7 @@ pub(super) fn plugged_and_unplugged() -> Result<(), Failed> {
     Ok(())
 }
 
-fn plugged_threads(limiter: &Limiter) -> BTreeSet<u32> {
+pub(super) fn plugged_threads(limiter: &Limiter) -> BTreeSet<u32> {
     let books = limiter.books().into_iter().filter(|(_, book)| book.plugged);
     books.map(|(_, book)| book.thread).collect()
 }
@@ -414,7 +414,7 @@ fn dirtyrig(folder: &std::path::Path, arguments: &[&str]) -> Result<std::process
 }
 
 /// What it prints, as JSON, a line each.
-fn lines(arguments: &[&str]) -> Result<Vec<Value>, Failed> {
+pub(super) fn lines(arguments: &[&str]) -> Result<Vec<Value>, Failed> {
     let folder = tempfile::tempdir()?;
     let output = dirtyrig(folder.path(), arguments)?;
     if !output.status.success() {

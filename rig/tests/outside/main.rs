@@ -2,6 +2,7 @@
 
 mod command;
 mod identity;
+mod libvirt;
 mod shaped;
 mod vm;
 
@@ -65,6 +66,11 @@ fn main() {
         trial("attached_to_by_index", HERE, identity::attached_to_by_index),
         trial("a_vm_that_never_ran", HERE, identity::a_vm_that_never_ran),
         trial("a_vm_by_its_name", HERE, identity::a_vm_by_its_name),
+        trial(
+            "a_domain_of_libvirt",
+            &[Need::Kvm, Need::Bpf, Need::Qemu, Need::Libvirt],
+            libvirt::a_domain,
+        ),
     ]);
 }
 

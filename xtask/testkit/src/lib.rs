@@ -20,6 +20,8 @@ pub enum Need {
     Chromium,
     /// A `prometheus` and a `promtool` on the path.
     Prometheus,
+    /// libvirt's daemon and client on the path.
+    Libvirt,
 }
 
 impl Need {
@@ -30,6 +32,7 @@ impl Need {
             Self::Qemu => "qemu",
             Self::Chromium => "chromium",
             Self::Prometheus => "prometheus",
+            Self::Libvirt => "libvirt",
         }
     }
 
@@ -45,6 +48,7 @@ impl Need {
             Self::Qemu => is_on_path("qemu-system-x86_64"),
             Self::Chromium => is_on_path("chromium"),
             Self::Prometheus => is_on_path("prometheus") && is_on_path("promtool"),
+            Self::Libvirt => is_on_path("libvirtd") && is_on_path("virsh"),
         }
     }
 

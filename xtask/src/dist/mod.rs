@@ -93,6 +93,14 @@ fn items(root: &Path, built: &build::Built) -> Result<Vec<Item>> {
         let bytes = fs::read(root.join(name)).with_context(|| format!("reading {name}"))?;
         add(name, format!("usr/share/doc/dirtyrig/{name}"), bytes);
     }
+    for (name, folder) in [
+        ("dirtyrig-observe.service", "usr/lib/systemd/system"),
+        ("alerts.yml", "usr/share/doc/dirtyrig"),
+        ("grafana.json", "usr/share/doc/dirtyrig"),
+    ] {
+        let bytes = fs::read(root.join("packaging").join(name)).with_context(|| format!("reading packaging/{name}"))?;
+        add(name, format!("{folder}/{name}"), bytes);
+    }
     let licences = licences::text(root)?.into_bytes();
     add(
         "LICENSES-LINKED",

@@ -130,6 +130,14 @@ pub enum RecordingError {
         /// How often it occurs.
         found: usize,
     },
+    /// Text that is not UTF-8.
+    #[error("`{}` is {encoding} text: save it as CSV in UTF-8, or restore the file as it was recorded", path.display())]
+    Encoding {
+        /// The file.
+        path: PathBuf,
+        /// Its encoding.
+        encoding: &'static str,
+    },
     /// A value that can't be read.
     #[error("`{}`, line {line}, {place}: restore the file as it was recorded, or remove the line", path.display())]
     BadRow {

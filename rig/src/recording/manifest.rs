@@ -1,6 +1,6 @@
 //! `manifest.json`: what ran, where, and how far it got.
 
-use std::{collections::BTreeSet, env, fs, path::Path};
+use std::{collections::BTreeSet, env, fs, path::Path, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -110,6 +110,14 @@ impl Manifest {
             shard: None,
             merged_from: Vec::new(),
         }
+    }
+
+    /// When the recording was begun, since the epoch; 0 where the manifest does not say it as it should.
+    pub(super) fn started(&self) -> Duration {
+        let started: Option<jiff::Timestamp> = self.started_utc.parse().ok();
+        started.map_or(Duration::ZERO, |at| {
+            Duration::try_from(at.as_duration()).unwrap_or_default()
+        })
     }
 
     /// Reads the manifest of the recording in `dir`.

@@ -14,6 +14,7 @@
 //! counts when its line end is there. Rows of a cell that has no summary are leftovers: [`Recording`] keeps them apart
 //! and [`Recorder::resume`] removes them.
 
+mod dialect;
 mod error;
 mod journal;
 mod manifest;
@@ -27,7 +28,7 @@ mod writer;
 
 pub use error::RecordingError;
 pub use manifest::{Manifest, Origin, RowCounts, State};
-pub use reader::{Recording, StallLines, Torn, ranges};
+pub use reader::{Recording, Torn, ranges};
 pub use stalls::{StallInterval, StallKind};
 pub use table::summary_columns;
 pub use writer::Recorder;

@@ -1,7 +1,7 @@
 //! Reads a recording back, finished or not.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -29,13 +29,6 @@ pub struct Recording {
     pub unfinished: Vec<Sample>,
     /// Last rows that were being written when the run was killed, and were skipped.
     pub torn: Vec<Torn>,
-}
-
-/// Lines of the log of pauses.
-#[derive(Clone, Debug, Default)]
-pub struct StallLines {
-    pub(super) text: Vec<u8>,
-    pub(super) count: u64,
 }
 
 /// A last row without its line end.
@@ -110,30 +103,16 @@ impl Recording {
         })
     }
 
-    /// The lines of the log of pauses of each finished cell, as they stand in the file: to be copied. The log is checked
-    /// as [`Self::stalls`] does.
-    pub fn stall_lines(&self) -> Result<BTreeMap<u32, StallLines>, RecordingError> {
-        self.stalls()?;
-        let path = self.dir.join(STALLS);
-        let bytes = fs::read(&path).map_err(|source| RecordingError::read(&path, source))?;
-        let finished = self.finished();
-        let mut cells: BTreeMap<u32, StallLines> = BTreeMap::new();
-        for line in bytes[..table::whole_lines(&bytes)].split_inclusive(|&byte| byte == b'\n') {
-            if let Some(cell) = stalls::cell_of(line).filter(|cell| finished.contains(cell)) {
-                let lines = cells.entry(cell).or_default();
-                lines.text.extend_from_slice(line);
-                lines.count += 1;
-            }
-        }
-        Ok(cells)
-    }
-
     /// The histograms of the pauses, those of unfinished cells left out. Read from disk at each call: they are
     /// larger than all the rest.
     pub fn stalls(&self) -> Result<Vec<StallInterval>, RecordingError> {
         let path = self.dir.join(STALLS);
         let bytes = fs::read(&path).map_err(|source| RecordingError::read(&path, source))?;
-        let (mut intervals, torn_line) = stalls::parse(&path, &bytes)?;
+        let stalls::Log {
+            mut intervals,
+            torn_line,
+            ..
+        } = stalls::parse(&path, &bytes)?;
         let promised = self.manifest.rows.map(|rows| rows.stall_intervals);
         // Comments have no rows, so the line is that of the file's end.
         let last_line = table::line_ends(&bytes);

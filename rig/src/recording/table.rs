@@ -4,7 +4,11 @@ use std::{fs, path::Path};
 
 use csv::{ErrorKind, StringRecord};
 
-use super::{RecordingError, schema::Row};
+use super::{
+    RecordingError,
+    dialect::{self, Dialect},
+    schema::Row,
+};
 
 /// What a file of rows holds.
 #[derive(Debug)]
@@ -68,30 +72,41 @@ pub(super) fn encode<R: Row>(rows: &[R], path: &Path) -> Result<Vec<u8>, Recordi
     }
 }
 
-/// Reads the rows that are whole.
+/// Reads the rows that are whole. A file that a spreadsheet has saved reads as well: see [`Dialect`].
 pub(super) fn read<R: Row>(path: &Path) -> Result<Table<R>, RecordingError> {
     let bytes = fs::read(path).map_err(|source| RecordingError::read(path, source))?;
-    let whole = whole_lines(&bytes);
-    let torn_line = (whole < bytes.len()).then(|| line_ends(&bytes) + 1);
+    parse(path, &bytes)
+}
+
+fn parse<R: Row>(path: &Path, bytes: &[u8]) -> Result<Table<R>, RecordingError> {
+    let whole = whole_lines(bytes);
+    let torn_line = (whole < bytes.len()).then(|| line_ends(bytes) + 1);
+    if let Some(encoding) = dialect::foreign_encoding(bytes) {
+        let path = path.to_owned();
+        return Err(RecordingError::Encoding { path, encoding });
+    }
 
     let mut rows = Vec::new();
     if whole > 0 {
-        let mut reader = csv::Reader::from_reader(&bytes[..whole]);
+        let text = dialect::without_mark(&bytes[..whole]);
+        let dialect = Dialect::of(text);
+        let mut reader = csv::ReaderBuilder::new()
+            .delimiter(dialect.delimiter())
+            .from_reader(text);
         let header = reader
             .headers()
-            .map_err(|source| bad_row(path, 1, &[], source))?
+            .map_err(|source| bad_row(path, text, &[], source))?
             .clone();
         check_columns::<R>(path, &header)?;
         let names: Vec<&str> = header.iter().collect();
         let mut record = StringRecord::new();
         loop {
-            let line = reader.position().line();
             let more = reader.read_record(&mut record);
-            if !more.map_err(|source| bad_row(path, line, &names, source))? {
+            if !more.map_err(|source| bad_row(path, text, &names, source))? {
                 break;
             }
-            let row: Result<R, _> = record.deserialize(Some(&header));
-            let row = row.map_err(|source| bad_row(path, line, &names, source))?;
+            let row: Result<R, _> = dialect.plain(&record).deserialize(Some(&header));
+            let row = row.map_err(|source| bad_row(path, text, &names, source))?;
             rows.push(row.without_stand_ins());
         }
     }
@@ -137,15 +152,28 @@ fn quantity(column: &str) -> &str {
         .unwrap_or(column)
 }
 
-fn bad_row(path: &Path, line: u64, columns: &[&str], source: csv::Error) -> RecordingError {
+/// The line in which a row begins that the reader met at `byte`, which may be the line end before it.
+fn line_at(text: &[u8], byte: usize) -> u64 {
+    let is_end = |byte: &&u8| matches!(byte, b'\r' | b'\n');
+    let ends = text.get(byte..).unwrap_or_default().iter().take_while(is_end).count();
+    line_ends(&text[..(byte + ends).min(text.len())]) + 1
+}
+
+fn bad_row(path: &Path, text: &[u8], columns: &[&str], source: csv::Error) -> RecordingError {
+    let line = source
+        .position()
+        .map_or(1, |position| line_at(text, position.byte() as usize));
+    let column = |field: Option<u64>| field.and_then(|field| columns.get(field as usize));
     let place = match source.kind() {
         ErrorKind::UnequalLengths { expected_len, len, .. } => {
             format!("{len} values instead of {expected_len}")
         }
-        ErrorKind::Deserialize { err, .. } => err.field().and_then(|field| columns.get(field as usize)).map_or_else(
+        ErrorKind::Deserialize { err, .. } => column(err.field()).map_or_else(
             || "a value that does not fit its column".to_owned(),
             |name| format!("column `{name}`"),
         ),
+        ErrorKind::Utf8 { err, .. } => column(Some(err.field() as u64))
+            .map_or_else(|| "not UTF-8".to_owned(), |name| format!("column `{name}`: not UTF-8")),
         _ => "not readable as CSV".to_owned(),
     };
     RecordingError::BadRow {
@@ -155,3 +183,6 @@ fn bad_row(path: &Path, line: u64, columns: &[&str], source: csv::Error) -> Reco
         source,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -210,17 +210,18 @@ fn the_log_of_stalls_has_the_form_that_other_tools_read() {
     let text = std::fs::read_to_string(dir.path().join(STALLS)).expect("the log is text");
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[0], "#[Histogram log format version 1.3]");
+    assert!(lines[2].starts_with("#[StartTime: ") && lines[3].starts_with("#[BaseTime: "));
     assert_eq!(
-        lines[2],
+        lines[4],
         "\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\""
     );
-    // `HISTF` is how base64 begins of the cookie of a compressed V2 histogram.
+    assert_eq!(lines[5], "#[Cell 0: t_s 0 is at 0.000]");
+    // Milliseconds; `HISTF` is how base64 begins of the cookie of a compressed V2 histogram.
     assert!(
-        lines[3].starts_with("Tag=cell0/vcpu0/stall,1.000,1.000,900"),
+        lines[6].starts_with("Tag=cell0/vcpu0/stall,1.000,1.000,0.900,HISTF"),
         "{}",
-        lines[3]
+        lines[6]
     );
-    assert!(lines[3].contains(",HISTF"), "{}", lines[3]);
 }
 
 #[test]

@@ -9,16 +9,16 @@ use std::{
     fs::{self, File, TryLockError},
     ops::Range,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use super::{
-    EXITS, Manifest, Recording, RecordingError, RowCounts, SAMPLES, STALLS, SUMMARY, State,
+    EXITS, Manifest, Recording, RecordingError, RowCounts, SAMPLES, STALLS, SUMMARY, StallInterval, State,
     journal::{self, Journal},
     manifest::now_utc,
-    reader::StallLines,
     schema::{ExitRow, Row, Sample, Summary},
-    stalls, table,
+    stalls::{self, Clock, Place},
+    table,
 };
 use crate::engine::{probed::KernelStall, target::Stall};
 
@@ -32,6 +32,10 @@ pub struct Recorder {
     stalls: Journal,
     exits: Journal,
     summaries: Journal,
+    /// The clock of the log of pauses; `opened_at` is where it stood at `opened`.
+    stall_clock: Clock,
+    opened: Instant,
+    opened_at: Duration,
     /// Rows of finished cells.
     rows: RowCounts,
     /// Rows of the cell that is being run.
@@ -50,7 +54,14 @@ impl Recorder {
         if entries.next().is_some() {
             return Err(RecordingError::FolderNotEmpty { dir });
         }
-        Self::open(dir, manifest, BTreeSet::new(), RowCounts::default(), lock)
+        Self::open(
+            dir,
+            manifest,
+            BTreeSet::new(),
+            RowCounts::default(),
+            fresh_clock(),
+            lock,
+        )
     }
 
     /// Continues a recording after an interruption: a torn last row goes, and so do the rows of cells that were not
@@ -79,7 +90,7 @@ impl Recorder {
             Err(RecordingError::MissingFile { .. }) => 0,
             rows => rows?,
         };
-        let stall_intervals = keep_finished_stalls(&dir.join(STALLS), &finished)?;
+        let (stall_intervals, stall_clock) = keep_finished_stalls(&dir.join(STALLS), &manifest, &finished)?;
         manifest.resumed_utc.push(now_utc());
         manifest.state = State::Running;
         manifest.rows = None;
@@ -89,7 +100,7 @@ impl Recorder {
             stall_intervals,
             exits,
         };
-        Self::open(dir, manifest, finished, rows, lock)
+        Self::open(dir, manifest, finished, rows, stall_clock, lock)
     }
 
     fn open(
@@ -97,15 +108,20 @@ impl Recorder {
         manifest: Manifest,
         finished: BTreeSet<u32>,
         rows: RowCounts,
+        stall_clock: Clock,
         lock: File,
     ) -> Result<Self, RecordingError> {
         manifest.write(&dir)?;
         let samples = Journal::open(dir.join(SAMPLES), &table::header::<Sample>())?;
-        let stalls = Journal::open(dir.join(STALLS), stalls::HEADER.as_bytes())?;
+        let stalls = Journal::open(dir.join(STALLS), &stalls::header(&stall_clock))?;
         let exits = Journal::open(dir.join(EXITS), &table::header::<ExitRow>())?;
         let summaries = Journal::open(dir.join(SUMMARY), &table::header::<Summary>())?;
         journal::sync_folder(&dir)?;
+        let opened_at = since_epoch().saturating_sub(stall_clock.start()).max(stall_clock.end());
         Ok(Self {
+            stall_clock,
+            opened: Instant::now(),
+            opened_at,
             dir,
             manifest,
             finished,
@@ -154,7 +170,10 @@ impl Recorder {
         interval: &Range<Duration>,
         stalls: &[Stall],
     ) -> Result<(), RecordingError> {
-        self.append_values(cell, interval, &stalls::of_limiter(stalls))
+        self.append_intervals(
+            &stalls::of_limiter(cell, interval, stalls),
+            Place::Now(self.stall_now()),
+        )
     }
 
     /// Appends the pauses that the kernel saw in the same interval.
@@ -164,19 +183,20 @@ impl Recorder {
         interval: &Range<Duration>,
         stalls: &[KernelStall],
     ) -> Result<(), RecordingError> {
-        self.append_values(cell, interval, &stalls::of_kernel(stalls))
+        self.append_intervals(&stalls::of_kernel(cell, interval, stalls), Place::Now(self.stall_now()))
     }
 
-    fn append_values(
-        &mut self,
-        cell: u32,
-        interval: &Range<Duration>,
-        values: &[stalls::Value],
-    ) -> Result<(), RecordingError> {
-        let (lines, count) = stalls::encode(cell, interval, values);
-        self.stalls.append(&lines)?;
-        self.pending.stall_intervals += count;
+    fn append_intervals(&mut self, intervals: &[StallInterval], place: Place<'_>) -> Result<(), RecordingError> {
+        let mut clock = self.stall_clock.clone();
+        self.stalls.append(&stalls::encode(intervals, &mut clock, place))?;
+        self.stall_clock = clock;
+        self.pending.stall_intervals += intervals.len() as u64;
         Ok(())
+    }
+
+    /// Now, on the clock of the log of pauses.
+    fn stall_now(&self) -> Duration {
+        self.opened_at + self.opened.elapsed()
     }
 
     /// Appends the exits of the cell that is being run.
@@ -188,11 +208,9 @@ impl Recorder {
 
     /// Takes over a cell that another recording has: its samples and its lines of the log of pauses. Its summaries are to
     /// follow, as for any other cell.
-    pub fn copy_cell(&mut self, samples: &[Sample], stalls: &StallLines) -> Result<(), RecordingError> {
+    pub fn copy_cell(&mut self, samples: &[Sample], stalls: &[StallInterval]) -> Result<(), RecordingError> {
         self.append_samples(samples)?;
-        self.stalls.append(&stalls.text)?;
-        self.pending.stall_intervals += stalls.count;
-        Ok(())
+        self.append_intervals(stalls, Place::Behind)
     }
 
     /// Finishes a cell: one row for each of its vCPUs. From here on it is never run again.
@@ -234,6 +252,7 @@ impl Recorder {
     pub fn abandon_cell(&mut self) -> Result<(), RecordingError> {
         self.samples.roll_back()?;
         self.stalls.roll_back()?;
+        self.stall_clock.keep(&self.finished);
         self.exits.roll_back()?;
         self.summaries.roll_back()?;
         self.pending = RowCounts::default();
@@ -320,25 +339,36 @@ pub(super) fn keep_finished<R: Row>(path: &Path, finished: &BTreeSet<u32>) -> Re
     Ok(rows.len() as u64)
 }
 
-/// The same for the log of stalls.
-fn keep_finished_stalls(path: &Path, finished: &BTreeSet<u32>) -> Result<u64, RecordingError> {
+/// The same for the log of stalls, which is brought to the version of today. Also its clock.
+fn keep_finished_stalls(
+    path: &Path,
+    manifest: &Manifest,
+    finished: &BTreeSet<u32>,
+) -> Result<(u64, Clock), RecordingError> {
     let bytes = match fs::read(path).map_err(|source| RecordingError::read(path, source)) {
-        Err(RecordingError::MissingFile { .. }) if finished.is_empty() => return Ok(0),
+        Err(RecordingError::MissingFile { .. }) if finished.is_empty() => return Ok((0, fresh_clock())),
         other => other?,
     };
-    let mut content = stalls::HEADER.as_bytes().to_vec();
-    let mut count = 0;
-    for line in bytes
-        .split_inclusive(|&byte| byte == b'\n')
-        .filter(|line| line.ends_with(b"\n"))
-    {
-        if stalls::cell_of(line).is_some_and(|cell| finished.contains(&cell)) {
-            content.extend_from_slice(line);
-            count += 1;
-        }
-    }
+    let mut log = stalls::parse(path, &bytes)?;
+    log.intervals.retain(|interval| finished.contains(&interval.cell));
+    let mut clock = match log.start {
+        Some(start) => Clock::new(start),
+        None if log.intervals.is_empty() => fresh_clock(),
+        None => Clock::new(manifest.started()),
+    };
+    let mut content = stalls::header(&clock);
+    content.extend(stalls::encode(&log.intervals, &mut clock, Place::Kept(&log.zeros)));
     replace_if_changed(path, &content)?;
-    Ok(count)
+    Ok((log.intervals.len() as u64, clock))
+}
+
+/// A clock for a log that begins now.
+fn fresh_clock() -> Clock {
+    Clock::new(since_epoch())
+}
+
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 fn replace_if_changed(path: &Path, content: &[u8]) -> Result<(), RecordingError> {

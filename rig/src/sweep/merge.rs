@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::plan::Plan;
 use crate::recording::{
-    Manifest, Origin, Recorder, Recording, RecordingError, StallLines,
+    Manifest, Origin, Recorder, Recording, RecordingError, StallInterval,
     schema::{ExitRow, Sample, Summary},
 };
 
@@ -102,22 +102,23 @@ pub enum MergeError {
 pub fn merge(parts: &[Recording], out: &Path) -> Result<Recording, MergeError> {
     let plan = check(parts)?;
     let manifest = manifest(parts, &plan);
-    let stalls = parts
-        .iter()
-        .map(Recording::stall_lines)
-        .collect::<Result<Vec<_>, _>>()?;
     let mut sources: BTreeMap<u32, Source<'_>> = BTreeMap::new();
-    for (part, stalls) in parts.iter().zip(&stalls) {
+    for part in parts {
         for rows in part.summaries.chunk_by(|a, b| a.cell == b.cell) {
             let source = sources.entry(rows[0].cell).or_default();
             source.summaries.extend_from_slice(rows);
-            source.stalls = stalls.get(&rows[0].cell);
         }
         for rows in part.samples.chunk_by(|a, b| a.cell == b.cell) {
             let source = sources
                 .get_mut(&rows[0].cell)
                 .expect("samples are those of finished cells");
             source.samples.push(rows);
+        }
+        for interval in part.stalls()? {
+            let source = sources
+                .get_mut(&interval.cell)
+                .expect("intervals are those of finished cells");
+            source.stalls.push(interval);
         }
         for row in part.exits()? {
             let source = sources.get_mut(&row.cell).expect("exits are those of finished cells");
@@ -128,8 +129,7 @@ pub fn merge(parts: &[Recording], out: &Path) -> Result<Recording, MergeError> {
     let mut recorder = Recorder::create(out, manifest)?;
     for cell in &plan.cells {
         if let Some(source) = sources.get(&cell.cell) {
-            let none = StallLines::default();
-            recorder.copy_cell(&source.samples.concat(), source.stalls.unwrap_or(&none))?;
+            recorder.copy_cell(&source.samples.concat(), &source.stalls)?;
             recorder.append_exits(&source.exits)?;
             recorder.append_summaries(cell.cell, &source.summaries)?;
         }
@@ -142,7 +142,7 @@ pub fn merge(parts: &[Recording], out: &Path) -> Result<Recording, MergeError> {
 #[derive(Default)]
 struct Source<'a> {
     samples: Vec<&'a [Sample]>,
-    stalls: Option<&'a StallLines>,
+    stalls: Vec<StallInterval>,
     exits: Vec<ExitRow>,
     summaries: Vec<Summary>,
 }

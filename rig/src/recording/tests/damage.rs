@@ -177,11 +177,11 @@ fn a_line_of_the_log_that_is_damaged_is_named() {
         (
             "cell0/vcpu0",
             "cell0.vcpu0",
-            "line 4: tag `cell0.vcpu0/stall` is not of the form",
+            "line 7: tag `cell0.vcpu0/stall` is not of the form",
         ),
-        (",HISTF", ",!!", "line 4: the histogram is not base64"),
-        (",HISTF", ",AAAAA", "line 4: the histogram can't be unpacked"),
-        ("Tag=", "Gat=", "line 4: neither a comment nor an interval"),
+        (",HISTF", ",!!", "line 7: the histogram is not base64"),
+        (",HISTF", ",AAAAA", "line 7: the histogram can't be unpacked"),
+        ("Tag=", "Gat=", "line 7: neither a comment nor an interval"),
     ] {
         let dir = finished_recording();
         edit(dir.path(), STALLS, |text| text.replacen(from, to, 1));

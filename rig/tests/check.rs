@@ -16,28 +16,37 @@ fn machine(cpus: u32) -> Map<String, Value> {
 
 /// A recording with `count` repetitions of one cell, whose stalls lie about `level`.
 fn record(dir: &Path, machine: Map<String, Value>, quota: f64, count: u32, level: f64) {
-    let cells: Vec<Value> = (0..count)
-        .map(|cell| json!({ "cell": cell, "repetition": cell, "settings": { "quota": [quota.to_string()], "seed": cell } }))
+    record_quotas(dir, machine, &[quota], count, level);
+}
+
+/// The same of a cell a quota.
+fn record_quotas(dir: &Path, machine: Map<String, Value>, quotas: &[f64], count: u32, level: f64) {
+    let numbers = 0..count * quotas.len() as u32;
+    let quota = |cell: u32| quotas[cell as usize % quotas.len()];
+    let cells: Vec<Value> = numbers
+        .clone()
+        .map(|cell| json!({ "cell": cell, "settings": { "quota": [quota(cell).to_string()], "seed": cell } }))
         .collect();
-    let manifest = Manifest::new(1, 0..count, machine, json!({ "cells": cells }));
+    let manifest = Manifest::new(1, numbers.clone(), machine, json!({ "cells": cells }));
     let mut recorder = Recorder::create(dir, manifest).expect("a new folder");
-    for cell in 0..count {
+    for cell in numbers {
+        let repetition = cell / quotas.len() as u32;
         let sample = Sample {
             cell,
             ..Sample::default()
         };
         recorder.append_samples(&[sample]).expect("room");
-        let share = 1.0 + 0.001 * f64::from(cell);
+        let share = 1.0 + 0.001 * f64::from(repetition);
         let row = Summary {
             cell,
-            repetition: cell,
+            repetition,
             vmm: "rig".to_owned(),
             limiter: "budget".to_owned(),
             guest: Some("sequential".to_owned()),
             ring_entries: Some(4096),
             period_ms: 1000,
             vcpus: 1,
-            quota_mib_s: Some(quota),
+            quota_mib_s: Some(quota(cell)),
             pauses: Some(100),
             stall_p50_us: Some(level * share),
             stall_p99_us: Some(2.0 * level * share),
@@ -48,6 +57,14 @@ fn record(dir: &Path, machine: Map<String, Value>, quota: f64, count: u32, level
         recorder.append_summaries(cell, &[row]).expect("room");
     }
     recorder.finish().expect("room");
+}
+
+/// Sets when a recording was begun.
+fn begun(dir: &Path, started_utc: &str) {
+    let path = dir.join("manifest.json");
+    let mut manifest: Value = serde_json::from_str(&fs::read_to_string(&path).expect("the file")).expect("JSON");
+    manifest["started_utc"] = started_utc.into();
+    fs::write(path, manifest.to_string()).expect("the file");
 }
 
 fn check(dir: &Path, arguments: &[&str]) -> Output {
@@ -157,7 +174,7 @@ fn what_differs_is_refused_with_the_reason_unless_forced() {
         dir.path(),
         &["other", "--baseline", "old"],
         2,
-        &["scenario: quota is 100 in the baseline and 50"],
+        &["no cell in common", "quota 100", "quota 50"],
     );
     ends(
         dir.path(),
@@ -229,4 +246,114 @@ fn damaged_recordings_are_named() {
         &["has no finished cell"],
     );
     ends(dir.path(), &["old"], 2, &["--baseline <BASE>"]);
+}
+
+#[test]
+fn cells_that_both_have_are_compared_and_the_others_listed() {
+    let dir = folder();
+    record_quotas(&dir.path().join("wide"), machine(2), &[100.0, 50.0, 25.0], 10, 1300.0);
+    let said = [
+        "in the candidate only, and not compared: budget ring 4096 1 s quota 25; budget ring 4096 1 s quota 50",
+        "3 regressed",
+    ];
+    ends(dir.path(), &["wide", "--baseline", "old"], 1, &said);
+    let json = ends(dir.path(), &["old", "--baseline", "wide", "--format", "json"], 0, &[]);
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    let quotas: Vec<_> = json["only_in_baseline"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|cell| &cell["quota_mib_s"])
+        .collect();
+    assert_eq!(quotas, [&json!(25.0), &json!(50.0)]);
+    assert_eq!(json["only_in_candidate"], json!([]));
+    // A setting that tells no cells apart is refused as ever, in the cells that both have.
+    let path = dir.path().join("wide/manifest.json");
+    let other = fs::read_to_string(&path)
+        .expect("the file")
+        .replace("\"seed\":", "\"duration\": \"9s\", \"seed\":");
+    fs::write(path, other).expect("the file");
+    ends(
+        dir.path(),
+        &["wide", "--baseline", "old"],
+        2,
+        &["scenario: duration is not set in the baseline and 9s in the candidate"],
+    );
+}
+
+#[test]
+fn a_rolling_baseline_is_the_last_recordings_before_the_candidate() {
+    let dir = folder();
+    let nightly = dir.path().join("nightly");
+    // One bad night among good ones, and one that comes after the candidate.
+    for (day, level) in [(1, 5000.0), (2, 1000.0), (3, 1300.0), (4, 1000.0), (6, 5000.0)] {
+        let path = nightly.join(format!("day{day}"));
+        record(&path, machine(2), 100.0, 10, level);
+        begun(&path, &format!("2026-01-0{day}T00:00:00Z"));
+    }
+    let candidate = nightly.join("day5");
+    record(&candidate, machine(2), 100.0, 10, 1001.0);
+    begun(&candidate, "2026-01-05T00:00:00Z");
+    let check = [
+        "nightly/day5",
+        "--baseline",
+        "nightly",
+        "--last",
+        "3",
+        "--format",
+        "json",
+    ];
+    let json = ends(dir.path(), &check, 0, &["0 regressed"]);
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(
+        json["baseline_dirs"],
+        json!(["nightly/day4", "nightly/day3", "nightly/day2"])
+    );
+    assert_eq!(json["comparisons"][0]["baseline_repetitions"], 30);
+    let median = json["comparisons"][0]["baseline_median"].as_f64().expect("a number");
+    assert!((1000.0..1010.0).contains(&median), "{median}");
+
+    let said = ["the baseline has 4 recordings, not 9"];
+    ends(
+        dir.path(),
+        &["nightly/day5", "--baseline", "nightly", "--last", "9"],
+        0,
+        &said,
+    );
+    record(&nightly.join("bigger"), machine(4), 100.0, 10, 1000.0);
+    begun(&nightly.join("bigger"), "2026-01-04T12:00:00Z");
+    let said = ["not in the baseline: `nightly/bigger` is another experiment: machine: cpu.usable is 4"];
+    ends(
+        dir.path(),
+        &["nightly/day5", "--baseline", "nightly", "--last", "3"],
+        0,
+        &said,
+    );
+    ends(
+        dir.path(),
+        &["nightly/day1", "--baseline", "nightly", "--last", "3"],
+        2,
+        &[
+            "none of the recordings in `nightly` can be a baseline of `nightly/day1`",
+            "no other one was begun before it",
+        ],
+    );
+    ends(
+        dir.path(),
+        &["old", "--baseline", "nowhere", "--last", "3"],
+        2,
+        &["`nowhere` can't be read"],
+    );
+    ends(
+        dir.path(),
+        &["old", "--baseline", "nightly", "--last", "0"],
+        2,
+        &["--last <N>"],
+    );
+    ends(
+        dir.path(),
+        &["old", "--baseline", "old", "--max-bytes", "100"],
+        2,
+        &["`--max-bytes 100` is for `--format md`"],
+    );
 }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::recording::{MANIFEST, Recording, RecordingError, SAMPLES, STALLS, SUMMARY};
+use crate::recording::{MANIFEST, Manifest, Recording, RecordingError, SAMPLES, STALLS, SUMMARY};
 
 /// Where they are, beside the results.
 pub const BASELINES: &str = "results/baselines";
@@ -44,6 +44,14 @@ pub enum BaselineError {
         name: String,
         /// The names there are.
         known: Vec<String>,
+    },
+    /// The folder of many recordings can't be read.
+    #[error("`{}` can't be read: give the folder that has the recordings in it", dir.display())]
+    NoFolder {
+        /// The folder.
+        dir: PathBuf,
+        /// What the system says.
+        source: io::Error,
     },
     /// The system refused.
     #[error("can't keep the baseline in `{}`", dir.display())]
@@ -107,6 +115,26 @@ pub fn save(store: &Path, name: &str, recording: &Recording) -> Result<PathBuf, 
 pub fn open(store: &Path, given: &Path) -> anyhow::Result<Recording> {
     let recording: Result<Recording, RecordingError> = Recording::open(find(store, given)?);
     Ok(recording?)
+}
+
+/// The recordings in `folder` that were begun before `candidate`, newest first; what can't be read is an error.
+pub fn before(folder: &Path, candidate: &Recording) -> anyhow::Result<Vec<Recording>> {
+    let entries = fs::read_dir(folder).map_err(|source| BaselineError::NoFolder {
+        dir: folder.to_owned(),
+        source,
+    })?;
+    let mut manifests: Vec<(String, PathBuf)> = Vec::new();
+    for dir in entries.filter_map(Result::ok).map(|entry| entry.path()) {
+        let is_recording = dir.join(MANIFEST).is_file();
+        if is_recording && dir.canonicalize().ok() != candidate.dir.canonicalize().ok() {
+            manifests.push((Manifest::read(&dir)?.started_utc, dir));
+        }
+    }
+    // In RFC 3339, and all in UTC: they sort as they follow each other.
+    manifests.retain(|(started, _)| *started <= candidate.manifest.started_utc);
+    manifests.sort_unstable_by(|one, other| other.cmp(one));
+    let opened: Result<Vec<_>, _> = manifests.into_iter().map(|(_, dir)| Recording::open(dir)).collect();
+    Ok(opened?)
 }
 
 fn is_name(name: &str) -> bool {

@@ -75,6 +75,8 @@ pub struct Comparison {
     pub baseline: Side,
     /// What it is.
     pub candidate: Side,
+    /// For how long the candidate's repetitions were measured, together.
+    pub measured_s: f64,
     /// Change of the median, in the metric's unit.
     pub change: f64,
     /// Its 95 % confidence interval.
@@ -149,6 +151,7 @@ fn measured(cell: &Cell, metric: &'static Metric, old: &[&Summary], new: &[&Summ
     Some(Comparison {
         cell: cell.clone(),
         metric,
+        measured_s: new.iter().map(|row| row.measured_s).sum(),
         change: candidate.median - baseline.median,
         interval: bootstrap::median_change(&baseline.values, &candidate.values),
         least: metric.least_from(baseline.median),

@@ -28,6 +28,11 @@ const FACTS: [&str; 14] = [
 /// Settings that may differ: the choice of random numbers, and how often a cell was measured.
 const FREE: [&str; 2] = ["seed", "repetitions"];
 
+/// Settings that tell cells apart: see [`Cell`](super::cell::Cell).
+const CELL: [&str; 9] = [
+    "vmm", "limiter", "ring", "period", "quota", "vm-quota", "guest", "vcpus", "memory",
+];
+
 /// Settings that came later, and what was so before there was a choice.
 const LATER: [(&str, &str); 2] = [("vmm", "rig"), ("probes", "off")];
 
@@ -70,10 +75,15 @@ fn machine(old: &Map<String, Value>, new: &Map<String, Value>) -> Vec<String> {
     found
 }
 
-/// Settings that have other values in one than in the other. A recording of a sweep has a list of cells with a setting
+/// Settings that have other values in one than in the other, of the cells that both have: what tells cells apart decides
+/// which of them are compared, and is no reason to refuse those. A recording of a sweep has a list of cells with settings
 /// each, that of a run just one.
 fn scenario(old: &Manifest, new: &Manifest) -> Vec<String> {
-    let (old, new) = (values(&old.scenario), values(&new.scenario));
+    let (old, new) = (settings(&old.scenario), settings(&new.scenario));
+    let keys = |settings: &[Settings]| settings.iter().map(key).collect::<BTreeSet<_>>();
+    let common: BTreeSet<Settings> = keys(&old).intersection(&keys(&new)).cloned().collect();
+    let of_common = |settings: Vec<Settings>| values(settings.into_iter().filter(|one| common.contains(&key(one))));
+    let (old, new) = (of_common(old), of_common(new));
     let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let none = BTreeSet::new();
     names
@@ -85,30 +95,55 @@ fn scenario(old: &Manifest, new: &Manifest) -> Vec<String> {
         .collect()
 }
 
-fn values(scenario: &Value) -> BTreeMap<String, BTreeSet<String>> {
-    let settings: Vec<&Value> = match scenario.get("cells").and_then(Value::as_array) {
+/// The settings of one cell, as text.
+type Settings = BTreeMap<String, String>;
+
+/// The settings of each cell, with what was so before there was a choice.
+fn settings(scenario: &Value) -> Vec<Settings> {
+    let cells: Vec<&Value> = match scenario.get("cells").and_then(Value::as_array) {
         Some(cells) => cells.iter().filter_map(|cell| cell.get("settings")).collect(),
         None => vec![scenario],
     };
-    let mut values: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for (name, value) in settings.into_iter().filter_map(Value::as_object).flatten() {
-        if !FREE.contains(&name.as_str()) {
-            values.entry(name.clone()).or_default().insert(text(value));
+    let of = |settings: &Map<String, Value>| {
+        let mut named: Settings = settings
+            .iter()
+            .map(|(name, value)| (name.clone(), text(value)))
+            .collect();
+        for (name, before) in LATER {
+            named.entry(name.to_owned()).or_insert_with(|| before.to_owned());
         }
-    }
-    for (name, before) in LATER {
-        values
-            .entry(name.to_owned())
-            .or_insert_with(|| BTreeSet::from([before.to_owned()]));
+        named
+    };
+    cells.into_iter().filter_map(Value::as_object).map(of).collect()
+}
+
+/// What tells a cell from others.
+fn key(settings: &Settings) -> Settings {
+    let is_key = |(name, _): &(&String, &String)| CELL.contains(&name.as_str());
+    settings
+        .iter()
+        .filter(is_key)
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
+fn values(settings: impl IntoIterator<Item = Settings>) -> BTreeMap<String, BTreeSet<String>> {
+    let mut values: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (name, value) in settings.into_iter().flatten() {
+        if !FREE.contains(&name.as_str()) {
+            values.entry(name).or_default().insert(value);
+        }
     }
     values
 }
 
+/// Other VMMs, where there is none that both have.
 fn vmm(baseline: &Recording, candidate: &Recording) -> Option<String> {
     let names =
         |recording: &Recording| -> BTreeSet<String> { recording.summaries.iter().map(|row| row.vmm.clone()).collect() };
     let (old, new) = (names(baseline), names(candidate));
-    (old != new).then(|| differs("scenario", "VMM", &listed(&old), &listed(&new)))
+    old.is_disjoint(&new)
+        .then(|| differs("scenario", "VMM", &listed(&old), &listed(&new)))
 }
 
 fn differs(what: &str, name: &str, old: &str, new: &str) -> String {
@@ -141,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_setting_from_before_there_was_a_choice_is_what_it_was() {
-        let cells = |settings: Value| values(&json!({ "cells": [{ "settings": settings }] }));
+        let cells = |cell: Value| values(settings(&json!({ "cells": [{ "settings": cell }] })));
         let old = cells(json!({ "quota": ["25"], "seed": 1 }));
         assert_eq!(
             old,
@@ -149,7 +184,7 @@ mod tests {
         );
         assert_ne!(old, cells(json!({ "quota": ["25"], "vmm": ["qemu"], "probes": "off" })));
         assert_ne!(old, cells(json!({ "quota": ["25"], "thp": true })));
-        assert_eq!(old, values(&json!({ "quota": ["25"] })), "a run has one cell");
+        assert_eq!(old, values(settings(&json!({ "quota": ["25"] }))), "a run has one cell");
     }
 
     #[test]

@@ -23,4 +23,4 @@ pub mod power;
 pub mod rank;
 
 pub use compare::{ALPHA, Comparison, Verdict, compare};
-pub use outcome::{CheckError, Outcome};
+pub use outcome::{Baseline, CheckError, Outcome};

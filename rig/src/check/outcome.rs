@@ -1,8 +1,17 @@
 //! One check: two recordings in, all that there is to say of them out.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
-use super::{Comparison, Verdict, cell::cells, compare, differences::differences, power};
+use super::{
+    Comparison, Verdict,
+    cell::{Cell, cells},
+    compare,
+    differences::differences,
+    power,
+};
 use crate::recording::{Recording, schema::Summary};
 
 /// Why two recordings are not compared.
@@ -29,6 +38,21 @@ pub enum CheckError {
     Empty {
         /// Its folder.
         dir: PathBuf,
+    },
+    /// Of many recordings none can be the baseline.
+    #[error(
+        "none of the recordings in `{}` can be a baseline of `{}`: {}",
+        folder.display(),
+        candidate.display(),
+        if why.is_empty() { "no other one was begun before it".to_owned() } else { format!("\n  {}", why.join("\n  ")) }
+    )]
+    NoneFits {
+        /// The folder that they are in.
+        folder: PathBuf,
+        /// Folder of the candidate.
+        candidate: PathBuf,
+        /// Why each does not, a sentence each.
+        why: Vec<String>,
     },
     /// No cell that both have.
     #[error(
@@ -75,6 +99,78 @@ pub struct Subject {
     pub started_utc: String,
 }
 
+/// What a recording is compared with: one recording, or several whose repetitions are pooled.
+#[derive(Clone, Debug)]
+pub struct Baseline {
+    newest: Recording,
+    /// Newest first.
+    older: Vec<Recording>,
+    notes: Vec<String>,
+}
+
+impl Baseline {
+    /// One recording.
+    pub fn one(recording: Recording) -> Self {
+        Self {
+            newest: recording,
+            older: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Of `recordings` in `folder`, newest first, the first `most` that `candidate` can be compared with. Those left out
+    /// on the way are noted.
+    pub fn last(
+        folder: &Path,
+        recordings: Vec<Recording>,
+        most: usize,
+        candidate: &Recording,
+        force: bool,
+    ) -> Result<Self, CheckError> {
+        let (mut fitting, mut why) = (Vec::new(), Vec::new());
+        for recording in recordings {
+            if fitting.len() == most {
+                break;
+            }
+            let differences = differences(&recording, candidate);
+            if recording.summaries.is_empty() {
+                why.push(format!("`{}` has no finished cell", recording.dir.display()));
+            } else if let Some(difference) = differences.first().filter(|_| !force) {
+                why.push(format!(
+                    "`{}` is another experiment: {difference}",
+                    recording.dir.display()
+                ));
+            } else {
+                fitting.push(recording);
+            }
+        }
+        if fitting.is_empty() {
+            return Err(CheckError::NoneFits {
+                folder: folder.to_owned(),
+                candidate: candidate.dir.clone(),
+                why,
+            });
+        }
+        let mut notes: Vec<String> = why
+            .into_iter()
+            .map(|why| format!("not in the baseline: {why}"))
+            .collect();
+        if fitting.len() < most {
+            notes.push(format!("the baseline has {} recordings, not {most}", fitting.len()));
+        }
+        let newest = fitting.remove(0);
+        Ok(Self {
+            newest,
+            older: fitting,
+            notes,
+        })
+    }
+
+    fn recordings(&self) -> impl Iterator<Item = &Recording> {
+        std::iter::once(&self.newest).chain(&self.older)
+    }
+}
+
 /// What came out.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -82,65 +178,95 @@ pub struct Outcome {
     pub baseline: Subject,
     /// The candidate.
     pub candidate: Subject,
+    /// The folders of all recordings of the baseline, newest first.
+    pub baseline_dirs: Vec<String>,
     /// What the reader should know: what was compared all the same, what is missing, what was disturbed.
     pub notes: Vec<String>,
+    /// Cells that only the baseline has.
+    pub only_in_baseline: Vec<Cell>,
+    /// Cells that only the candidate has.
+    pub only_in_candidate: Vec<Cell>,
     /// One a cell and metric.
     pub comparisons: Vec<Comparison>,
 }
 
 impl Outcome {
-    /// Compares `candidate` with `baseline`; with `force` also where their machines or scenarios differ.
-    pub fn of(baseline: &Recording, candidate: &Recording, force: bool) -> Result<Self, CheckError> {
-        if let Some(empty) = [baseline, candidate]
-            .into_iter()
+    /// Compares `candidate` with `baseline`, cell by cell of those that both have; with `force` also where their machines
+    /// or scenarios differ.
+    pub fn of(baseline: &Baseline, candidate: &Recording, force: bool) -> Result<Self, CheckError> {
+        if let Some(empty) = baseline
+            .recordings()
+            .chain([candidate])
             .find(|recording| recording.summaries.is_empty())
         {
             return Err(CheckError::Empty { dir: empty.dir.clone() });
         }
-        let differences = differences(baseline, candidate);
-        if !force && !differences.is_empty() {
-            return Err(CheckError::Different {
-                baseline: baseline.dir.clone(),
-                candidate: candidate.dir.clone(),
-                differences,
-            });
+        let mut notes = baseline.notes.clone();
+        for recording in baseline.recordings() {
+            let differences = differences(recording, candidate);
+            if !force && !differences.is_empty() {
+                return Err(CheckError::Different {
+                    baseline: recording.dir.clone(),
+                    candidate: candidate.dir.clone(),
+                    differences,
+                });
+            }
+            notes.extend(
+                differences
+                    .into_iter()
+                    .map(|text| format!("compared all the same: {text}")),
+            );
+            notes.extend(notes_on("baseline", recording));
         }
-        let mut notes: Vec<String> = differences
-            .into_iter()
-            .map(|text| format!("compared all the same: {text}"))
-            .collect();
-        notes.extend(notes_on("baseline", baseline));
         notes.extend(notes_on("candidate", candidate));
 
-        let (old, new) = same_vmm(&baseline.summaries, &candidate.summaries);
+        let rows: Vec<Summary> = baseline
+            .recordings()
+            .flat_map(|recording| recording.summaries.iter().cloned())
+            .collect();
+        let (old, new) = same_vmm(&rows, &candidate.summaries);
         let (before, after) = (cells(&old), cells(&new));
-        let only = |mine: &BTreeSet<_>, other: &BTreeSet<_>, name: &str| {
-            let count = mine.difference(other).count();
-            let first = mine.difference(other).next()?;
-            Some(format!(
-                "{count} cells are in the {name} only and are not compared, such as {first}"
-            ))
-        };
-        notes.extend(only(&before, &after, "baseline"));
-        notes.extend(only(&after, &before, "candidate"));
         let comparisons = compare(&old, &new);
         if comparisons.is_empty() {
-            let first =
-                |cells: &BTreeSet<super::cell::Cell>| cells.first().map_or_else(String::new, ToString::to_string);
+            let first = |cells: &BTreeSet<Cell>| cells.first().map_or_else(String::new, ToString::to_string);
             return Err(CheckError::NothingInCommon {
-                baseline: baseline.dir.clone(),
+                baseline: baseline.newest.dir.clone(),
                 candidate: candidate.dir.clone(),
                 baseline_has: first(&before),
                 candidate_has: first(&after),
             });
         }
         check_enough(&comparisons)?;
-        Ok(Self {
-            baseline: subject(baseline),
+        let only = |mine: &BTreeSet<Cell>, other: &BTreeSet<Cell>| mine.difference(other).cloned().collect();
+        let outcome = Self {
+            baseline: subject(&baseline.newest),
             candidate: subject(candidate),
+            baseline_dirs: baseline
+                .recordings()
+                .map(|recording| recording.dir.display().to_string())
+                .collect(),
             notes,
+            only_in_baseline: only(&before, &after),
+            only_in_candidate: only(&after, &before),
             comparisons,
-        })
+        };
+        Ok(outcome)
+    }
+
+    /// Which cells were not compared, a sentence a side.
+    pub fn not_compared(&self) -> Vec<String> {
+        let told = |cells: &[Cell], name: &str| {
+            let names: Vec<String> = cells.iter().map(ToString::to_string).collect();
+            (!names.is_empty()).then(|| format!("in the {name} only, and not compared: {}", names.join("; ")))
+        };
+        let sides = [
+            (&self.only_in_baseline, "baseline"),
+            (&self.only_in_candidate, "candidate"),
+        ];
+        sides
+            .into_iter()
+            .filter_map(|(cells, name)| told(cells, name))
+            .collect()
     }
 
     /// How many comparisons have a verdict.

@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::bail;
+
 use crate::{
     check::{
-        Outcome,
+        Baseline, Outcome,
         baselines::{self, BASELINES},
         output::{Format, print},
     },
@@ -28,7 +30,8 @@ Examples:
   dirtyrig check results/before --save-baseline main
   dirtyrig sweep --quota 100 --repetitions 10 --out results/after
   dirtyrig check results/after --baseline main
-  dirtyrig check results/after --baseline results/before --format md
+  dirtyrig check results/after --baseline results/before --format md --max-bytes 65536
+  dirtyrig check results/after --baseline results --last 5
 
 Exit codes: 0 nothing got worse, 1 something did, 2 an error, such as too few repetitions to tell anything.")]
 pub struct Args {
@@ -40,13 +43,22 @@ pub struct Args {
     #[arg(long, value_name = "BASE", required_unless_present = "save_baseline")]
     baseline: Option<PathBuf>,
 
+    /// Compare with the last N recordings in the folder BASE that were begun before CANDIDATE and can be compared with it:
+    /// their repetitions are pooled, so that their median counts and no single day
+    #[arg(long, value_name = "N", requires = "baseline", value_parser = clap::value_parser!(u32).range(1..))]
+    last: Option<u32>,
+
     /// Keep CANDIDATE as a baseline under this name, in results/baselines; none is ever overwritten
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["baseline", "force", "format"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["baseline", "force", "format", "max_bytes"])]
     save_baseline: Option<String>,
 
     /// How to print what came out
     #[arg(long, value_name = "FORMAT", value_enum, default_value = "table")]
     format: Format,
+
+    /// Longest Markdown in bytes, for a comment that has a limit: what did not change is left out first
+    #[arg(long, value_name = "N")]
+    max_bytes: Option<usize>,
 
     /// Compare although machines or scenarios differ; the outcome notes what does
     #[arg(long)]
@@ -69,11 +81,21 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         .baseline
         .as_deref()
         .expect("it is required unless one is to be kept");
-    let outcome = Outcome::of(&baselines::open(store, base)?, &candidate, args.force)?;
-    for line in &outcome.notes {
+    if let Some(most) = args.max_bytes.filter(|_| args.format != Format::Md) {
+        bail!("`--max-bytes {most}` is for `--format md`: only there is anything left out");
+    }
+    let baseline = match args.last {
+        None => Baseline::one(baselines::open(store, base)?),
+        Some(most) => {
+            let recordings = baselines::before(base, &candidate)?;
+            Baseline::last(base, recordings, most as usize, &candidate, args.force)?
+        }
+    };
+    let outcome = Outcome::of(&baseline, &candidate, args.force)?;
+    for line in outcome.notes.iter().chain(&outcome.not_compared()) {
         note(format_args!("note: {line}"));
     }
-    data(print(&outcome, args.format)?)?;
+    data(print(&outcome, args.format, args.max_bytes)?)?;
     note(outcome.headline());
     Ok(if outcome.is_regression() {
         exit::CHECK_FAILED

@@ -3,7 +3,7 @@
 //! Where the device is missing a trial shows as *ignored*, never as a pass. `DIRTYRIG_REQUIRE=kvm,bpf` (any of the
 //! names of [`Need`]) turns a missing device into a failure instead: continuous integration sets it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
 
@@ -18,10 +18,26 @@ pub enum Need {
     Qemu,
     /// A `chromium` on the path.
     Chromium,
-    /// A `prometheus` and a `promtool` on the path.
+    /// Java and `HdrHistogram`'s own tools, as Debian packages them.
+    HdrHistogram,
+    /// `prometheus` and `promtool` on the path.
     Prometheus,
     /// libvirt's daemon and client on the path.
     Libvirt,
+    /// The readers that are Python packages, in [`readers`].
+    PythonReaders,
+}
+
+/// The library of `HdrHistogram`'s own tools.
+pub const HDR_HISTOGRAM_JAR: &str = "/usr/share/java/hdrhistogram.jar";
+
+/// The folder with the Python packages that read our output, which `xtask/readers.sh` makes: `DIRTYRIG_READERS`, or
+/// `target/readers`.
+pub fn readers() -> PathBuf {
+    std::env::var_os("DIRTYRIG_READERS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/readers"),
+        PathBuf::from,
+    )
 }
 
 impl Need {
@@ -31,6 +47,7 @@ impl Need {
             Self::Bpf => "bpf",
             Self::Qemu => "qemu",
             Self::Chromium => "chromium",
+            Self::HdrHistogram | Self::PythonReaders => "readers",
             Self::Prometheus => "prometheus",
             Self::Libvirt => "libvirt",
         }
@@ -47,8 +64,10 @@ impl Need {
             Self::Bpf => nix::unistd::geteuid().is_root() && Path::new("/sys/kernel/tracing").is_dir(),
             Self::Qemu => is_on_path("qemu-system-x86_64"),
             Self::Chromium => is_on_path("chromium"),
+            Self::HdrHistogram => is_on_path("java") && Path::new(HDR_HISTOGRAM_JAR).is_file(),
             Self::Prometheus => is_on_path("prometheus") && is_on_path("promtool"),
             Self::Libvirt => is_on_path("libvirtd") && is_on_path("virsh"),
+            Self::PythonReaders => readers().join("bin/python").is_file(),
         }
     }
 

@@ -16,7 +16,11 @@ struct Check<'a> {
     alpha: f64,
     baseline: Recording<'a>,
     candidate: Recording<'a>,
+    /// All recordings of the baseline, newest first; the first is `baseline`.
+    baseline_dirs: &'a [String],
     notes: &'a [String],
+    only_in_baseline: &'a [Cell],
+    only_in_candidate: &'a [Cell],
     comparisons: Vec<Row<'a>>,
 }
 
@@ -61,7 +65,10 @@ pub(super) fn print(outcome: &Outcome) -> anyhow::Result<String> {
         alpha: ALPHA,
         baseline: recording(&outcome.baseline),
         candidate: recording(&outcome.candidate),
+        baseline_dirs: &outcome.baseline_dirs,
         notes: &outcome.notes,
+        only_in_baseline: &outcome.only_in_baseline,
+        only_in_candidate: &outcome.only_in_candidate,
         comparisons: outcome
             .comparisons
             .iter()

@@ -21,13 +21,13 @@ pub enum Format {
     Md,
 }
 
-/// Prints it.
-pub fn print(outcome: &Outcome, format: Format) -> anyhow::Result<String> {
+/// Prints it; Markdown in at most `max_bytes`, where that is given.
+pub fn print(outcome: &Outcome, format: Format, max_bytes: Option<usize>) -> anyhow::Result<String> {
     match format {
         Format::Table => Ok(table::print(outcome)),
         Format::Json => json::print(outcome),
         Format::Junit => junit::print(outcome),
-        Format::Md => Ok(markdown::print(outcome)),
+        Format::Md => markdown::print(outcome, max_bytes),
     }
 }
 

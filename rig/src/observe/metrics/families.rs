@@ -5,24 +5,33 @@ use std::fmt;
 use dirtyrig_probes::{StallCounters, VcpuCounters, VcpuId, identity::Vm};
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric as _, text},
+    encoding::{DescriptorEncoder, EncodeMetric as _, prometheus_text, text},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::{Registry, Unit},
 };
 
-use super::super::watched::{Reading, Sees};
+use super::{
+    super::watched::{Reading, Sees},
+    negotiation::Exposition,
+};
 
 /// Upper bounds of the histogram of stalls, in seconds: from what a harvest takes to QEMU's longest sleep.
 const BOUNDS_S: [f64; 13] = [
     0.000_01, 0.000_03, 0.000_1, 0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 30.0,
 ];
 
-/// The newest reading as `OpenMetrics` text.
-pub(super) fn text(reading: &Reading) -> Result<String, fmt::Error> {
+/// Bytes of a page as KVM logs it.
+const PAGE_BYTES: u64 = 4096;
+
+/// The newest reading as text.
+pub(super) fn text(reading: &Reading, exposition: Exposition) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("dirtyrig");
     registry.register_collector(Box::new(Newest(reading.clone())));
     let mut text = String::new();
-    text::encode(&mut text, &registry)?;
+    match exposition {
+        Exposition::Prometheus => prometheus_text::encode(&mut text, &registry)?,
+        Exposition::OpenMetrics => text::encode(&mut text, &registry)?,
+    }
     Ok(text)
 }
 
@@ -59,11 +68,32 @@ const COUNTS: [Count; 4] = [
     ),
 ];
 
+/// The same in bytes, which is the unit that others count in.
+const BYTES: [Count; 2] = [
+    (
+        "dirtied",
+        "Bytes of the pages pushed to the vCPU's dirty ring",
+        |sees| sees.pages,
+        |vcpu| vcpu.pushed_pages * PAGE_BYTES,
+    ),
+    (
+        "reset",
+        "Bytes of the pages whose ring entries were reset",
+        |sees| sees.resets,
+        |vcpu| vcpu.reset_entries * PAGE_BYTES,
+    ),
+];
+
 impl Collector for Newest {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let Self(reading) = self;
-        for (name, help, _, count) in COUNTS.into_iter().filter(|(_, _, is_seen, _)| is_seen(reading.sees)) {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        let counts = COUNTS.into_iter().map(|count| (None, count));
+        let bytes = BYTES.into_iter().map(|count| (Some(&Unit::Bytes), count));
+        for (unit, (name, help, is_seen, count)) in counts.chain(bytes) {
+            if !is_seen(reading.sees) {
+                continue;
+            }
+            let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Counter)?;
             for vcpu in &reading.vcpus {
                 let labels = labels(reading, vcpu);
                 let metric = family.encode_family(&labels)?;
@@ -206,7 +236,9 @@ mod tests {
 
     #[test]
     fn counters_go_out_as_they_are() {
-        let text = text(&reading(1, vec![thread(7, 5120)])).expect("text");
+        let text = text(&reading(1, vec![thread(7, 5120)]), Exposition::OpenMetrics).expect("text");
+        assert!(text.contains("dirtyrig_dirtied_bytes_total{pid=\"1\""), "{text}");
+        assert!(text.contains("} 20971520\n"), "{text}");
         let line = "dirtyrig_dirtied_pages_total{pid=\"1\",process=\"qemu\",vm=\"web01\",uuid=\"\",vcpu=\"\",kvm_id=\"\",\
                     cpu_index=\"\",thread=\"7\"} 5120";
         assert!(text.lines().any(|found| found == line), "{text}");
@@ -223,7 +255,7 @@ mod tests {
     #[test]
     fn what_is_not_seen_has_no_metric() {
         let mut blind = reading(1, vec![thread(7, 5120)]);
-        let text_of = |reading: &Reading| text(reading).expect("text");
+        let text_of = |reading: &Reading| text(reading, Exposition::OpenMetrics).expect("text");
         assert!(!text_of(&blind).contains("hardware_exits"));
         blind.sees.stall_ends = false;
         assert!(!text_of(&blind).contains("stall_seconds"));

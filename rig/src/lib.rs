@@ -16,4 +16,5 @@ pub mod recording;
 pub mod report;
 pub mod scenario;
 pub mod sweep;
+pub mod timeline;
 pub mod trace;

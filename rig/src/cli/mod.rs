@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::CompleteEnv;
 
-use crate::commands::{check, compare, doctor, floor, limit, merge, migrate, observe, plot, report, run, serve, sweep};
+use crate::commands::{check, compare, doctor, floor, limit, merge, migrate, observe, plot, report, run, serve, sweep, trace};
 
 const ABOUT: &str = "Runs KVM guests under dirty-rate limiters and shows what the limiters did";
 
@@ -57,6 +57,7 @@ enum Command {
     Report(report::Args),
     Merge(merge::Args),
     Observe(observe::Args),
+    Trace(trace::Args),
 }
 
 /// The whole command line, for what is made of it.
@@ -85,6 +86,7 @@ pub fn main() -> ExitCode {
         Command::Report(args) => report::run(&args),
         Command::Merge(args) => merge::run(&args),
         Command::Observe(args) => observe::run(&args),
+        Command::Trace(args) => trace::run(&args),
     })
 }
 

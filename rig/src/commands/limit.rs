@@ -27,6 +27,7 @@ use crate::{
         values::{Ring, Span},
     },
     sweep::execute::run_on,
+    timeline::{Timeline, WithTimeline},
 };
 
 /// Long enough to tell how fast the VM dirties, short enough not to be waited for.
@@ -64,11 +65,11 @@ pub struct Args {
     per_vm: bool,
 
     /// For how long [default: until ctrl-c, or the VM's end]
-    #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     duration: Option<Span>,
 
     /// The longest pause that is asked for at once [default: 5ms]
-    #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     max_stall: Option<Span>,
 
     /// The time's worth of quota that may be saved up while less is dirtied [default: 1s]
@@ -82,6 +83,10 @@ pub struct Args {
     /// Let QMP clients change the limits, on a Unix socket made here
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
+
+    /// Also write a timeline of pauses and rates, for Perfetto (ui.perfetto.dev); the file must not exist
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    timeline: Option<PathBuf>,
 
     #[command(flatten)]
     output: OutputFlags,
@@ -102,6 +107,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     note(attached(&vm, &limiter));
     let scenario = scenario(args, &vm, &limiter)?;
     let described = described(&scenario, &vm, &limiter)?;
+    let timeline = args.timeline.as_deref().map(Timeline::create).transpose()?;
     let mut recorder = Recorder::create(dir.clone(), Manifest::new(0, [0], results::machine(), described))?;
 
     let remote = Arc::new(Remote::new(Arc::clone(&limiter), interrupt.clone()));
@@ -113,14 +119,16 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         vm: vm.clone(),
         is_told: false,
     };
-    let outcome = run_on(
-        Box::new(target),
-        (0, 0),
-        &scenario,
-        &mut recorder,
-        &mut watching,
-        &interrupt,
-    );
+    let outcome = WithTimeline::new(&mut recorder, timeline, &format!("process {}", vm.pid)).and_then(|mut sink| {
+        run_on(
+            Box::new(target),
+            (0, 0),
+            &scenario,
+            &mut sink,
+            &mut watching,
+            &interrupt,
+        )
+    });
     watching.live.end();
     let is_gone = limiter.end().is_some();
     if let Some(server) = server {

@@ -18,4 +18,5 @@ pub mod run;
 pub mod serve;
 pub mod sweep;
 mod table;
+pub mod trace;
 mod which_vm;

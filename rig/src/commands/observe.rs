@@ -28,6 +28,7 @@ use crate::{
     },
     recording::Recording,
     scenario::values::Span,
+    timeline::{Observed, Timeline},
 };
 
 /// Below it, reading the counters takes a share of the time.
@@ -66,11 +67,11 @@ pub struct Args {
     json: bool,
 
     /// Time between readings that are shown, at least 50ms
-    #[arg(long, value_name = "TIME", default_value = "1s", allow_negative_numbers = true)]
+    #[arg(long, value_name = "TIME", default_value = "1s", allow_hyphen_values = true)]
     interval: Span,
 
     /// How long to watch [default: until ctrl-c, or the VMs given have ended]
-    #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     duration: Option<Span>,
 
     /// Folder for a recording, one cell per VM, which `plot` draws; must not exist or be empty
@@ -81,7 +82,11 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
 
-    /// Serve `OpenMetrics` text at `http://ADDR/metrics`
+    /// File for a timeline of stalls and rates, for Perfetto (ui.perfetto.dev); must not exist
+    #[arg(long, value_name = "FILE")]
+    timeline: Option<PathBuf>,
+
+    /// Serve the counters to Prometheus, at `http://ADDR/metrics`
     #[arg(long, value_name = "ADDR")]
     metrics: Option<String>,
 }
@@ -98,8 +103,13 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let dir = args.record.as_deref().map(free_folder).transpose()?;
     let live = !args.csv && !args.json && io::stdout().is_terminal();
     ensure!(
-        live || args.csv || args.json || args.record.is_some() || args.trace.is_some() || args.metrics.is_some(),
-        "stdout is no terminal, so there is no live view: give --csv, --json, --record, --trace or --metrics"
+        live || args.csv
+            || args.json
+            || args.record.is_some()
+            || args.trace.is_some()
+            || args.timeline.is_some()
+            || args.metrics.is_some(),
+        "stdout is no terminal, so there is no live view: give --csv, --json, --record, --trace, --timeline or --metrics"
     );
     let named = args.vms.iter().map(|name| Ok(find_vm(name)?.pid));
     let pids: BTreeSet<u32> = args
@@ -132,6 +142,9 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     }
     if let Some((path, pid)) = traced {
         outlets.push(Box::new(Tracing::begin(path, pid)?));
+    }
+    if let Some(path) = &args.timeline {
+        outlets.push(Box::new(Observed::on(Timeline::create(path)?)));
     }
     if let Some((dir, machine)) = dir.as_ref().zip(machine) {
         let recorded = recorded_pids(&whom)?;

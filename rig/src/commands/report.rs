@@ -23,6 +23,7 @@ use crate::{
 Examples:
   dirtyrig report results/night                        writes results/night/report.html
   dirtyrig report results/before results/after --out change.html
+  dirtyrig report results/night --format html-files    the page for Jenkins: a folder
   dirtyrig report results/night --format md            the findings, to be pasted
   dirtyrig report results/night --format json | jq -r '.recordings[].findings[]'
 
@@ -36,7 +37,7 @@ pub struct Args {
     #[arg(long, value_name = "FORMAT", value_enum, default_value = "html")]
     format: Format,
 
-    /// File to write [default: report.html in the first DIR; stdout for md, csv and json]
+    /// File to write, or folder for html-files [default: report.html or report in the first DIR; stdout for the others]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -46,6 +47,9 @@ pub struct Args {
 enum Format {
     /// One self-contained page
     Html,
+    /// The page as a folder, style and pictures as files beside it and no script, for a server with a strict
+    /// Content-Security-Policy
+    HtmlFiles,
     /// Findings and a table, to be pasted
     Md,
     /// The rows of all recordings, those of summary.csv
@@ -65,11 +69,17 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let out = match (&args.out, args.format) {
         (Some(path), _) => Some(path.clone()),
         (None, Format::Html) => Some(args.dirs[0].join("report.html")),
+        (None, Format::HtmlFiles) => Some(args.dirs[0].join("report")),
         (None, _) => None,
     };
     let report = Report::of(&recordings);
+    if let (Format::HtmlFiles, Some(dir)) = (args.format, &out) {
+        write::write_files(dir, html::INDEX, &html::render_files(&report, &recordings)?)?;
+        data(dir.join(html::INDEX).display())?;
+        return Ok(exit::OK);
+    }
     let text = match args.format {
-        Format::Html => html::render(&report, &recordings)?,
+        Format::Html | Format::HtmlFiles => html::render(&report, &recordings)?,
         Format::Md => markdown::render(&report),
         Format::Csv => csv::render(&report)?,
         Format::Json => serde_json::to_string_pretty(&report).context("can't put the report into JSON")? + "\n",

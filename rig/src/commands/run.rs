@@ -17,6 +17,7 @@ use crate::{
     recording::{Manifest, Recorder, Recording},
     scenario::{End, Scenario, file, settings::Settings},
     sweep::execute::run_on,
+    timeline::{Timeline, WithTimeline},
 };
 
 /// Run one guest under one limiter
@@ -49,6 +50,10 @@ pub struct Args {
     #[command(flatten)]
     settings: Settings,
 
+    /// Also write a timeline of pauses and rates, for Perfetto (ui.perfetto.dev); the file must not exist
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    timeline: Option<PathBuf>,
+
     #[command(flatten)]
     output: OutputFlags,
 }
@@ -73,11 +78,13 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     scenario.probes = probes::resolve(scenario.probes)?;
     let interrupt = Interrupt::from_signals()?;
     let machine = results::machine();
+    let timeline = args.timeline.as_deref().map(Timeline::create).transpose()?;
     let target = build_target(&scenario.vm).context("can't start the guest")?;
     let mut recorder = Recorder::create(dir.clone(), Manifest::new(seed, [0], machine, described))?;
 
     let mut live = Live::new(&scenario);
-    let outcome = run_on(target, (0, 0), &scenario, &mut recorder, &mut live, &interrupt);
+    let outcome = WithTimeline::new(&mut recorder, timeline, "dirtyrig run")
+        .and_then(|mut sink| run_on(target, (0, 0), &scenario, &mut sink, &mut live, &interrupt));
     live.end();
     let summaries = match outcome {
         Ok((_, summaries)) => summaries,

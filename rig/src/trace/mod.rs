@@ -21,6 +21,7 @@
 mod block;
 mod columns;
 mod error;
+pub mod export;
 mod outline;
 mod pages;
 mod reader;

@@ -206,3 +206,64 @@ fn tables_keep_order_time_and_shared_pages() {
     assert_eq!(entries(0), [(2, 1_000), (u32::MAX, 7_000)]);
     assert_eq!(entries(1), [(0, 0), (1, 2_000), (2, 6_000), (u32::MAX, 0)]);
 }
+
+#[test]
+fn rows_have_every_write_with_its_address_space() {
+    let file = recorded(&[(1, write(100, 0x1_0002, 5)), (0, write(200, 3, u64::MAX))], 2, 7);
+    let mut rows = Vec::new();
+    let mut reader = Reader::open(&file.path).expect("a good trace");
+    let exported = export::csv(&mut reader, &mut rows).expect("memory takes every write");
+    assert_eq!(
+        String::from_utf8(rows).expect("text"),
+        "at_ns,thread,vcpu,address_space,slot,page\n200,0,0,0,3,18446744073709551615\n100,1,1,1,2,5\n"
+    );
+    assert_eq!((exported.writes, exported.lost, exported.whole), (2, 7, true));
+}
+
+/// What reading bytes comes to; it must come to something.
+fn read_any(bytes: &[u8]) -> Result<u64, String> {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().join("any.trace");
+    fs::write(&path, bytes).expect("a file");
+    let mut reader = Reader::open(&path).map_err(|error| error.to_string())?;
+    let exported = export::csv(&mut reader, &mut std::io::sink()).map_err(|error| error.to_string())?;
+    Ok(exported.writes)
+}
+
+/// A trace of one block with a right checksum and any contents.
+fn with_block(kind: u8, body: &[u8]) -> Vec<u8> {
+    let file = recorded(&[], 1, 0);
+    let mut bytes = fs::read(&file.path).expect("the file");
+    // Its end is one block; what comes before is the head.
+    let head = u32::from_le_bytes([bytes[10], bytes[11], bytes[12], bytes[13]]) as usize + 14 + 4;
+    bytes.truncate(head);
+    bytes.extend(block::framed(kind, body));
+    bytes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_bytes_are_a_trace_or_an_error(bytes: Vec<u8>) {
+        prop_assert!(read_any(&bytes).is_err());
+        prop_assert!(read_any(&[&MAGIC, &VERSION.to_le_bytes()[..], &bytes].concat()).is_err());
+    }
+
+    #[test]
+    fn any_block_is_writes_or_an_error(kind in prop::sample::select(b"WLEX".to_vec()), body: Vec<u8>) {
+        let _ = read_any(&with_block(kind, &body));
+    }
+
+    #[test]
+    fn a_block_that_says_to_be_large_asks_for_no_more_than_it_may(
+        count: u32, columns: u32, rest in prop::collection::vec(any::<u8>(), 0..40),
+    ) {
+        let mut body = [0; 8].to_vec();
+        body.extend(count.to_le_bytes());
+        body.extend(0_u64.to_le_bytes());
+        body.extend(columns.to_le_bytes());
+        body.extend(rest);
+        let _ = read_any(&with_block(b'W', &body));
+    }
+}

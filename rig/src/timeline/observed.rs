@@ -1,0 +1,73 @@
+//! What `observe` sees, on a timeline.
+
+use std::time::Duration;
+
+use dirtyrig_probes::{Event, StallCause};
+
+use super::{Timeline, writer::Row};
+use crate::observe::{
+    outlet::{Outlet, Report},
+    watched::Reading,
+};
+
+/// Shows stalls and rates of all VMs that are watched.
+pub struct Observed {
+    timeline: Timeline,
+    begun: Option<Duration>,
+}
+
+impl Observed {
+    /// Shows them on `timeline`.
+    pub fn on(timeline: Timeline) -> Self {
+        Self { timeline, begun: None }
+    }
+}
+
+impl Outlet for Observed {
+    fn event(&mut self, event: &Event) -> anyhow::Result<()> {
+        // One that began before the first reading has no place on the timeline.
+        let (Event::Stall(stall), Some(begun)) = (event, self.begun) else {
+            return Ok(());
+        };
+        let Some(at) = stall.exit_at.checked_sub(begun) else {
+            return Ok(());
+        };
+        let name = match stall.cause {
+            StallCause::RingFull => "ring full",
+            StallCause::Interrupted => "interrupted",
+        };
+        let row = Row {
+            process: stall.process,
+            vcpu: Some(stall.vcpu.map_or(stall.thread, |vcpu| vcpu.id)),
+            what: "stalls",
+        };
+        self.timeline.span(row, name, (at, stall.length()), &[])
+    }
+
+    fn reading(&mut self, reading: &Reading) -> anyhow::Result<()> {
+        self.begun.get_or_insert(reading.at);
+        for (&pid, name) in &reading.processes {
+            self.timeline.process(pid, name)?;
+        }
+        Ok(())
+    }
+
+    fn report(&mut self, report: &Report) -> anyhow::Result<()> {
+        let begun = *self.begun.get_or_insert(report.reading.at);
+        let at = report.reading.at.saturating_sub(begun);
+        for rates in &report.rates {
+            let row = Row {
+                process: rates.counters.process,
+                vcpu: Some(rates.counters.vcpu.map_or(rates.counters.thread, |vcpu| vcpu.id)),
+                what: "dirties",
+            };
+            self.timeline.count(row, "MiB/s", at, rates.dirty_mib_s)?;
+        }
+        self.timeline.flush()
+    }
+
+    fn finish(mut self: Box<Self>, _: &Reading) -> anyhow::Result<Option<String>> {
+        self.timeline.flush()?;
+        Ok(None)
+    }
+}

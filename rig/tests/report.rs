@@ -14,6 +14,16 @@ fn main() {
     run(vec![
         trial("a page fits its window and its script runs", &[Need::Chromium], fits),
         trial("a page prints", &[Need::Chromium], prints),
+        trial(
+            "no table is cut off in a window of 1300 px",
+            &[Need::Chromium],
+            is_whole,
+        ),
+        trial(
+            "a strict Content-Security-Policy takes nothing from a page of files",
+            &[Need::Chromium],
+            under_a_policy,
+        ),
     ]);
 }
 
@@ -107,6 +117,127 @@ fn fits() -> Result<(), Failed> {
         if !good {
             return Err(format!("{width} wide, dark {dark}: {facts}").into());
         }
+    }
+    Ok(())
+}
+
+/// What the browser says in the title of the page at `address`.
+fn judged(browser: &mut Command, address: &str) -> Result<serde_json::Value, Failed> {
+    let output = browser.arg("--dump-dom").arg(address).output()?;
+    let dom = String::from_utf8_lossy(&output.stdout);
+    let title = dom
+        .split_once("<title>")
+        .and_then(|(_, rest)| rest.split_once("</title>"))
+        .ok_or("the browser shows no page")?
+        .0;
+    serde_json::from_str(&title.replace("&quot;", "\"").replace("&amp;", "&"))
+        .map_err(|_| format!("nothing was judged: {title}").into())
+}
+
+fn report(dir: &Path, format: &str, out: &str) -> Result<PathBuf, Failed> {
+    let reference = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../results/reference");
+    let output = Command::new(env!("CARGO_BIN_EXE_dirtyrig"))
+        .arg("report")
+        .arg(&reference)
+        .args(["--format", format, "--out", out])
+        .current_dir(dir)
+        .output()?;
+    if output.status.success() {
+        Ok(dir.join(out))
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned().into())
+    }
+}
+
+/// The tables that are seen without unfolding anything, each with what of it is out of sight.
+const TABLES: &str = "<script>addEventListener('load', () => {
+  const shown = [...document.querySelectorAll('#findings .scroll, #rates .scroll')];
+  document.title = JSON.stringify(shown.map(box => box.scrollWidth - box.clientWidth));
+});</script>";
+
+fn is_whole() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    let path = report(dir.path(), "html", "page.html")?;
+    let text = fs::read_to_string(&path)?;
+    fs::write(&path, text.replacen("</body>", &format!("{TABLES}</body>"), 1))?;
+    for width in [1300, 1600] {
+        let mut browser = browser(&dir.path().join(format!("profile-{width}")));
+        browser.arg(format!("--window-size={width},900"));
+        let over = judged(&mut browser, &format!("file://{}", path.display()))?;
+        let all = over.as_array().ok_or("no list")?;
+        if all.len() < 2 || all.iter().any(|over| *over != 0) {
+            return Err(format!("{width} px: {over} are out of sight").into());
+        }
+    }
+    Ok(())
+}
+
+/// What is on the page, and what the policy refused. It is the one script that the test's policy lets through.
+const INVENTORY: &str = "addEventListener('load', () => {
+  const count = what => document.querySelectorAll(what).length;
+  document.title = JSON.stringify({
+    refused: window.refused ?? [], paper: getComputedStyle(document.querySelector('thead th')).backgroundColor,
+    cells: count('td'), words: count('li') + count('dd'), headings: count('h1, h2, h3'),
+    pictures: [...document.querySelectorAll('figure')].filter(figure => figure.querySelector('svg') || figure.querySelector('img')?.naturalWidth > 300).length,
+    figures: count('figure'),
+  });
+});";
+
+fn under_a_policy() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    let whole = report(dir.path(), "html", "page.html")?;
+    let files = report(dir.path(), "html-files", "files")?;
+    // As Jenkins serves what builds leave behind, but for the one script that looks.
+    let policy = "sandbox allow-scripts; default-src 'none'; img-src 'self'; style-src 'self'; script-src 'nonce-look'";
+    let listen = "<script nonce=\"look\">window.refused = []; \
+                  addEventListener('securitypolicyviolation', e => refused.push(e.violatedDirective + ' ' + e.blockedURI));</script>";
+    for (path, script) in [
+        (&whole, "<script>"),
+        (&files.join("index.html"), "<script nonce=\"look\">"),
+    ] {
+        let text = fs::read_to_string(path)?.replacen("<head>", &format!("<head>{listen}"), 1);
+        fs::write(
+            path,
+            text.replacen("</body>", &format!("{script}{INVENTORY}</script></body>"), 1),
+        )?;
+    }
+    let server = std::sync::Arc::new(tiny_http::Server::http("127.0.0.1:0").map_err(|error| error.to_string())?);
+    let address = server.server_addr().to_string();
+    let serving = std::thread::spawn({
+        let (server, files) = (std::sync::Arc::clone(&server), files.clone());
+        move || {
+            while let Ok(request) = server.recv() {
+                let name = request.url().trim_start_matches('/').to_owned();
+                let kind = match name.rsplit_once('.').map(|(_, end)| end) {
+                    Some("html") => "text/html; charset=utf-8",
+                    Some("css") => "text/css; charset=utf-8",
+                    Some("svg") => "image/svg+xml",
+                    _ => "text/plain",
+                };
+                let header = |name: &str, value: &str| tiny_http::Header::from_bytes(name, value).expect("plain ASCII");
+                let body = fs::read(files.join(&name)).unwrap_or_default();
+                let response = tiny_http::Response::from_data(body)
+                    .with_header(header("Content-Type", kind))
+                    .with_header(header("Content-Security-Policy", policy));
+                // A browser that has gone needs no answer.
+                let _ = request.respond(response);
+            }
+        }
+    });
+    let in_files = judged(
+        &mut browser(&dir.path().join("profile-files")),
+        &format!("http://{address}/index.html"),
+    );
+    server.unblock();
+    serving.join().map_err(|_| "the server panicked")?;
+    let in_files = in_files?;
+    let in_one = judged(
+        &mut browser(&dir.path().join("profile-one")),
+        &format!("file://{}", whole.display()),
+    )?;
+    if in_files != in_one || in_files["refused"] != serde_json::json!([]) || in_files["pictures"] != in_files["figures"]
+    {
+        return Err(format!("under the policy {in_files}, without {in_one}").into());
     }
     Ok(())
 }

@@ -1,4 +1,6 @@
-//! The page: one file that needs no network, reads without its script, and follows the reader's light or dark.
+//! The page: one file that needs no network, reads without its script, and follows the reader's light or dark. Or the same
+//! without any script, with its style and pictures as files beside it, for servers whose `Content-Security-Policy` lets
+//! nothing else through.
 //!
 //! The template escapes everything but the figures, which are SVG documents of our own making.
 
@@ -19,15 +21,37 @@ use crate::{
     recording::{Recording, schema::Summary, summary_columns},
 };
 
+/// Name of the page among its files.
+pub const INDEX: &str = "index.html";
+/// Name of its style.
+const STYLE: &str = "report.css";
+
 /// Writes it; `recordings` are those that the report was made of.
 pub fn render(report: &Report, recordings: &[Recording]) -> anyhow::Result<String> {
+    page(report, figures(report, recordings)?, false)
+}
+
+/// The page and the files beside it, by their names; the page comes last, for it needs the others.
+pub fn render_files(report: &Report, recordings: &[Recording]) -> anyhow::Result<Vec<(String, String)>> {
+    let figures = figures(report, recordings)?;
+    let pictures = figures.iter().flat_map(|row| &row.pictures);
+    let mut files: Vec<(String, String)> = pictures
+        .filter_map(|shown| Some((shown.file.clone(), shown.picture.as_ref().ok()?.clone())))
+        .collect();
+    files.push((STYLE.to_owned(), include_str!("../../templates/report.css").to_owned()));
+    files.push((INDEX.to_owned(), page(report, figures, true)?));
+    Ok(files)
+}
+
+fn page(report: &Report, figures: Vec<Row>, files: bool) -> anyhow::Result<String> {
     let names: Vec<String> = report.recordings.iter().map(|part| part.name.clone()).collect();
     let columns = summary_columns();
     let page = Page {
         title: names.join(", "),
         several: names.len() > 1,
         report,
-        figures: figures(report, recordings)?,
+        figures,
+        files,
         points: report
             .recordings
             .iter()
@@ -63,6 +87,8 @@ struct Page<'a> {
     several: bool,
     report: &'a Report,
     figures: Vec<Row>,
+    /// Whether style and pictures are files beside the page.
+    files: bool,
     points: Vec<PointRow<'a>>,
     compared: Vec<ComparedRow<'a>>,
     cells: Vec<Vec<Value>>,
@@ -94,6 +120,9 @@ impl Row {
 struct Shown {
     recording: String,
     wide: bool,
+    width: i32,
+    /// Its name as a file.
+    file: String,
     picture: Result<String, String>,
 }
 
@@ -274,14 +303,22 @@ fn figures(report: &Report, recordings: &[Recording]) -> anyhow::Result<Vec<Row>
         for outcome in pictures(view, &choice)? {
             let shown = rows.entry(outcome.figure.name).or_default();
             match outcome.pictures {
-                Ok(pictures) => shown.extend(pictures.into_iter().map(|picture| Shown {
-                    recording: part.name.clone(),
-                    wide: picture.width > NARROW,
-                    picture: Ok(picture.svg),
-                })),
+                Ok(pictures) => {
+                    for picture in pictures {
+                        shown.push(Shown {
+                            recording: part.name.clone(),
+                            wide: picture.width > NARROW,
+                            width: picture.width,
+                            file: format!("{}-{}.svg", outcome.figure.name, shown.len() + 1),
+                            picture: Ok(picture.svg),
+                        });
+                    }
+                }
                 Err(reason) => shown.push(Shown {
                     recording: part.name.clone(),
                     wide: false,
+                    width: 0,
+                    file: String::new(),
                     picture: Err(reason.to_string()),
                 }),
             }

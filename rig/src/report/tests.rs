@@ -293,3 +293,38 @@ fn only_a_report_is_overwritten() {
         "nothing is left over"
     );
 }
+
+#[test]
+fn a_page_of_files_has_neither_script_nor_style_nor_picture_in_it() {
+    let dir = folder();
+    let recording = record(&dir.path().join("sweep"), &small(), 99);
+    let recordings = std::slice::from_ref(&recording);
+    let report = Report::of(recordings);
+    let files = html::render_files(&report, recordings).expect("a page");
+    let (name, page) = files.last().expect("the page");
+    assert_eq!(name, html::INDEX);
+    for inside in ["<script", "<style", "style=", "<svg", "onclick"] {
+        assert!(!page.contains(inside), "the page has {inside}");
+    }
+    let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
+    let pictures: Vec<&str> = page
+        .split("<img src=\"")
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next())
+        .collect();
+    assert!(pictures.len() > 5);
+    for picture in pictures.iter().chain(&["report.css"]) {
+        assert_eq!(names.iter().filter(|name| *name == picture).count(), 1, "{picture}");
+    }
+
+    let out = dir.path().join("out");
+    write::write_files(&out, html::INDEX, &files).expect("a new folder");
+    write::write_files(&out, html::INDEX, &files).expect("over an older report");
+    let mine = dir.path().join("mine");
+    fs::create_dir(&mine).expect("a folder");
+    fs::write(mine.join("notes"), "precious").expect("a file");
+    let error = write::write_files(&mine, html::INDEX, &files)
+        .expect_err("not ours")
+        .to_string();
+    assert!(error.contains("mine") && error.contains("--out"), "{error}");
+}

@@ -38,6 +38,10 @@ pub fn write(path: &Path, text: &str) -> Result<(), WriteError> {
     if !is_free(path)? {
         return Err(WriteError::NotOurs { path: path.to_owned() });
     }
+    replace(path, text)
+}
+
+fn replace(path: &Path, text: &str) -> Result<(), WriteError> {
     let fresh = path.with_added_extension("new");
     let failed = |source| WriteError::Io {
         path: path.to_owned(),
@@ -50,6 +54,26 @@ pub fn write(path: &Path, text: &str) -> Result<(), WriteError> {
             let _ = fs::remove_file(&fresh);
             failed(source)
         })
+}
+
+/// Writes `files` into the folder `dir`, which must not exist, be empty, or hold an earlier report: `index` is what it is
+/// known by. Files of other names stay.
+pub fn write_files(dir: &Path, index: &str, files: &[(String, String)]) -> Result<(), WriteError> {
+    let failed = |source| WriteError::Io {
+        path: dir.to_owned(),
+        source,
+    };
+    let is_empty = match fs::read_dir(dir) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+        Err(source) => return Err(failed(source)),
+    };
+    let page = dir.join(index);
+    if !is_empty && !(page.is_file() && is_free(&page)?) {
+        return Err(WriteError::NotOurs { path: dir.to_owned() });
+    }
+    fs::create_dir_all(dir).map_err(failed)?;
+    files.iter().try_for_each(|(name, text)| replace(&dir.join(name), text))
 }
 
 /// Whether nothing is there, or a report of an earlier time.

@@ -215,4 +215,21 @@ mod tests {
         assert_eq!(names.name(ExitReason::Userspace(39)), "KVM_EXIT_MEMORY_FAULT");
         assert_eq!(names.name(ExitReason::Errno(4)), "EINTR");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_print_format_gives_every_exit_a_name(words in proptest::collection::vec(proptest::sample::select(vec![
+            "__print_symbolic(", "isa == ", "1", "{", "})", "}", ",", "\"", "npf", "0x", "-", "+", "99999999999", "\u{e9}", " ",
+        ]), 0..60), reason: u32) {
+            let names = ExitNames::parse(&words.concat());
+            for reason in [ExitReason::Vmx(reason), ExitReason::Svm(reason), ExitReason::Userspace(reason), ExitReason::Errno(reason)] {
+                names.name(reason);
+            }
+        }
+
+        #[test]
+        fn any_text_gives_every_exit_a_name(text in ".*", reason: u32) {
+            proptest::prop_assert!(!ExitNames::parse(&text).name(ExitReason::Errno(reason)).is_empty());
+        }
+    }
 }

@@ -76,4 +76,15 @@ mod tests {
             Err("its field offset has 8 bytes, not 4".into())
         );
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_a_format(lines in proptest::collection::vec(proptest::sample::select(vec![
+            "field:", "int x", ";", "\toffset:", "8", "-1", "4294967296", "size:", "[", "]", "*", "print fmt:", " ", "\n", "\u{e9}",
+        ]), 0..60)) {
+            let format = Format::parse(&lines.concat());
+            let _ = format.offset("x", 4);
+            crate::exits::ExitNames::parse(format.print());
+        }
+    }
 }

@@ -109,4 +109,11 @@ mod tests {
         let bad = Request::parse(br#"{"id": 5}"#).expect_err("no command");
         assert_eq!(bad.id, Some(json!(5)));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_a_request_or_an_error(bytes: Vec<u8>) {
+            let _ = Request::parse(&bytes);
+        }
+    }
 }

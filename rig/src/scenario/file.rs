@@ -93,4 +93,14 @@ mod tests {
         assert!(error.contains("line 1"), "{error}");
         assert!(error.contains("use 4096 or 8192"), "{error}");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_settings_or_an_error(words in proptest::collection::vec(proptest::sample::select(vec![
+            "ring", "quota", "period", "guest", "at", "vcpus", "memory", " = ", "[", "]", "\"", "'", "4096", "-1", "1e400", "nan",
+            "1s", "10s set 500 all", "burst:1/1s", "hot-cold:10/90", ",", "\n", "\u{e9}", "18446744073709551616", "#",
+        ]), 0..40)) {
+            let _ = parse(&words.concat(), Path::new("a.toml"));
+        }
+    }
 }

@@ -45,7 +45,7 @@ pub struct Settings {
     pub vm_quota: Option<MaybeQuota>,
 
     /// How often the limiter measures and adjusts, from 100ms to 60s [default: 1s]
-    #[arg(long, value_name = "TIME", value_delimiter = ',', allow_negative_numbers = true)]
+    #[arg(long, value_name = "TIME", value_delimiter = ',', allow_hyphen_values = true)]
     #[serde(with = "text::many", skip_serializing_if = "Vec::is_empty")]
     pub period: Vec<Period>,
 
@@ -55,7 +55,7 @@ pub struct Settings {
     pub limiter: Vec<LimiterKind>,
 
     /// The longest pause that a budget limiter may ask for at once [default: 5ms]
-    #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     #[serde(with = "text::one", skip_serializing_if = "Option::is_none")]
     pub max_stall: Option<Span>,
 
@@ -90,12 +90,12 @@ pub struct Settings {
     pub thp: bool,
 
     /// How long a run lasts, from the limit's start; the most that a cell of a sweep may take
-    #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     #[serde(with = "text::one", skip_serializing_if = "Option::is_none")]
     pub duration: Option<Span>,
 
     /// How long the guest runs unlimited before, to measure that rate [default: 1500ms]
-    #[arg(long, value_name = "TIME", allow_negative_numbers = true)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     #[serde(with = "text::one", skip_serializing_if = "Option::is_none")]
     pub warm_up: Option<Span>,
 

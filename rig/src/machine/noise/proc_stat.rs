@@ -52,11 +52,12 @@ impl ProcStat {
             let &[user, nice, system, idle, iowait, irq, softirq, steal] = numbers.as_slice() else {
                 continue;
             };
-            let busy = user + nice + system + irq + softirq;
+            let sum = |ticks: &[u64]| ticks.iter().fold(0, |sum: u64, &ticks| sum.saturating_add(ticks));
+            let busy = sum(&[user, nice, system, irq, softirq]);
             let ticks = Ticks {
                 busy,
                 steal,
-                total: busy + steal + idle + iowait,
+                total: sum(&[busy, steal, idle, iowait]),
             };
             match index.parse() {
                 Ok(index) => drop(each.insert(index, ticks)),
@@ -83,7 +84,7 @@ impl ProcStat {
             steal_pct: all.steal_pct(),
             steal_worst_cpu_pct,
             others_cpus: cpus(all.busy.saturating_sub(ours)),
-            idle_cpus: cpus(all.total.saturating_sub(all.busy + all.steal)),
+            idle_cpus: cpus(all.total.saturating_sub(all.busy).saturating_sub(all.steal)),
         })
     }
 }
@@ -124,7 +125,7 @@ fn ours() -> u64 {
         })
         .sum();
     let (own, of_ended_children) = used(&stat("self"));
-    own + of_ended_children + children
+    own.saturating_add(of_ended_children).saturating_add(children)
 }
 
 /// The ticks that a process used, and those of its children that have ended.
@@ -208,5 +209,18 @@ intr 22345
         let stat = "42 (a) b 1) S 1 42 42 0 -1 4194560 1 2 3 4 700 80 5 6 20 0 1 0";
         assert_eq!(used(stat), (780, 11));
         assert_eq!(used(""), (0, 0));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_a_reading_or_refused(lines in proptest::collection::vec(proptest::sample::select(vec![
+            "cpu", "cpu0", "cpu99999999999999999999", " ", "0", "1", "18446744073709551615", "-1", "\n", "\u{e9}",
+        ]), 0..60), stat in ".*") {
+            if let Some(reading) = ProcStat::parse(&lines.concat(), u64::MAX) {
+                let _ = reading.since(&at(BEFORE, 0));
+                let _ = at(AFTER, 0).since(&reading);
+            }
+            used(&stat);
+        }
     }
 }

@@ -401,6 +401,10 @@ async def main():
     await client.connect(sys.argv[1])
     names = [command["name"] for command in await client.execute("query-commands")]
     assert "set-vcpu-dirty-limit" in names, names
+    # Many at once, each with an id of its own, and one that fails between them.
+    versions = await asyncio.gather(*(client.execute("query-version" if n != 25 else "nonsense") for n in range(50)),
+                                    return_exceptions=True)
+    assert [n for n, version in enumerate(versions) if isinstance(version, ExecuteError)] == [25], versions
     await client.execute("set-vcpu-dirty-limit", {"dirty-rate": 40, "cpu-index": 1})
     samples = os.path.join(os.path.dirname(sys.argv[1]), "out", "samples.csv")
     for _ in range(1200):

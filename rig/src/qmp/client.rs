@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 mod error;
 
 pub use self::error::QmpError;
+use super::framing::{Frame, Framer};
 
 /// How long a server may take to greet: it does so at once, unless it serves somebody else.
 const GREETING: Duration = Duration::from_secs(10);
@@ -46,6 +47,12 @@ const STOPPED: Duration = Duration::from_secs(1);
 /// Events that are kept for whoever takes them. A client that never does must not grow with its server's life.
 pub const MOST_EVENTS: usize = 4096;
 
+/// Bytes of a message, many times QEMU's longest (its own schema, a quarter of a MiB).
+const LONGEST_MESSAGE: usize = 16 << 20;
+
+/// What of a message that is none is told.
+const SAID: usize = 200;
+
 /// What a server says unasked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
@@ -62,8 +69,9 @@ pub struct Event {
 pub struct QmpClient {
     path: PathBuf,
     stream: BufReader<UnixStream>,
-    /// What has been received of a line that is not complete yet.
-    line: Vec<u8>,
+    framer: Framer,
+    /// What was received and not looked at yet.
+    received: VecDeque<Frame>,
     /// The process that listens on the socket.
     pid: Option<u32>,
     greeting: Value,
@@ -93,7 +101,8 @@ impl QmpClient {
         let mut client = Self {
             path: path.to_owned(),
             stream: BufReader::new(stream),
-            line: Vec::new(),
+            framer: Framer::up_to(LONGEST_MESSAGE),
+            received: VecDeque::new(),
             pid,
             greeting: Value::Null,
             command: 0,
@@ -116,7 +125,7 @@ impl QmpClient {
         let number = |name: &str| version[name].as_u64().and_then(|number| u32::try_from(number).ok());
         match (number("major"), number("minor"), number("micro")) {
             (Some(major), Some(minor), Some(micro)) => Ok((major, minor, micro)),
-            _ => Err(self.not_qmp(self.greeting.to_string())),
+            _ => Err(self.not_qmp(&self.greeting.to_string())),
         }
     }
 
@@ -179,7 +188,7 @@ impl QmpClient {
                 return Ok(None);
             };
             if !self.keep(&message)? && !self.is_late(&message) {
-                return Err(self.not_qmp(message.to_string()));
+                return Err(self.not_qmp(&message.to_string()));
             }
         }
     }
@@ -201,7 +210,7 @@ impl QmpClient {
                 return Ok(message);
             }
             if message.get("event").is_none() {
-                return Err(self.not_qmp(message.to_string()));
+                return Err(self.not_qmp(&message.to_string()));
             }
             self.keep(&message)?;
         }
@@ -214,7 +223,7 @@ impl QmpClient {
             return if is_reply {
                 Ok(false)
             } else {
-                Err(self.not_qmp(message.to_string()))
+                Err(self.not_qmp(&message.to_string()))
             };
         };
         if self.events.len() == MOST_EVENTS {
@@ -224,7 +233,7 @@ impl QmpClient {
         let part = |name: &str| message["timestamp"][name].as_u64();
         let at = part("seconds")
             .zip(part("microseconds"))
-            .map(|(seconds, micros)| Duration::from_secs(seconds) + Duration::from_micros(micros));
+            .and_then(|(seconds, micros)| Duration::from_secs(seconds).checked_add(Duration::from_micros(micros)));
         self.events.push_back(Event {
             name: name.to_owned(),
             data: message["data"].clone(),
@@ -262,17 +271,22 @@ impl QmpClient {
         let begun = Instant::now();
         let mut stopped_since = None;
         loop {
+            if let Some(frame) = self.received.pop_front() {
+                return self.message(frame).map(Some);
+            }
             let wait = patience.saturating_sub(begun.elapsed()).clamp(SHORTEST, LOOK_EVERY);
             let set = self.stream.get_ref().set_read_timeout(Some(wait));
             set.map_err(|error| self.broken(error))?;
-            match self.stream.read_until(b'\n', &mut self.line) {
-                // The end of the stream; what came of a line is no object.
-                Ok(_) if !self.line.ends_with(b"\n") => return Err(self.closed()),
-                Ok(_) => {
-                    let line = std::mem::take(&mut self.line);
-                    return serde_json::from_slice(&line)
-                        .map(Some)
-                        .map_err(|_| self.not_qmp(String::from_utf8_lossy(&line).trim_end().to_owned()));
+            match self.stream.fill_buf() {
+                // The end of the stream; what came of a message is none.
+                Ok([]) => return Err(self.closed()),
+                Ok(bytes) => {
+                    let length = bytes.len();
+                    self.received.extend(self.framer.push(bytes));
+                    self.stream.consume(length);
+                    if !self.received.is_empty() {
+                        continue;
+                    }
                 }
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
                 Err(error) => return Err(self.broken(error)),
@@ -292,6 +306,16 @@ impl QmpClient {
         }
     }
 
+    /// What a frame says.
+    fn message(&self, frame: Frame) -> Result<Value, QmpError> {
+        match frame {
+            Frame::Value(bytes) => {
+                serde_json::from_slice(&bytes).map_err(|_| self.not_qmp(&String::from_utf8_lossy(&bytes)))
+            }
+            Frame::Bad(error) => Err(self.not_qmp(&error.to_string())),
+        }
+    }
+
     fn closed(&self) -> QmpError {
         QmpError::Closed {
             path: self.path.clone(),
@@ -308,10 +332,10 @@ impl QmpClient {
         }
     }
 
-    fn not_qmp(&self, said: String) -> QmpError {
+    fn not_qmp(&self, said: &str) -> QmpError {
         QmpError::NotQmp {
             path: self.path.clone(),
-            said,
+            said: said.trim_end().chars().take(SAID).collect(),
         }
     }
 }

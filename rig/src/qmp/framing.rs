@@ -24,9 +24,9 @@ pub(super) enum FrameError {
     Unmatched { found: u8 },
     #[error("invalid JSON: a string has no end on its line (a line end in a string is written \\n)")]
     OpenString,
-    #[error("the request is longer than {LONGEST_REQUEST} bytes and was dropped up to the end of its line")]
-    TooLong,
-    #[error("the request nests deeper than {DEEPEST} levels and was dropped up to the end of its line")]
+    #[error("the message is longer than {longest} bytes and was dropped up to the end of its line")]
+    TooLong { longest: usize },
+    #[error("the message nests deeper than {DEEPEST} levels and was dropped up to the end of its line")]
     TooDeep,
 }
 
@@ -50,15 +50,23 @@ enum State {
 #[derive(Debug)]
 pub(super) struct Framer {
     state: State,
+    longest: usize,
     value: Vec<u8>,
     /// The brackets that will close what is open.
     closing: Vec<u8>,
 }
 
 impl Framer {
+    /// For requests.
     pub(super) fn new() -> Self {
+        Self::up_to(LONGEST_REQUEST)
+    }
+
+    /// For values of `longest` bytes at most.
+    pub(super) fn up_to(longest: usize) -> Self {
         Self {
             state: State::Between,
+            longest,
             value: Vec::new(),
             closing: Vec::new(),
         }
@@ -81,8 +89,9 @@ impl Framer {
             State::Loose if byte == b'\n' => return Some(self.complete()),
             _ => {}
         }
-        if self.value.len() == LONGEST_REQUEST {
-            return Some(self.give_up(FrameError::TooLong, byte));
+        if self.value.len() == self.longest {
+            let longest = self.longest;
+            return Some(self.give_up(FrameError::TooLong { longest }, byte));
         }
         self.value.push(byte);
         match (self.state, byte) {
@@ -168,7 +177,9 @@ mod tests {
             (&[&b"[".repeat(DEEPEST + 1)[..], b"\n{}"].concat(), FrameError::TooDeep),
             (
                 &[b"{\"", &b"a".repeat(LONGEST_REQUEST)[..], b"\"}\n{}"].concat(),
-                FrameError::TooLong,
+                FrameError::TooLong {
+                    longest: LONGEST_REQUEST,
+                },
             ),
         ] {
             assert_eq!(frames(text), [Frame::Bad(error), value("{}")]);

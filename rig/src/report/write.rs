@@ -69,7 +69,7 @@ pub fn write_files(dir: &Path, index: &str, files: &[(String, String)]) -> Resul
         Err(source) => return Err(failed(source)),
     };
     let page = dir.join(index);
-    if !is_empty && !(page.is_file() && is_free(&page)?) {
+    if !(is_empty || page.is_file() && is_free(&page)?) {
         return Err(WriteError::NotOurs { path: dir.to_owned() });
     }
     fs::create_dir_all(dir).map_err(failed)?;

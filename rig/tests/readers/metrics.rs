@@ -45,6 +45,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 fn reading() -> Reading {
     let vcpu = |thread| VcpuCounters {
+        at: Duration::from_secs(10),
         process: 4711,
         thread,
         vcpu: None,
@@ -58,7 +59,6 @@ fn reading() -> Reading {
         entries: 9,
         exits: 9,
         in_run: Duration::from_millis(1_500),
-        running_since: None,
         stalled_since: None,
         ring_full: StallCounters::default(),
         interrupted: StallCounters::default(),
@@ -73,6 +73,9 @@ fn reading() -> Reading {
         vcpus: (0..VCPUS).map(vcpu).collect(),
         processes: BTreeMap::from([(4711, "a \"quoted\" name\\".to_owned())]),
         sees: Sees {
+            pages: true,
+            resets: true,
+            returns: true,
             runs: true,
             stall_ends: true,
             hardware_exits: true,

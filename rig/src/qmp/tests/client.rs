@@ -202,3 +202,67 @@ fn events_that_nobody_takes_are_bounded_and_counted() {
     let oldest = client.next_event(Duration::ZERO).expect("connected").expect("kept");
     assert_eq!(oldest.data, 3, "the newest are kept");
 }
+
+#[test]
+fn a_reply_over_several_lines_and_two_on_one_are_told_apart() {
+    // As `-mon pretty=on` writes it; and an event in the same piece as a reply.
+    let (_dir, path) = server(
+        "{\n    \"QMP\": {\n        \"version\": {}\n    }\n}",
+        &[
+            DONE,
+            "{\n  \"return\": [\n    1\n  ]\n} {\"event\": \"STOP\"}\r\n",
+            DONE,
+        ],
+    );
+    let mut client = QmpClient::connect(&path).expect("greeted");
+    assert_eq!(client.execute("query", &Value::Null).expect("a reply"), json!([1]));
+    let event = client.next_event(Duration::from_secs(20)).expect("connected");
+    assert_eq!(event.expect("it came in one piece with the reply").name, "STOP");
+}
+
+#[test]
+fn a_message_without_end_is_given_up_and_a_time_beyond_all_is_none() {
+    let (_dir, path) = serve(GREETED, |command, stream| {
+        if command["execute"] == "flood" {
+            // It is hung up on before the end.
+            while stream.write_all(&[b'['; 1 << 12]).is_ok() {}
+            return false;
+        }
+        let late = json!({"event": "E", "timestamp": {"seconds": u64::MAX, "microseconds": u64::MAX}});
+        say(stream, &late.to_string());
+        say(stream, DONE);
+        true
+    });
+    let mut client = QmpClient::connect(&path).expect("greeted");
+    assert_eq!(
+        client.next_event(Duration::ZERO).expect("connected").expect("kept").at,
+        None
+    );
+    let error = client.execute("flood", &Value::Null).expect_err("no end").to_string();
+    assert!(error.contains("deeper than"), "{error}");
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn any_bytes_are_messages_or_an_error(words in proptest::collection::vec(proptest::sample::select(vec![
+        "{", "}", "[", "]", "\"", ":", ",", "\\", "\n", "null", "-1", "1e999", "QMP", "return", "event", "timestamp", "\u{e9}",
+        "{\"event\": \"E\", \"timestamp\": 5}", "{\"return\": {}}", "{\"error\": 7}",
+    ]), 0..30)) {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("qmp");
+        let listener = UnixListener::bind(&path).expect("a socket");
+        let said = words.concat();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a client");
+            // The client may have hung up already.
+            let _ = writeln!(stream, "{GREETED}\n{DONE}\n{said}");
+        });
+        if let Ok(mut client) = QmpClient::connect(&path) {
+            while let Ok(Some(_)) = client.next_event(Duration::from_secs(20)) {}
+            let _ = client.execute("query", &Value::Null);
+        }
+        server.join().expect("it does not panic");
+    }
+}

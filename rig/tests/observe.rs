@@ -214,7 +214,10 @@ fn metrics_are_served() -> Result<(), Failed> {
     let mut answer = String::new();
     support::wait_until("pages are counted", || {
         let mut stream = TcpStream::connect(&address)?;
-        write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+        write!(
+            stream,
+            "GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: application/openmetrics-text\r\nConnection: close\r\n\r\n"
+        )?;
         answer.clear();
         stream.read_to_string(&mut answer)?;
         Ok(answer.contains("dirtyrig_dirtied_pages_total{"))

@@ -10,7 +10,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::CompleteEnv;
 
-use crate::commands::{check, compare, doctor, floor, limit, merge, migrate, observe, plot, report, run, serve, sweep, trace};
+use crate::commands::{
+    check, compare, doctor, floor, limit, merge, migrate, observe, plot, report, run, serve, sweep, trace,
+};
 
 const ABOUT: &str = "Runs KVM guests under dirty-rate limiters and shows what the limiters did";
 

@@ -4,6 +4,7 @@
 //! into sentences. The formats only show it: [`html`], [`markdown`], [`csv`], and JSON, which is the [`Report`] itself as
 //! `docs/report-schema.md` describes it. [`definitions`] says what each column means.
 
+mod answer;
 pub mod csv;
 pub mod definitions;
 pub mod html;
@@ -111,7 +112,7 @@ fn part(recording: &Recording) -> Part {
         state: recording.manifest.state,
         gaps: recording.gaps(),
         missing_cells: recording.missing().into_iter().collect(),
-        findings: words::findings(&recording.summaries, &floors, &verdicts),
+        findings: words::findings(&points, &verdicts),
         trust: words::trust(recording),
         verdicts,
         floors,

@@ -103,14 +103,21 @@ fn findings_come_first_and_in_words() {
     let report = Report::of(std::slice::from_ref(&recording));
     let part = &report.recordings[0];
     assert!(
-        part.findings[0].starts_with("14 of 16 limited runs held their quota; 2 "),
+        part.findings[2].starts_with("14 of 16 limited runs held their quota; 2 "),
         "{:?}",
         part.findings
     );
     assert!(
+        part.findings[0].starts_with(
+            "qemu-7.2 held 500 MiB/s with each of 2 combinations of ring, period and guest, 25 with 1 of 2."
+        ),
+        "{:?}",
         part.findings
-            .iter()
-            .any(|line| line.starts_with("budget: held the lowest quota asked for in all of 2"))
+    );
+    assert!(
+        part.findings[0].starts_with("budget held 500 and 25 MiB/s with each of 2 combinations"),
+        "{:?}",
+        part.findings
     );
     let floor = part
         .floors

@@ -4,21 +4,18 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::points::{Floor, Point, Range};
+use super::{
+    answer,
+    points::{Point, Range},
+};
 use crate::{
     analysis,
-    recording::{Recording, schema::Summary, schema::Verdict},
-    sweep::findings,
+    recording::{Recording, schema::Verdict},
 };
 
-/// What came out, the most general first.
-pub(super) fn findings(rows: &[Summary], floors: &[Floor], verdicts: &BTreeMap<Verdict, usize>) -> Vec<String> {
-    let mut lines: Vec<String> = headline(verdicts).into_iter().collect();
-    for floors in floors.chunk_by(|a, b| a.settings.limiter == b.settings.limiter) {
-        lines.push(of_limiter(floors));
-    }
-    lines.extend(findings::conclusions(rows).into_iter().map(|line| line + "."));
-    lines
+/// What came out: the answer for each limiter, then how many runs ended how.
+pub(super) fn findings(points: &[Point], verdicts: &BTreeMap<Verdict, usize>) -> Vec<String> {
+    answer::answers(points).into_iter().chain(headline(verdicts)).collect()
 }
 
 fn headline(verdicts: &BTreeMap<Verdict, usize>) -> Option<String> {
@@ -64,38 +61,6 @@ fn why(verdict: Verdict) -> &'static str {
         Verdict::GuestTooSlow => "ran with a guest too slow for the limiter to act on",
         Verdict::Unlimited => "had no limit",
         Verdict::Unknown => "can't be judged, as nobody knows what the guest dirtied",
-    }
-}
-
-fn of_limiter(floors: &[Floor]) -> String {
-    let limiter = &floors[0].settings.limiter;
-    let held: Vec<f64> = floors.iter().filter_map(|floor| floor.lowest_held_mib_s).collect();
-    let everywhere = floors
-        .iter()
-        .filter(|floor| floor.lowest_held_mib_s == Some(floor.lowest_asked_mib_s))
-        .count();
-    let points = of(floors.len(), "combination");
-    let best = held.iter().copied().fold(f64::INFINITY, f64::min);
-    if held.is_empty() {
-        format!(
-            "{limiter}: held the lowest quota asked for in none of {points} of ring, period and guest, nor any other."
-        )
-    } else if everywhere == floors.len() {
-        format!(
-            "{limiter}: held the lowest quota asked for in all of {points} of ring, period and guest, down to {} MiB/s.",
-            rate(best)
-        )
-    } else {
-        let everywhere = if everywhere == 0 {
-            "none".to_owned()
-        } else {
-            everywhere.to_string()
-        };
-        format!(
-            "{limiter}: held the lowest quota asked for in {everywhere} of {points} of ring, period and guest; the lowest \
-             that it held anywhere is {} MiB/s.",
-            rate(best)
-        )
     }
 }
 

@@ -120,11 +120,6 @@ pub fn sentences(summaries: &[Summary]) -> Vec<String> {
     lines.chain(concluded(&floors)).collect()
 }
 
-/// Only what follows from them all: for each limiter, whether it follows ring bytes / period.
-pub fn conclusions(summaries: &[Summary]) -> Vec<String> {
-    concluded(&floors(summaries))
-}
-
 fn concluded(floors: &[Floor]) -> Vec<String> {
     let shown: Vec<&Floor> = floors
         .iter()
@@ -148,7 +143,7 @@ fn conclusion(floors: &[&Floor]) -> String {
         None => "is not known".to_owned(),
     };
     format!(
-        "{}: over {} point{} below the floor, what it reads {}; what the guest does {}",
+        "{}: over {} point{} below the floor, its reading {}; the guest's rate {}",
         floors[0].limiter,
         floors.len(),
         if floors.len() == 1 { "" } else { "s" },
@@ -208,11 +203,11 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("what the guest does does not follow ring bytes / period (up to 93 % off)"),
+            text.contains("the guest's rate does not follow ring bytes / period (up to 93 % off)"),
             "{text}"
         );
         assert!(
-            text.contains("qemu-7.2: over 1 point below the floor, what it reads follows"),
+            text.contains("qemu-7.2: over 1 point below the floor, its reading follows"),
             "{text}"
         );
     }

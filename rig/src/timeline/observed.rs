@@ -61,7 +61,9 @@ impl Outlet for Observed {
                 vcpu: Some(rates.counters.vcpu.map_or(rates.counters.thread, |vcpu| vcpu.id)),
                 what: "dirties",
             };
-            self.timeline.count(row, "MiB/s", at, rates.dirty_mib_s)?;
+            if let Some(rate) = rates.dirty_mib_s {
+                self.timeline.count(row, "MiB/s", at, rate)?;
+            }
         }
         self.timeline.flush()
     }

@@ -62,11 +62,11 @@ impl Sink for WithTimeline<'_> {
                 break;
             };
             for (what, value) in [
-                ("limit", sample.quota_mib_s.unwrap_or(0.0)),
+                ("limit", Some(sample.quota_mib_s.unwrap_or(0.0))),
                 ("ring reading", sample.ring_mib_s),
                 ("guest", sample.guest_mib_s),
             ] {
-                if value.is_finite() {
+                if let Some(value) = value {
                     timeline.count(row(sample.vcpu, what), "MiB/s", at, value)?;
                 }
             }

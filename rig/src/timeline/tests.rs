@@ -46,8 +46,8 @@ fn a_cell_is_shown_from_its_first_sample_on() {
         vcpu: 3,
         t_s,
         quota_mib_s: quota,
-        ring_mib_s: 40.0,
-        guest_mib_s: f64::NAN,
+        ring_mib_s: Some(40.0),
+        guest_mib_s: None,
         ..Sample::default()
     };
     sink.samples(&[sample(-1.5, None)]).expect("it is written");
@@ -75,7 +75,7 @@ fn a_cell_is_shown_from_its_first_sample_on() {
     assert_eq!(
         tracks.len(),
         4,
-        "a process, two counters and the pauses: NaN is no value"
+        "a process, two counters and the pauses: what is not known is not shown"
     );
     for track in tracks.iter().filter(|track| track.process.is_none()) {
         assert_eq!(name(track.parent_uuid), "a cell");

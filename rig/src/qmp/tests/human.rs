@@ -135,3 +135,17 @@ fn it_is_reached_through_qmp_with_qemus_line_ends() {
     run("quit");
     assert!(client.session.quits());
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn any_line_is_answered(words in proptest::collection::vec(proptest::sample::select(vec![
+        "info", "vcpu_dirty_limit", "set_vcpu_dirty_limit", "cancel_vcpu_dirty_limit", "calc_dirty_rate", "help", "-g", "-r", "-1", "0x",
+        "0x10", "99999999999999999999", "on", "off", "\"", "\\", "\u{e9}", "?", "",
+    ]), 0..6)) {
+        let client = Client::new();
+        client.human(&words.join(" "));
+        client.human("info vcpu_dirty_limit");
+    }
+}

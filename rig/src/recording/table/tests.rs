@@ -8,10 +8,10 @@ use super::*;
 use crate::recording::schema::{ExitRow, Sample, Summary};
 
 fn rows() -> Vec<Summary> {
-    let row = |cell, rate, reason: &str| Summary {
+    let row = |cell, rate: f64, reason: &str| Summary {
         cell,
         vmm: "rig".to_owned(),
-        guest_mib_s: rate,
+        guest_mib_s: Some(rate).filter(|rate| rate.is_finite()),
         error_mib_s: Some(-1.5),
         reason: reason.to_owned(),
         ..Summary::default()

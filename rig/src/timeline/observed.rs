@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dirtyrig_probes::{Event, StallCause};
+use dirtyrig_probes::{Event, StallCause, VcpuId};
 
 use super::{Timeline, writer::Row};
 use crate::observe::{
@@ -23,6 +23,11 @@ impl Observed {
     }
 }
 
+/// What a vCPU is called: by the VMM's index, KVM's id, or its thread, whichever is known first.
+fn number(vcpu: Option<VcpuId>, thread: u32) -> u32 {
+    vcpu.and_then(|vcpu| vcpu.index.or(vcpu.kvm_id())).unwrap_or(thread)
+}
+
 impl Outlet for Observed {
     fn event(&mut self, event: &Event) -> anyhow::Result<()> {
         // One that began before the first reading has no place on the timeline.
@@ -38,7 +43,7 @@ impl Outlet for Observed {
         };
         let row = Row {
             process: stall.process,
-            vcpu: Some(stall.vcpu.map_or(stall.thread, |vcpu| vcpu.id)),
+            vcpu: Some(number(stall.vcpu, stall.thread)),
             what: "stalls",
         };
         self.timeline.span(row, name, (at, stall.length()), &[])
@@ -46,8 +51,8 @@ impl Outlet for Observed {
 
     fn reading(&mut self, reading: &Reading) -> anyhow::Result<()> {
         self.begun.get_or_insert(reading.at);
-        for (&pid, name) in &reading.processes {
-            self.timeline.process(pid, name)?;
+        for (&pid, vm) in &reading.vms {
+            self.timeline.process(pid, vm.name.as_deref().unwrap_or(&vm.process))?;
         }
         Ok(())
     }
@@ -58,7 +63,7 @@ impl Outlet for Observed {
         for rates in &report.rates {
             let row = Row {
                 process: rates.counters.process,
-                vcpu: Some(rates.counters.vcpu.map_or(rates.counters.thread, |vcpu| vcpu.id)),
+                vcpu: Some(number(rates.counters.vcpu, rates.counters.thread)),
                 what: "dirties",
             };
             if let Some(rate) = rates.dirty_mib_s {

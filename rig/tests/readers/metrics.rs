@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dirtyrig_probes::{ExitCount, ExitReason, StallCounters, VcpuCounters};
+use dirtyrig_probes::{ExitCount, ExitReason, StallCounters, VcpuCounters, identity::Vm};
 use dirtyrig_rig::observe::{
     metrics::Metrics,
     outlet::{Outlet, Report},
@@ -49,6 +49,7 @@ fn reading() -> Reading {
         process: 4711,
         thread,
         vcpu: None,
+        number: None,
         gone: false,
         pushed_pages: 1_000_000 + u64::from(thread),
         reset_entries: 1_000_000,
@@ -71,7 +72,15 @@ fn reading() -> Reading {
     Reading {
         at: Duration::from_secs(10),
         vcpus: (0..VCPUS).map(vcpu).collect(),
-        processes: BTreeMap::from([(4711, "a \"quoted\" name\\".to_owned())]),
+        vms: BTreeMap::from([(
+            4711,
+            Vm {
+                pid: 4711,
+                process: "a \"quoted\" name\\".to_owned(),
+                name: Some("web01".to_owned()),
+                uuid: None,
+            },
+        )]),
         sees: Sees {
             pages: true,
             resets: true,

@@ -40,7 +40,7 @@ impl Lives {
                 .is_some_and(|dead| vcpu.gone && dead.contains(&vcpu.thread));
             lingers || !is_dead && !has_left(&vcpu.process)
         });
-        reading.processes.retain(|pid, _| !has_left(pid));
+        reading.vms.retain(|pid, _| !has_left(pid));
     }
 }
 
@@ -64,7 +64,7 @@ mod tests {
     fn served(lives: &mut Lives, mut reading: Reading) -> (Vec<u32>, usize) {
         lives.prune(&mut reading);
         let threads = reading.vcpus.iter().map(|vcpu| vcpu.thread).collect();
-        (threads, reading.processes.len())
+        (threads, reading.vms.len())
     }
 
     #[test]

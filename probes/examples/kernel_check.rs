@@ -1,8 +1,11 @@
 //! The probes against tracefs's own record of the same events, on a kernel whose `kvm_exit` and `kvm_entry` fire:
 //! `cargo xtask kernels` boots some and runs this in each. It needs root, tracefs, KVM, and the kernel to itself.
 //!
-//! Both watch the whole life of a small guest, so every count must be equal, exit reasons by name included.
+//! Both watch the whole life of a small guest, so every count must be equal, exit reasons by name included. Then the pages of VMs
+//! with a dirty bitmap against the bitmap itself.
 
+#[path = "kernel_check/bitmap.rs"]
+mod bitmap;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -13,7 +16,9 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use dirtyrig_probes::{Event, KvmEvent, Options, Probes, Stall, StallCause, StallEnd, Target, VcpuCounters};
+use dirtyrig_probes::{
+    Event, KvmEvent, Options, Probes, SourceStatus, Stall, StallCause, StallEnd, Target, VcpuCounters, page_sources,
+};
 use support::{Guest, Shape};
 
 const SHAPE: Shape = Shape {
@@ -73,6 +78,20 @@ fn main() {
         assert!(fired > 0, "{event} is there to fire on this kernel");
     }
     println!("the probes agree with tracefs");
+    // A process is taken to have VMs with rings or VMs with bitmaps.
+    drop((probes, guest));
+
+    for vcpus in [1, 2] {
+        bitmap::check(vcpus);
+    }
+    println!("the probes agree with the bitmap");
+    bitmap::check_quota();
+    for SourceStatus { source, works } in page_sources().expect("the object loads") {
+        match works {
+            Ok(()) => println!("{source}: works"),
+            Err(why) => println!("{source}: {why}"),
+        }
+    }
 }
 
 /// Compares what the probes saw of one vCPU with what tracefs recorded of it.

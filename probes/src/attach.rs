@@ -43,6 +43,10 @@ pub enum AttachKind {
     RawTracepoint,
     /// At the event's record in the trace, by offsets from its `format` file.
     Tracepoint,
+    /// At the entry of a function of the kernel's, by a call that the kernel has room for there.
+    Fentry,
+    /// The same by a kprobe.
+    Kprobe,
 }
 
 impl fmt::Display for AttachKind {
@@ -50,6 +54,8 @@ impl fmt::Display for AttachKind {
         f.write_str(match self {
             Self::RawTracepoint => "raw tracepoint",
             Self::Tracepoint => "tracepoint",
+            Self::Fentry => "fentry",
+            Self::Kprobe => "kprobe",
         })
     }
 }
@@ -198,7 +204,7 @@ pub(crate) fn attach(
             (AttachKind::RawTracepoint, Some(program)) => attach_raw(ebpf, program, plan.event)
                 .map(drop)
                 .map_err(|error| refusal(&error)),
-            (AttachKind::RawTracepoint, None) => continue,
+            (AttachKind::RawTracepoint, None) | (AttachKind::Fentry | AttachKind::Kprobe, _) => continue,
             (AttachKind::Tracepoint, _) => formats
                 .readable(event)
                 .and_then(|()| opened(&formats.tracefs))

@@ -72,6 +72,15 @@ pub enum Error {
         /// Why, event by event.
         reasons: String,
     },
+    /// Pages that are marked in a dirty bitmap can't be seen.
+    #[error(
+        "pages that are marked in a dirty bitmap can't be counted here ({reasons}); those of a VM with dirty rings can (QEMU: \
+         `-accel kvm,dirty-ring-size=4096`)"
+    )]
+    NoBitmap {
+        /// Why, and what would help.
+        reasons: String,
+    },
     /// A buffer size that the kernel would refuse.
     #[error("a ring buffer of {bytes} bytes: the size must be a power of two from {page} bytes to 1 GiB")]
     RingBytes {

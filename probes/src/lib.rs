@@ -45,6 +45,7 @@
 //! `KVM_RUN` before the probes came is told by its descriptor.
 
 mod attach;
+mod btf;
 mod clock;
 mod counters;
 mod error;
@@ -53,6 +54,7 @@ mod exits;
 mod histogram;
 pub mod identity;
 mod map;
+mod marking;
 mod moment;
 mod object;
 mod observer;
@@ -60,6 +62,7 @@ mod pages;
 mod perf;
 mod process;
 mod quota;
+mod sources;
 mod status;
 mod tracee;
 mod tracefs;
@@ -74,7 +77,8 @@ pub use histogram::StallHistogram;
 pub use identity::VcpuId;
 pub use observer::{Options, Probes, Target};
 pub use process::{PidNamespace, check_target, kvm_processes, process_lives, vcpu_of_descriptor};
-pub use quota::Quota;
+pub use quota::{Log, Quota};
+pub use sources::{Source, SourceStatus, page_sources};
 pub use status::{EventStatus, Lost, Status};
 pub use tracee::{Change, Tracee, next_change};
 pub use tracefs::{NoTracefs, Tracefs};

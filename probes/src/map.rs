@@ -39,6 +39,7 @@ plain!(
     common::Histogram,
     common::StallRecord,
     common::PushRecord,
+    common::QuotaConfig,
     common::Limited,
 );
 

@@ -9,8 +9,8 @@ use aya::{
 };
 use dirtyrig_probes_common::{
     CAUSE_INTERRUPTED, CAUSE_RING_FULL, Config, ExitKey, Histogram, HistogramKey, LOST_EXITS, LOST_HISTOGRAMS,
-    LOST_PUSHES, LOST_RINGS, LOST_STALLS, LOST_THREADS, Last, MAX_THREADS, PushRecord, Ring, StallRecord, Thread,
-    VCPU_ID_FROM_EXIT, VCPU_ID_FROM_RING_EXIT,
+    LOST_PUSHES, LOST_RINGS, LOST_STALLS, LOST_THREADS, Last, MAX_THREADS, PushRecord, Pushed, Ring, StallRecord,
+    Thread, VCPU_ID_FROM_EXIT, VCPU_ID_FROM_RING_EXIT,
 };
 
 use crate::{
@@ -20,9 +20,10 @@ use crate::{
     exits::ExitNames,
     identity::{Evidence, Identities, KvmId, Number, NumberKind, Seen, VcpuId},
     map::{self, Raw},
+    marking::SlotLayout,
     moment::{self, Moment},
     monotonic_now, object,
-    pages::{PageSource, RingIndex, RingPushes, Threads, Wanted},
+    pages::{BitmapMarks, Counted, PageSource, RingIndex, RingPushes, Threads, Wanted},
     process,
 };
 
@@ -76,6 +77,8 @@ impl Options {
 
 /// What the kernel says of its own types.
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
+/// The pages that are counted one by one.
+const PUSHED: &str = "PUSHED";
 /// The programs' global variable, by which they learn that all are attached.
 const BEGUN: &str = ".data";
 
@@ -88,7 +91,11 @@ pub struct Probes {
     /// Keeps the programs at classic tracepoints attached.
     _held: Vec<OwnedFd>,
     /// Where pages are told from.
-    pages: Box<dyn PageSource + Send + Sync>,
+    sources: Vec<Box<dyn PageSource + Send + Sync>>,
+    /// Those that were counted one by one.
+    pushed: Array<MapData, Raw<Pushed>>,
+    /// Open as long as programs may yet be loaded that read it.
+    _begun: Array<MapData, u64>,
     target: Target,
     attached: Vec<(KvmEvent, Result<AttachKind, String>)>,
     exit_names: ExitNames,
@@ -132,6 +139,12 @@ impl Probes {
             ..Config::default()
         };
         let formats = Formats::read(&mut config);
+        let bitmap = SlotLayout::find().map(|slot| {
+            config.slot_bitmap_at = slot.bitmap;
+            config.slot_base_at = slot.base;
+            config.slot_id_at = slot.id;
+            config.slot_space_at = slot.space;
+        });
         // The buffer that stays empty is as small as can be.
         let push_bytes = if options.trace_pushes { options.ring_bytes } else { PAGE };
         let mut ebpf = EbpfLoader::new()
@@ -184,9 +197,9 @@ impl Probes {
         {
             return Err(nothing_attached(&attached));
         }
-        let pages: Box<dyn PageSource + Send + Sync> = match ring_index {
+        let of_ring: Box<dyn PageSource + Send + Sync> = match ring_index {
             Some(ring_index) => Box::new(ring_index),
-            None => Box::new(RingPushes::of(&mut ebpf)?),
+            None => Box::new(RingPushes),
         };
         // From here on the programs see all that happens: none of them has seen anything before the last was attached.
         let mut begun: Array<MapData, u64> = map::take(&mut ebpf, BEGUN)?;
@@ -194,7 +207,9 @@ impl Probes {
         begun.set(0, now, 0).map_err(map::failed(BEGUN, "write"))?;
         Ok(Some(Self {
             target: options.target,
-            pages,
+            sources: vec![of_ring, Box::new(BitmapMarks::of(options.target, bitmap))],
+            pushed: map::take(&mut ebpf, PUSHED)?,
+            _begun: begun,
             attached,
             exit_names: formats.exit_names,
             stalls: map::take(&mut ebpf, "STALLS")?,
@@ -293,18 +308,29 @@ impl Probes {
     /// Whether a program runs for each page that is dirtied: while it is not known of every vCPU which ring it has, and all
     /// the time where pages are traced or can only be counted.
     pub fn runs_for_each_page(&self) -> bool {
-        self.pages.runs_for_each_page()
+        self.sources.iter().any(|source| source.runs_for_each_page())
     }
 
     fn tend_pages(&mut self) -> Result<(), Error> {
         let threads = &self.threads;
-        self.pages.tend(&mut self.ebpf, &|| all(threads))
+        let mut sources = self.sources.iter_mut();
+        sources.try_for_each(|source| source.tend(&mut self.ebpf, &|| all(threads)))
     }
 
     /// What a thread says of itself, and the pages that it has dirtied, at one moment; `None` if it was forgotten.
     fn moment(&self, tid: u32, alive: bool) -> Result<Option<Moment>, Error> {
         let thread = || Ok(map::get(&self.threads, &tid, "THREADS")?.map(|Raw(thread)| thread));
-        let pages = |thread: &Thread, look| self.pages.pages(&self.ebpf, thread, alive && look);
+        let pages = |thread: &Thread, look| {
+            let pushed = self.pushed.get(&(thread.slot as u32), 0);
+            let counted = Counted {
+                thread: *thread,
+                pushed: pushed.map_err(map::failed(PUSHED, "read"))?.0,
+            };
+            let mut sources = self.sources.iter();
+            sources.try_fold(0, |sum, source| {
+                Ok(sum + source.pages(&self.ebpf, &counted, alive && look)?)
+            })
+        };
         moment::read(thread, pages)
     }
 
@@ -332,7 +358,8 @@ impl Probes {
                 KvmEvent::Exit => total(|thread| thread.exits),
             },
         });
-        Ok(Status::new(events.collect(), self.lost()?))
+        let blind = self.sources.iter().filter_map(|source| source.blind());
+        Ok(Status::new(events.collect(), self.lost()?, blind.collect()))
     }
 
     /// What could not be recorded.
@@ -360,8 +387,10 @@ impl Probes {
     /// The vCPUs whose pages were missed.
     fn vcpus_not_met(&self) -> Result<u64, Error> {
         let threads = all(&self.threads)?;
-        let is_missing =
-            |(tid, thread): &&(u32, Thread)| self.pages.missed(thread) && !process::thread_lives(thread.tgid, *tid);
+        let is_missing = |(tid, thread): &&(u32, Thread)| {
+            let is_missed = self.sources.iter().any(|source| source.missed(thread));
+            is_missed && !process::thread_lives(thread.tgid, *tid)
+        };
         Ok(threads.iter().filter(is_missing).count() as u64)
     }
 
@@ -428,7 +457,9 @@ impl Probes {
             }
             self.identities.forget(tid);
             if let Some(Raw(thread)) = thread {
-                self.pages.forget(&thread)?;
+                self.pushed
+                    .set(thread.slot as u32, Raw(Pushed::default()), 0)
+                    .map_err(map::failed(PUSHED, "write"))?;
                 self.free_slots
                     .push(thread.slot as u32, 0)
                     .map_err(map::failed("FREE_SLOTS", "write"))?;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    Error,
+    Error, Target,
     identity::{proc_text, process_name},
 };
 
@@ -94,6 +94,33 @@ pub(crate) fn kvm_pids() -> Vec<u32> {
     found
 }
 
+/// The processes that are watched.
+pub(crate) fn watched(target: Target) -> Vec<u32> {
+    match target {
+        Target::Pid(pid) => vec![pid],
+        Target::AllKvm => kvm_pids(),
+    }
+}
+
+/// From where on a vCPU's descriptor maps its dirty ring: `KVM_DIRTY_LOG_PAGE_OFFSET` pages.
+const RING_OFFSET: u64 = 64 * 4096;
+
+/// Whether a process has mapped the dirty ring of a vCPU: a VMM must, to read it. `None` where this process may not look.
+pub(crate) fn has_ring(process: u32) -> Option<bool> {
+    let maps = fs::read(format!("/proc/{process}/maps")).ok()?;
+    Some(maps_a_ring(&String::from_utf8_lossy(&maps)))
+}
+
+fn maps_a_ring(maps: &str) -> bool {
+    maps.lines().any(|line| {
+        let offset = line
+            .split_whitespace()
+            .nth(2)
+            .map(|offset| u64::from_str_radix(offset, 16));
+        line.contains(" anon_inode:kvm-vcpu:") && matches!(offset, Some(Ok(offset)) if offset >= RING_OFFSET)
+    })
+}
+
 /// `vm` or `vcpu:0` of a descriptor that links to `anon_inode:kvm-vcpu:0`.
 fn kvm_file(descriptor: &Path) -> Option<String> {
     let target: PathBuf = fs::read_link(descriptor).ok()?;
@@ -137,6 +164,17 @@ pub fn process_lives(process: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ring_shows_in_the_mappings() {
+        let run = "7f0000000000-7f0000003000 rw-s 00000000 00:0e 1027  anon_inode:kvm-vcpu:0\n";
+        let ring = "7f0000010000-7f0000020000 rw-s 00040000 00:0e 1027  anon_inode:kvm-vcpu:0\n";
+        assert!(!maps_a_ring(run));
+        assert!(maps_a_ring(&format!("{run}{ring}")));
+        assert!(!maps_a_ring(
+            "7f0000010000-7f0000020000 rw-s 00040000 00:0e 1027  /some/file\n"
+        ));
+    }
 
     #[test]
     fn a_process_that_is_gone_is_named() {

@@ -17,13 +17,14 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, MapData},
 };
-use dirtyrig_probes_common::{Budget, Limited, MAX_THREADS};
+use dirtyrig_probes_common::{Budget, Limited, MAX_THREADS, QuotaConfig};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
 use crate::{
     AttachKind, Error,
     attach::{attach_classic, attach_raw, refusal},
     map::{self, Raw},
+    marking::{Link, Programs, SlotLayout},
     object,
     observer::load_error,
     process,
@@ -73,9 +74,29 @@ impl fmt::Debug for Quota {
     }
 }
 
+/// The programs on the function that marks pages in a bitmap.
+const MARKS: Programs = Programs {
+    fentry: "quota_mark_fentry",
+    kprobe: "quota_mark_kprobe",
+};
+
+/// What a VM logs its dirty pages in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Log {
+    /// A ring for each vCPU.
+    Rings,
+    /// A bitmap for each memory slot.
+    Bitmap,
+}
+
 impl Quota {
-    /// Attaches the program with `slots` budgets, each without end, and no vCPU limited yet.
+    /// Attaches the program to VMs with rings, with `slots` budgets, each without end, and no vCPU limited yet.
     pub fn attach(slots: u32) -> Result<Self, Error> {
+        Self::attach_to(Log::Rings, slots)
+    }
+
+    /// The same for VMs that log in `log`. With a bitmap a page counts once in each pass, between two readings of the bitmap.
+    pub fn attach_to(log: Log, slots: u32) -> Result<Self, Error> {
         process::check_pid_namespace()?;
         if !(1..=MAX_THREADS).contains(&slots) {
             return Err(Error::Slots {
@@ -83,8 +104,19 @@ impl Quota {
                 max: MAX_THREADS,
             });
         }
+        let slot = match log {
+            Log::Rings => QuotaConfig::default(),
+            Log::Bitmap => {
+                let slot = SlotLayout::find().map_err(|reasons| Error::NoBitmap { reasons })?;
+                QuotaConfig {
+                    slot_bitmap_at: slot.bitmap,
+                    slot_base_at: slot.base,
+                }
+            }
+        };
         let mut ebpf = EbpfLoader::new()
             .btf(None)
+            .override_global("CONFIG", &Raw(slot), true)
             .map_max_entries("BUDGETS", slots)
             .load(object::quota())
             .map_err(load_error)?;
@@ -102,19 +134,11 @@ impl Quota {
             of_slot: BTreeMap::new(),
             changes: 0,
         });
-        let event = "kvm_dirty_ring_push";
-        let classic = |ebpf: &mut Ebpf| {
-            let tracefs = Tracefs::open().map_err(|none| none.to_string())?;
-            attach_classic(ebpf, &tracefs, "quota_tp", "kvm", event)
-        };
-        let (kind, held) = match attach_raw(&mut ebpf, "quota_raw", event) {
-            Ok(_) => (AttachKind::RawTracepoint, None),
-            Err(raw) => match classic(&mut ebpf) {
-                Ok(held) => (AttachKind::Tracepoint, Some(held)),
-                Err(classic) => {
-                    let reasons = format!("{event}: raw tracepoint: {}; tracepoint: {classic}", refusal(&raw));
-                    return Err(Error::NothingAttached { reasons });
-                }
+        let (kind, held) = match log {
+            Log::Rings => attach_to_push(&mut ebpf)?,
+            Log::Bitmap => match MARKS.attach(&mut ebpf).map_err(|reasons| Error::NoBitmap { reasons })? {
+                Link::Fentry(_) => (AttachKind::Fentry, None),
+                Link::Kprobe(_) => (AttachKind::Kprobe, None),
             },
         };
         Ok(Self {
@@ -239,6 +263,22 @@ impl Quota {
     /// If there is no such slot.
     pub fn refused(&self, slot: u32) -> u64 {
         self.budgets.at(slot).refused.load(Ordering::Relaxed)
+    }
+}
+
+/// Attaches the program for rings, the better way that this kernel takes, and returns what holds it there.
+fn attach_to_push(ebpf: &mut Ebpf) -> Result<(AttachKind, Option<OwnedFd>), Error> {
+    let event = "kvm_dirty_ring_push";
+    let Err(raw) = attach_raw(ebpf, "quota_raw", event) else {
+        return Ok((AttachKind::RawTracepoint, None));
+    };
+    let tracefs = Tracefs::open().map_err(|none| none.to_string());
+    match tracefs.and_then(|tracefs| attach_classic(ebpf, &tracefs, "quota_tp", "kvm", event)) {
+        Ok(held) => Ok((AttachKind::Tracepoint, Some(held))),
+        Err(classic) => {
+            let reasons = format!("{event}: raw tracepoint: {}; tracepoint: {classic}", refusal(&raw));
+            Err(Error::NothingAttached { reasons })
+        }
     }
 }
 

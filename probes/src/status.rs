@@ -58,8 +58,9 @@ pub struct Status {
 }
 
 impl Status {
-    pub(crate) fn new(events: Vec<EventStatus>, lost: Lost) -> Self {
-        let notes = notes(&events, &lost);
+    /// `blind` is what no page source sees although it is needed.
+    pub(crate) fn new(events: Vec<EventStatus>, lost: Lost, blind: Vec<String>) -> Self {
+        let notes = notes(&events, &lost, blind);
         Self { events, lost, notes }
     }
 
@@ -69,8 +70,9 @@ impl Status {
     }
 }
 
-fn notes(events: &[EventStatus], lost: &Lost) -> Vec<String> {
-    let mut notes = Vec::new();
+fn notes(events: &[EventStatus], lost: &Lost, blind: Vec<String>) -> Vec<String> {
+    let is_blind = !blind.is_empty();
+    let mut notes = blind;
     let fired = |event| {
         events
             .iter()
@@ -105,10 +107,10 @@ fn notes(events: &[EventStatus], lost: &Lost) -> Vec<String> {
     let everything: u64 = events.iter().map(|status| status.fired).sum();
     if everything == 0 {
         notes.push("no event has fired yet: no watched vCPU left KVM_RUN or dirtied a page".into());
-    } else if attached(KvmEvent::RingPush) && fired(KvmEvent::RingPush) == 0 {
+    } else if attached(KvmEvent::RingPush) && fired(KvmEvent::RingPush) == 0 && !is_blind {
         notes.push(
-            "no page was logged: the VM has no dirty ring (QEMU: `-accel kvm,dirty-ring-size=4096`), or its dirty \
-             logging is off (it is on during a migration, or `calc-dirty-rate` in the mode dirty-ring)"
+            "no page was logged: the VM's dirty logging is off (it is on during a migration, with a dirty limit set, or under \
+             `calc-dirty-rate` in the mode dirty-ring or dirty-bitmap)"
                 .into(),
         );
     }
@@ -177,7 +179,7 @@ mod tests {
             attached: Ok(AttachKind::Tracepoint),
             fired,
         });
-        Status::new(events.collect(), Lost::default())
+        Status::new(events.collect(), Lost::default(), Vec::new())
     }
 
     #[test]
@@ -210,6 +212,7 @@ mod tests {
                 pushes: 3,
                 ..Lost::default()
             },
+            Vec::new(),
         )
         .to_string();
         assert!(

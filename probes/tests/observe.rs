@@ -12,9 +12,10 @@ use std::{
 };
 
 use dirtyrig_probes::{
-    AttachKind, Error, Event, ExitReason, KvmEvent, Options, Probes, StallCause, Target, VcpuCounters, VcpuId,
+    AttachKind, Error, Event, ExitReason, KvmEvent, Log, Options, Probes, Quota, Source, StallCause, Target,
+    VcpuCounters, VcpuId,
     identity::{Evidence, KvmId},
-    kvm_processes, monotonic_now,
+    kvm_processes, monotonic_now, page_sources,
 };
 use dirtyrig_testkit::{Need, run, trial};
 use libtest_mimic::Failed;
@@ -56,6 +57,7 @@ fn main() {
             HERE,
             told_by_descriptor,
         ),
+        trial("a_vm_without_rings_is_seen_or_said_to_be_hidden", HERE, without_rings),
         trial("without_privilege_the_remedy_is_named", &[Need::Bpf], without_privilege),
         trial("what_never_fires_is_said", HERE, what_never_fires),
         trial("a_process_without_vm_is_refused", &[Need::Bpf], refused_targets),
@@ -510,6 +512,50 @@ fn told_by_descriptor() -> Result<(), Failed> {
         assert_eq!(found.id, index as u32);
         assert!(!vcpu.gone);
         assert_eq!(vcpu.interrupted.count, 1, "the kick was a stall of its own cause");
+    }
+    Ok(())
+}
+
+fn without_rings() -> Result<(), Failed> {
+    let shape = Shape {
+        ring_entries: 0,
+        vcpus: 1,
+        ..SHAPE
+    };
+    let mut guest = Guest::new(shape);
+    guest.start(&Arc::new(AtomicBool::new(true)), &nothing());
+    guest.wait_for(0, 1);
+    let mut probes = Probes::attach(&own())?;
+    probes.drain(|_| {})?;
+    let bitmap = |status: &&dirtyrig_probes::SourceStatus| status.source != Source::Ring;
+    let sources = page_sources()?;
+    let refusals: Option<Vec<&String>> = sources
+        .iter()
+        .filter(bitmap)
+        .map(|status| status.works.as_ref().err())
+        .collect();
+    match refusals {
+        // None of the ways works, and each says why.
+        Some(refusals) => {
+            guest.wait_for(0, 1000);
+            let told = probes.status()?.to_string();
+            assert!(
+                told.contains("a VM has no dirty ring") && told.contains("dirty-ring-size"),
+                "{told}"
+            );
+            assert!(
+                refusals.iter().all(|why| told.contains(why.as_str())),
+                "{refusals:?}: {told}"
+            );
+            let refused = Quota::attach_to(Log::Bitmap, 1).map(drop);
+            assert!(matches!(refused, Err(Error::NoBitmap { .. })), "{refused:?}");
+        }
+        None => {
+            assert!(probes.runs_for_each_page());
+            guest.sync(0);
+            guest.wait_for(0, 1000);
+            assert!(of(&probes.vcpus()?, &guest, 0).pushed_pages > 0);
+        }
     }
     Ok(())
 }

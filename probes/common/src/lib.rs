@@ -22,6 +22,14 @@ pub struct Config {
     pub count_pushes: u32,
     /// 1: the registers with which a thread made its system call can be read (the kernel has BTF of itself).
     pub task_regs: u32,
+    /// `struct kvm_memory_slot`: u64 `dirty_bitmap`, a pointer.
+    pub slot_bitmap_at: u32,
+    /// `struct kvm_memory_slot`: u64 `base_gfn`.
+    pub slot_base_at: u32,
+    /// `struct kvm_memory_slot`: u16 `id`.
+    pub slot_id_at: u32,
+    /// `struct kvm_memory_slot`: u16 `as_id`.
+    pub slot_space_at: u32,
     /// `kvm_userspace_exit`: u32 `reason`.
     pub userspace_exit_reason_at: u32,
     /// `kvm_userspace_exit`: i32 `errno`.
@@ -132,10 +140,12 @@ pub const RING_CHANGES: u64 = 1;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pushed {
-    /// How many.
+    /// Pushed to its ring.
     pub pages: u64,
+    /// Set in the dirty bitmap of a VM without rings.
+    pub marked: u64,
     /// Fills the line.
-    pub reserved: [u64; 7],
+    pub reserved: [u64; 6],
 }
 
 /// Who pushed last on a CPU, and where that is counted: the one element of the per-CPU array `LAST`. As long as the same
@@ -312,6 +322,16 @@ pub const fn bucket_floor(bucket: u32) -> u64 {
     (BUCKETS_PER_OCTAVE + within) << shift
 }
 
+/// Run-time constants of the quota: where `struct kvm_memory_slot` has its members.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QuotaConfig {
+    /// u64 `dirty_bitmap`, a pointer.
+    pub slot_bitmap_at: u32,
+    /// u64 `base_gfn`.
+    pub slot_base_at: u32,
+}
+
 /// Which budget a vCPU thread draws on: the value of the map `LIMITED`, whose key is the thread's id.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -359,7 +379,7 @@ pub struct Budget {
 
 // The eBPF target and the host agree on these by construction; a change of either must be noticed.
 const _: () = {
-    assert!(size_of::<Config>() == 20 * 4);
+    assert!(size_of::<Config>() == 24 * 4);
     assert!(size_of::<Thread>() == 16 + 13 * 8 + 8 + 32 + 16);
     assert!(offset_of!(Thread, slot) == 24);
     assert!(size_of::<Pushed>() == 64);
@@ -375,6 +395,7 @@ const _: () = {
     assert!(size_of::<HistogramKey>() == 8);
     assert!(BUCKETS == 280);
     assert!(size_of::<Histogram>() == BUCKETS * 4);
+    assert!(size_of::<QuotaConfig>() == 8);
     assert!(size_of::<Limited>() == 16);
     assert!(size_of::<Drawer>() == 24);
     assert!(size_of::<Budget>() == 64);

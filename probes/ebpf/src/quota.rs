@@ -5,14 +5,24 @@
 
 #![no_std]
 #![no_main]
+
+mod memory_slot;
+
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     helpers::{bpf_get_current_pid_tgid, bpf_send_signal_thread},
-    macros::{map, raw_tracepoint, tracepoint},
+    macros::{fentry, kprobe, map, raw_tracepoint, tracepoint},
     maps::{Array, HashMap, PerCpuArray},
-    programs::{RawTracePointContext, TracePointContext},
+    programs::{FEntryContext, ProbeContext, RawTracePointContext, TracePointContext},
 };
-use dirtyrig_probes_common::{Budget, Drawer, Limited, MAX_THREADS, NO_SLOT};
+use dirtyrig_probes_common::{Budget, Drawer, Limited, MAX_THREADS, NO_SLOT, QuotaConfig};
+use memory_slot::{Layout, newly_dirty};
+
+#[unsafe(no_mangle)]
+static CONFIG: QuotaConfig = QuotaConfig {
+    slot_bitmap_at: 0,
+    slot_base_at: 0,
+};
 
 /// Who is limited, by thread id.
 #[map]
@@ -39,6 +49,36 @@ pub fn quota_tp(_ctx: TracePointContext) -> u32 {
     // The record has no address, but one thread runs one vCPU.
     draw(bpf_get_current_pid_tgid());
     0
+}
+
+// Of VMs with a bitmap: (struct kvm *kvm, const struct kvm_memory_slot *memslot, gfn_t gfn)
+
+#[kprobe]
+pub fn quota_mark_kprobe(ctx: ProbeContext) -> u32 {
+    if let (Some(slot), Some(gfn)) = (ctx.arg(1), ctx.arg(2)) {
+        mark(slot, gfn);
+    }
+    0
+}
+
+#[fentry(function = "mark_page_dirty_in_slot")]
+pub fn quota_mark_fentry(ctx: FEntryContext) -> i32 {
+    mark(ctx.arg(1), ctx.arg(2));
+    0
+}
+
+#[inline(always)]
+fn mark(slot: u64, gfn: u64) {
+    // SAFETY: a valid static; volatile because the loader writes it.
+    let config = unsafe { core::ptr::read_volatile(&raw const CONFIG) };
+    let layout = Layout {
+        bitmap_at: config.slot_bitmap_at,
+        base_at: config.slot_base_at,
+    };
+    if newly_dirty(slot, gfn, layout).is_some() {
+        // No ring tells the vCPU, but one thread runs one.
+        draw(bpf_get_current_pid_tgid());
+    }
 }
 
 /// Counts one page of `vcpu` to its budget.

@@ -3,26 +3,39 @@
 //! | source | what it asks | what it costs |
 //! |---|---|---|
 //! | [`RingIndex`] | the index of each vCPU's dirty ring, at any moment | nothing a page, once it is known whose ring is which |
-//! | [`RingPushes`] | a program on `kvm_dirty_ring_push` | a program a page |
+//! | [`RingPushes`] | a program on `kvm_dirty_ring_push` | a program per page |
+//! | [`BitmapMarks`] | a program on `mark_page_dirty_in_slot` | a program per page and pass |
+//!
+//! A vCPU's pages are the sum of what they tell: a VM has rings or a bitmap.
 
+pub(crate) mod bitmap_marks;
 mod ring_index;
 mod ring_pushes;
 
 use aya::Ebpf;
-use dirtyrig_probes_common::Thread;
+use dirtyrig_probes_common::{Pushed, Thread};
 
 use crate::{Error, Target};
+pub(crate) use bitmap_marks::BitmapMarks;
 pub(crate) use ring_index::RingIndex;
 pub(crate) use ring_pushes::RingPushes;
 
 /// The threads that are known, by id.
 pub(crate) type Threads = Vec<(u32, Thread)>;
 
+/// What the programs counted of a thread.
+pub(crate) struct Counted {
+    /// What it says of itself.
+    pub(crate) thread: Thread,
+    /// What was counted page by page.
+    pub(crate) pushed: Pushed,
+}
+
 /// A source of dirtied pages.
 pub(crate) trait PageSource {
     /// The pages that a thread has dirtied by now, or, without a `look` at what it is just doing, by its last entry into
     /// `KVM_RUN` or return from it. A look tells the truth if `thread` was true before and after.
-    fn pages(&self, ebpf: &Ebpf, thread: &Thread, look: bool) -> Result<u64, Error>;
+    fn pages(&self, ebpf: &Ebpf, counted: &Counted, look: bool) -> Result<u64, Error>;
 
     /// Keeps up with vCPUs that come and go. Called at each drain and reading.
     fn tend(&mut self, _ebpf: &mut Ebpf, _threads: &dyn Fn() -> Result<Threads, Error>) -> Result<(), Error> {
@@ -37,9 +50,9 @@ pub(crate) trait PageSource {
         false
     }
 
-    /// Forgets the counts of a thread that has ended, whose [`Thread::slot`] another will get.
-    fn forget(&mut self, _thread: &Thread) -> Result<(), Error> {
-        Ok(())
+    /// What it does not see although a VM that is watched needs it, and what would help.
+    fn blind(&self) -> Option<String> {
+        None
     }
 }
 

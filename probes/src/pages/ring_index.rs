@@ -12,7 +12,7 @@ use aya::{
 };
 use dirtyrig_probes_common::{RING_CHANGES, RINGS_ALL_KNOWN, RINGS_CHANGED, Thread};
 
-use super::{PageSource, Threads, Wanted};
+use super::{Counted, PageSource, Threads, Wanted};
 use crate::{
     Error, Target,
     attach::{attach_raw, refusal},
@@ -72,7 +72,7 @@ impl RingIndex {
 }
 
 impl PageSource for RingIndex {
-    fn pages(&self, ebpf: &Ebpf, thread: &Thread, look: bool) -> Result<u64, Error> {
+    fn pages(&self, ebpf: &Ebpf, Counted { thread, .. }: &Counted, look: bool) -> Result<u64, Error> {
         let counted = thread.pages_beyond_index.wrapping_add(thread.dirty_index);
         // Outside KVM_RUN nothing is pushed, and the ring may be gone.
         if !look || thread.run_since_ns == 0 || !has_ring(thread) {
@@ -124,15 +124,11 @@ fn has_ring(thread: &Thread) -> bool {
     thread.ring != 0 && thread.ring != RING_CHANGES
 }
 
-/// Whether each vCPU of the target runs on a thread whose ring is known; not if there is none.
+/// Whether each vCPU of the target that has a ring runs on a thread whose ring is known; not if there is none.
 fn all_known(target: Target, threads: &Threads) -> bool {
     if threads.is_empty() {
         return false;
     }
-    let processes = match target {
-        Target::Pid(pid) => vec![pid],
-        Target::AllKvm => process::kvm_processes().into_iter().map(|(pid, _)| pid).collect(),
-    };
     let is_known = |pid: u32, descriptor: u32| {
         threads.iter().any(|(tid, thread)| {
             thread.tgid == pid
@@ -141,8 +137,9 @@ fn all_known(target: Target, threads: &Threads) -> bool {
                 && process::thread_lives(pid, *tid)
         })
     };
-    let mut vcpus = processes
+    let mut vcpus = process::watched(target)
         .into_iter()
+        .filter(|&pid| process::has_ring(pid) != Some(false))
         .flat_map(|pid| process::vcpu_descriptors(pid).into_iter().map(move |vcpu| (pid, vcpu)))
         .peekable();
     vcpus.peek().is_some() && vcpus.all(|(pid, descriptor)| is_known(pid, descriptor))

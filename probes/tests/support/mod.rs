@@ -9,7 +9,7 @@ use std::{
     os::fd::{AsFd, AsRawFd},
     ptr::NonNull,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Barrier, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -40,22 +40,31 @@ const ENTRY_BYTES: usize = 16;
 const DIRTY: u32 = 1;
 const RESET: u32 = 2;
 
-/// `for (;;) for (page in region) { page[0] += 1; *counter += 1 }`, with rdi the region, rsi its pages, rbx the
-/// counter.
-const PROGRAM: [u8; 25] = [
+/// `for (;;) for (page in region) { page[0] += 1; *counter += 1; if (--left == 0) { out; left = batch } }`, with rdi the
+/// region, rsi its pages, rbx the counter, rdx what is left of a batch, r8 the batch.
+const PROGRAM: [u8; 35] = [
     0x48, 0x89, 0xf1, // mov rcx, rsi
     0x48, 0x89, 0xf8, // mov rax, rdi
     0x48, 0xff, 0x00, // inc qword [rax]
     0x48, 0xff, 0x03, // inc qword [rbx]
     0x48, 0x05, 0x00, 0x10, 0x00, 0x00, // add rax, 4096
+    0x48, 0xff, 0xca, // dec rdx
+    0x75, 0x05, // jnz to dec rcx
+    0xe6, 0x10, // out 0x10, al
+    0x4c, 0x89, 0xc2, // mov rdx, r8
     0x48, 0xff, 0xc9, // dec rcx
-    0x75, 0xef, // jnz to inc
-    0xeb, 0xe7, // jmp to the begin
+    0x75, 0xe5, // jnz to inc
+    0xeb, 0xdd, // jmp to the begin
 ];
+/// A batch that never ends.
+const ENDLESS: u64 = u64::MAX;
+/// Lets the guest use ports at CPL 3.
+const IOPL_3: u64 = 3 << 12;
 
 /// Shape of a guest.
 #[derive(Clone, Copy)]
 pub(crate) struct Shape {
+    /// 0: none, but a dirty bitmap.
     pub(crate) ring_entries: usize,
     pub(crate) vcpus: usize,
     pub(crate) pages_per_vcpu: usize,
@@ -95,6 +104,11 @@ struct Shared {
 
 impl Guest {
     pub(crate) fn new(shape: Shape) -> Self {
+        Self::in_batches(shape, ENDLESS)
+    }
+
+    /// A guest whose vCPUs stand still, by themselves, after each `batch` pages.
+    pub(crate) fn in_batches(shape: Shape, batch: u64) -> Self {
         let kvm = Kvm::new().unwrap();
         let vm = loop {
             match kvm.create_vm() {
@@ -107,7 +121,9 @@ impl Guest {
             ..Default::default()
         };
         ring.args[0] = (shape.ring_entries * ENTRY_BYTES) as u64;
-        vm.enable_cap(&ring).unwrap();
+        if shape.ring_entries > 0 {
+            vm.enable_cap(&ring).unwrap();
+        }
         let logged = shape.pages_per_vcpu * PAGE;
         let memory = Mapping::anonymous(LOW + logged);
         let slots = (0..shape.vcpus).map(|vcpu| {
@@ -143,9 +159,10 @@ impl Guest {
         }
         memory.write(CODE, &PROGRAM);
         let vcpus: Vec<_> = (0..shape.vcpus)
-            .map(|index| create_vcpu(&kvm, &vm, index, shape))
+            .map(|index| create_vcpu(&kvm, &vm, index, shape, batch))
             .collect();
-        let rings = vcpus.iter().map(|vcpu| Ring::map(vcpu, shape.ring_entries)).collect();
+        let with_ring = vcpus.iter().filter(|_| shape.ring_entries > 0);
+        let rings = with_ring.map(|vcpu| Ring::map(vcpu, shape.ring_entries)).collect();
         let counts = (0..shape.vcpus).map(|_| Counts::default()).collect();
         let shared = Shared {
             vm,
@@ -198,6 +215,40 @@ impl Guest {
                 std::thread::sleep(PAUSE);
             }
         }));
+    }
+
+    /// Starts a thread a vCPU, each of which stands still until [`Batches::run`]: for a guest in batches.
+    pub(crate) fn start_batches(&mut self) -> Batches {
+        handle_kicks();
+        let gate = Arc::new(Barrier::new(self.shared.shape.vcpus + 1));
+        for (index, vcpu) in self.vcpus.drain(..).enumerate() {
+            let (shared, gate, mut vcpu) = (self.shared.clone(), gate.clone(), vcpu);
+            self.threads.push(std::thread::spawn(move || {
+                let tid = nix::unistd::gettid().as_raw();
+                shared.counts[index].tid.store(tid, Ordering::Release);
+                gate.wait();
+                loop {
+                    gate.wait();
+                    if shared.stop.load(Ordering::Acquire) {
+                        return;
+                    }
+                    while !runs_to_its_end(&mut vcpu) {}
+                    gate.wait();
+                }
+            }));
+        }
+        gate.wait();
+        Batches {
+            gate,
+            shared: self.shared.clone(),
+        }
+    }
+
+    /// Reads and clears the bitmap of a vCPU's pages: how many bits were set.
+    pub(crate) fn sync(&self, vcpu: usize) -> u64 {
+        let bytes = self.shared.shape.pages_per_vcpu * PAGE;
+        let bits = self.shared.vm.get_dirty_log(vcpu as u32 + 1, bytes).unwrap();
+        bits.iter().map(|word| u64::from(word.count_ones())).sum()
     }
 
     /// Runs vCPU 0 in this very thread until `pages` were harvested, all in all.
@@ -254,13 +305,43 @@ impl Guest {
     }
 }
 
+/// The vCPUs of a guest that runs in batches; ends them when it is dropped.
+pub(crate) struct Batches {
+    gate: Arc<Barrier>,
+    shared: Arc<Shared>,
+}
+
+impl Batches {
+    /// Runs a batch of every vCPU, at the same time, and returns when all stand still.
+    pub(crate) fn run(&self) {
+        self.gate.wait();
+        self.gate.wait();
+    }
+}
+
+impl Drop for Batches {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.gate.wait();
+    }
+}
+
+/// Runs a vCPU; whether it came to the end of its batch.
+fn runs_to_its_end(vcpu: &mut VcpuFd) -> bool {
+    match vcpu.run() {
+        Ok(VcpuExit::IoOut(..)) => true,
+        Err(error) if error.errno() == libc::EINTR => false,
+        other => panic!("KVM_RUN: {other:?}"),
+    }
+}
+
 impl Drop for Guest {
     fn drop(&mut self) {
         self.stop();
     }
 }
 
-fn create_vcpu(kvm: &Kvm, vm: &VmFd, index: usize, shape: Shape) -> VcpuFd {
+fn create_vcpu(kvm: &Kvm, vm: &VmFd, index: usize, shape: Shape, batch: u64) -> VcpuFd {
     let vcpu = vm.create_vcpu(index as u64).unwrap();
     vcpu.set_cpuid2(&kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).unwrap())
         .unwrap();
@@ -288,7 +369,8 @@ fn create_vcpu(kvm: &Kvm, vm: &VmFd, index: usize, shape: Shape) -> VcpuFd {
     vcpu.set_sregs(&special).unwrap();
     let mut general = vcpu.get_regs().unwrap();
     general.rip = CODE as u64;
-    general.rflags = 2;
+    general.rflags = if batch == ENDLESS { 2 } else { 2 | IOPL_3 };
+    (general.rdx, general.r8) = (batch, batch);
     general.rdi = (LOW + index * shape.pages_per_vcpu * PAGE) as u64;
     general.rsi = shape.pages_per_vcpu as u64;
     general.rbx = (COUNTERS + index * 64) as u64;
@@ -304,7 +386,9 @@ impl Shared {
         let mut all = 0;
         let first = vcpus.start;
         for vcpu in vcpus {
-            let harvested = rings[vcpu].harvest();
+            // None with a bitmap.
+            let Some(ring) = rings.get_mut(vcpu) else { continue };
+            let harvested = ring.harvest();
             self.counts[vcpu].harvested.fetch_add(harvested, Ordering::Relaxed);
             all += harvested;
         }

@@ -14,6 +14,7 @@ pub mod pid_namespace;
 pub mod qemu;
 mod require;
 pub mod root;
+pub mod sources;
 pub mod tracefs;
 pub mod versions;
 
@@ -29,6 +30,7 @@ use noise::NoiseReport;
 use pid_namespace::PidNamespace;
 use qemu::Qemu;
 use root::Root;
+use sources::PageSource;
 use tracefs::Tracefs;
 use versions::Versions;
 
@@ -58,6 +60,9 @@ pub struct Facts {
     pub btf: Btf,
     /// eBPF.
     pub bpf: Bpf,
+    /// Where dirtied pages can be told from; empty in what earlier versions recorded.
+    #[serde(default)]
+    pub page_sources: Vec<PageSource>,
     /// The QEMU on the path.
     pub qemu: Option<Qemu>,
 }
@@ -80,6 +85,7 @@ impl Facts {
             tracefs: Tracefs::gather(),
             btf: Btf::gather(&root),
             bpf: Bpf::gather(&root),
+            page_sources: sources::gather(),
             qemu: Qemu::gather(),
         }
     }

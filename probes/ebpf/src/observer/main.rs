@@ -3,6 +3,7 @@
 //! | program | event | question it answers |
 //! |---|---|---|
 //! | `push_*` | `kvm_dirty_ring_push` | which vCPU has which ring; which pages |
+//! | `mark_*` | the function `mark_page_dirty_in_slot` | pages of a VM with a dirty bitmap |
 //! | `look` | none, the reader runs it | how much a vCPU has dirtied by now |
 //! | `reset_*` | `kvm_dirty_ring_reset` | how many entries came back |
 //! | `ring_exit_tp` | `kvm_dirty_ring_exit` | which thread is which vCPU |
@@ -24,8 +25,11 @@
 
 #[path = "../atomic.rs"]
 mod atomic;
+#[path = "../memory_slot.rs"]
+mod memory_slot;
 mod index;
 mod maps;
+mod mark;
 mod registers;
 mod ring;
 mod run;
@@ -39,6 +43,10 @@ static CONFIG: Config = Config {
     trace_pushes: 0,
     count_pushes: 0,
     task_regs: 0,
+    slot_bitmap_at: 0,
+    slot_base_at: 0,
+    slot_id_at: 0,
+    slot_space_at: 0,
     userspace_exit_reason_at: 0,
     userspace_exit_errno_at: 0,
     push_index_at: 0,

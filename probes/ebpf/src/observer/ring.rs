@@ -77,7 +77,7 @@ fn find(last: Element<Last>, id: u64, ring: u64, changes: u64) -> bool {
 
 /// Where a thread is that pushes a page: in `KVM_RUN`, or in another call of a vCPU's.
 #[inline(always)]
-fn seen() -> Seen {
+pub fn seen() -> Seen {
     if registers::is_in_other_call() {
         Seen::Outside
     } else {
@@ -150,7 +150,7 @@ fn meet(tid: u32, thread: Element<Thread>, ring: u64, indices: Indices, pushes: 
 }
 
 #[inline(always)]
-fn trace(tid: u32, slot: u32, offset: u64) {
+pub fn trace(tid: u32, slot: u32, offset: u64) {
     match PUSHES.reserve::<PushRecord>(0) {
         Some(mut entry) => {
             entry.write(PushRecord {

@@ -83,6 +83,13 @@ pub const CHECKS: &[Check] = &[
     optional("tracefs", observer::tracefs),
     optional("btf", observer::btf),
     optional("bpf", observer::bpf),
+    optional("ring", |facts| observer::page_source(facts, "ring")),
+    optional("bitmap by fentry", |facts| {
+        observer::page_source(facts, "bitmap by fentry")
+    }),
+    optional("bitmap by kprobe", |facts| {
+        observer::page_source(facts, "bitmap by kprobe")
+    }),
     optional("qemu", observer::qemu),
 ];
 
@@ -147,6 +154,7 @@ pub(crate) mod fixture {
         noise::NoiseReport,
         pid_namespace::PidNamespace,
         qemu::Qemu,
+        sources::PageSource,
         tracefs::Tracefs,
         versions::Versions,
     };
@@ -230,6 +238,12 @@ pub(crate) mod fixture {
                 jit_enable: Some(1),
                 load: Load::Works,
             },
+            page_sources: ["ring", "bitmap by fentry", "bitmap by kprobe"]
+                .map(|name| PageSource {
+                    name: name.to_owned(),
+                    refused: None,
+                })
+                .into(),
             qemu: Some(Qemu {
                 path: "/usr/bin/qemu-system-x86_64".into(),
                 version: Some("10.0.2".to_owned()),

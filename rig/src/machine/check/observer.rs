@@ -111,6 +111,20 @@ pub(super) fn bpf(facts: &Facts) -> Finding {
     }
 }
 
+/// Whether pages can be told from this source: for `observe`, `limit` and `budget-ebpf`.
+pub(super) fn page_source(facts: &Facts, name: &str) -> Finding {
+    let source = facts.page_sources.iter().find(|source| source.name == name);
+    match source.map(|source| &source.refused) {
+        Some(None) => Finding::ok("works"),
+        Some(Some(why)) if name == "ring" => Finding::missing(why, "see bpf"),
+        Some(Some(why)) => Finding::missing(
+            why,
+            "start VMs with dirty rings (QEMU: -accel kvm,dirty-ring-size=4096), whose pages are seen without it",
+        ),
+        None => Finding::missing("not tried", "see bpf"),
+    }
+}
+
 /// Whether there is a QEMU to compare with.
 pub(super) fn qemu(facts: &Facts) -> Finding {
     const INSTALL: &str = "sudo apt-get install qemu-system-x86";

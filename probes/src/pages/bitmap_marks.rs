@@ -1,0 +1,93 @@
+//! Pages of VMs with a dirty bitmap, counted as they are marked in it. The pages of VMs with rings pass the same function, so the
+//! program is attached only while there is a VM without.
+
+use std::time::{Duration, Instant};
+
+use aya::Ebpf;
+
+use super::{Counted, PageSource, Threads};
+use crate::{
+    Error, Target,
+    attach::refusal,
+    marking::{Link, Programs},
+    process,
+};
+
+pub(crate) const PROGRAMS: Programs = Programs {
+    fentry: "mark_fentry",
+    kprobe: "mark_kprobe",
+};
+
+/// How often to look for VMs without rings.
+const LOOK: Duration = Duration::from_secs(1);
+/// And at most this part of the time: many processes take long to look through.
+const LOOKING: u32 = 50;
+
+/// The VMs with a bitmap that are watched.
+pub(crate) struct BitmapMarks {
+    target: Target,
+    /// Whether this kernel lets their pages be seen; an error says what would help.
+    possible: Result<(), String>,
+    link: Option<Link>,
+    looked: Option<Instant>,
+    looking_took: Duration,
+    /// A VM that is watched has no ring.
+    is_needed: bool,
+}
+
+impl BitmapMarks {
+    /// `possible`: whether the programs know the layout of what they read.
+    pub(crate) fn of(target: Target, possible: Result<(), String>) -> Self {
+        Self {
+            target,
+            possible,
+            link: None,
+            looked: None,
+            looking_took: Duration::ZERO,
+            is_needed: false,
+        }
+    }
+}
+
+impl PageSource for BitmapMarks {
+    fn pages(&self, _ebpf: &Ebpf, counted: &Counted, _look: bool) -> Result<u64, Error> {
+        Ok(counted.pushed.marked)
+    }
+
+    /// Attaches the program while a VM has no ring.
+    fn tend(&mut self, ebpf: &mut Ebpf, _threads: &dyn Fn() -> Result<Threads, Error>) -> Result<(), Error> {
+        let every = LOOK.max(self.looking_took * LOOKING);
+        if self.looked.is_some_and(|looked| looked.elapsed() < every) {
+            return Ok(());
+        }
+        let begin = Instant::now();
+        self.looked = Some(begin);
+        let mut processes = process::watched(self.target).into_iter();
+        let has_bitmap = |pid| !process::vcpu_descriptors(pid).is_empty() && process::has_ring(pid) == Some(false);
+        self.is_needed = processes.any(has_bitmap);
+        self.looking_took = begin.elapsed();
+        match (self.is_needed && self.possible.is_ok(), self.link.take()) {
+            (true, None) => match PROGRAMS.attach(ebpf) {
+                Ok(link) => self.link = Some(link),
+                Err(why) => self.possible = Err(why),
+            },
+            (false, Some(link)) => PROGRAMS.detach(ebpf, link).map_err(|error| Error::Load {
+                source: format!("can't detach it: {}", refusal(&error)).into(),
+            })?,
+            (_, link) => self.link = link,
+        }
+        Ok(())
+    }
+
+    fn runs_for_each_page(&self) -> bool {
+        self.link.is_some()
+    }
+
+    fn blind(&self) -> Option<String> {
+        let why = self.possible.as_ref().err().filter(|_| self.is_needed)?;
+        Some(format!(
+            "a VM has no dirty ring, and pages that are marked in a dirty bitmap are not seen here ({why}); a ring is always seen \
+             (QEMU: `-accel kvm,dirty-ring-size=4096`)"
+        ))
+    }
+}

@@ -12,7 +12,9 @@ bare_tree_make() {
         echo "apt has no source of Debian's main on this machine, from which a bare tree could be made" >&2
         return 4
     fi
-    debootstrap --variant=minbase ${3:+--include="$3"} "$2" "$1" "${mirror%% *}" >"$1.log" 2>&1 || {
+    # It mounts /proc in the tree, and leaves it there when it is killed.
+    unshare --mount --propagation private \
+        debootstrap --variant=minbase ${3:+--include="$3"} "$2" "$1" "${mirror%% *}" >"$1.log" 2>&1 || {
         tail -20 "$1.log" >&2
         return 1
     }

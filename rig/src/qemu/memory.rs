@@ -34,9 +34,9 @@ pub struct Truth {
 impl SharedMemory {
     /// A file of `bytes`, all of it allocated.
     ///
-    /// Were that left to QEMU, it would do it between the start of its reaper thread and that of its first vCPU, holding its big
-    /// lock. Where it takes longer than a second the reaper waits for the lock by then, gets it before the vCPU has a ring, and
-    /// QEMU aborts.
+    /// Were that left to QEMU (`prealloc=on`), it would do it between the start of its reaper thread and that of its first vCPU,
+    /// holding its big lock. Where it takes longer than a second the reaper waits for the lock by then, gets it before the vCPU
+    /// has a ring, and QEMU aborts. Even to map what is allocated takes as long on a slow host.
     pub fn new(bytes: u64) -> Result<Self, QemuError> {
         Self::make(bytes).map_err(|source| QemuError::Io {
             operation: "share memory",

@@ -293,10 +293,11 @@ fn arguments(binary: &Binary, launch: Launch<'_>, memory: &SharedMemory, folder:
     // The guest finds its number in its local APIC's ID, so these must have no gaps.
     pair("-smp", format!("{vcpus},sockets=1,cores={vcpus},threads=1"));
     pair("-m", format!("{memory_mib}M"));
+    // Not `prealloc=on`: see `SharedMemory::new`.
     pair(
         "-object",
         format!(
-            "memory-backend-file,id=ram,size={memory_mib}M,share=on,prealloc=on,mem-path={}",
+            "memory-backend-file,id=ram,size={memory_mib}M,share=on,mem-path={}",
             memory.path().display()
         ),
     );

@@ -22,7 +22,7 @@ pub struct VcpuCounters {
     pub number: Option<Number>,
     /// Whether the thread has ended: its counts are final.
     pub gone: bool,
-    /// Pages that it dirtied: entries pushed to its ring.
+    /// Pages that it dirtied: entries pushed to its ring, or pages newly marked in the bitmap of a VM without rings.
     pub pushed_pages: u64,
     /// Entries of its ring that were reset, by whatever thread. Those that were in the ring when it was first seen
     /// count too, so it can exceed `pushed_pages` by as many.

@@ -20,7 +20,7 @@ pub enum OutsideError {
     },
     /// Its VM logs nothing in a ring.
     #[error(
-        "the VM of process {pid} has no dirty ring, so nothing counts its pages: start it with one (QEMU: `-accel \
+        "the VM of process {pid} has no dirty ring, and only VMs with rings can be held: start it with one (QEMU: `-accel \
          kvm,dirty-ring-size=4096`)"
     )]
     NoDirtyRing {

@@ -5,6 +5,7 @@
 mod dist;
 mod ebpf;
 mod kernels;
+mod words;
 
 use clap::{Parser, Subcommand};
 
@@ -24,6 +25,8 @@ enum Chore {
     Ebpf(ebpf::Arguments),
     /// Check the probes on kernels of Debian's, booted under QEMU's software emulation
     Kernels(kernels::Arguments),
+    /// List sentences of more than 30 words, and "a" where "per" is meant, in the documentation
+    Words(words::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -31,5 +34,6 @@ fn main() -> anyhow::Result<()> {
         Chore::Dist(arguments) => dist::run(&arguments),
         Chore::Ebpf(arguments) => ebpf::run(&arguments),
         Chore::Kernels(arguments) => kernels::run(&arguments),
+        Chore::Words(arguments) => words::run(&arguments),
     }
 }

@@ -1,7 +1,7 @@
 //! What each vCPU did between two readings of its counters.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     time::Duration,
 };
 
@@ -100,8 +100,8 @@ impl Rates {
     pub fn end(&mut self, reading: &Reading) -> Vec<VcpuRates> {
         let last = std::mem::replace(&mut self.last, reading.at);
         let longest = std::mem::take(&mut self.longest);
-        self.seen
-            .retain(|thread, _| reading.vcpus.iter().any(|vcpu| vcpu.thread == *thread));
+        let there: HashSet<u32> = reading.vcpus.iter().map(|vcpu| vcpu.thread).collect();
+        self.seen.retain(|thread, _| there.contains(thread));
         let rates = |now: &VcpuCounters| {
             let shots = self.seen.entry(now.thread).or_default();
             // Another process may have inherited the number of a thread that ended.

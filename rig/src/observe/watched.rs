@@ -151,12 +151,13 @@ impl Watched {
             self.vms.entry(vcpu.process).or_insert_with(|| vm_of(vcpu.process));
         }
         reading.vms.clone_from(&self.vms);
-        let alone = |pid: &u32| {
-            let mut own = reading.vcpus.iter().filter(|vcpu| vcpu.process == *pid).peekable();
-            own.peek().is_some() && own.all(|vcpu| vcpu.gone)
-        };
-        let gone: Vec<u32> = self.vms.keys().copied().filter(alone).collect();
-        reading.ended.extend(gone.into_iter().filter(|&pid| !lives(pid)));
+        // Whether every vCPU of a process that was seen has gone.
+        let mut gone: BTreeMap<u32, bool> = BTreeMap::new();
+        for vcpu in &reading.vcpus {
+            *gone.entry(vcpu.process).or_insert(true) &= vcpu.gone;
+        }
+        let gone = gone.into_iter().filter_map(|(pid, gone)| gone.then_some(pid));
+        reading.ended.extend(gone.filter(|&pid| !lives(pid)));
         Ok(reading)
     }
 }

@@ -37,6 +37,17 @@ pub(super) enum Hold {
     Leaving(Tracee),
 }
 
+impl Hold {
+    /// When something is to be done about it: a pause is over, or one that runs is to be charged.
+    pub(super) fn due(&self) -> Option<Duration> {
+        match self {
+            Self::Paused(_, pause) => Some(pause.due),
+            Self::Running(_, interim) => Some(interim.due()),
+            Self::Free | Self::Listening(_) | Self::Leaving(_) => None,
+        }
+    }
+}
+
 /// A pause.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pause {

@@ -49,6 +49,7 @@ use self::{
 };
 use crate::engine::target::Stall;
 
+mod agenda;
 mod books;
 mod error;
 mod held;

@@ -12,7 +12,7 @@
 //! [`pauses`] that end, the [`look`] at everything now and then, [`members`] that come and go.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     io,
     sync::{
         Arc,
@@ -32,7 +32,7 @@ use dirtyrig_probes::{
     identity::{Numbers, proc_text},
 };
 
-use super::{End, books::Board, error::OutsideError, held::Vcpu, limits::Limits, wake::Wake};
+use super::{End, agenda::Agenda, books::Board, error::OutsideError, held::Vcpu, limits::Limits, wake::Wake};
 
 mod changes;
 mod commands;
@@ -83,6 +83,10 @@ pub(super) struct Tracer {
     announced: BTreeSet<usize>,
     /// Those whose threads have ended, until it is known why.
     gone: BTreeSet<usize>,
+    /// Whose thread is whose.
+    by_thread: HashMap<u32, usize>,
+    /// When each of them is to be looked after: see [`due`](super::held::Hold::due).
+    agenda: Agenda,
     /// The slot of each vCPU that ever was there.
     slots: BTreeMap<usize, u32>,
     /// When counters were read, and what they were, by vCPU.
@@ -115,6 +119,8 @@ impl Tracer {
             limits: Limits::default(),
             accounts: Accounts::new(depth),
             vcpus: BTreeMap::new(),
+            by_thread: HashMap::new(),
+            agenda: Agenda::default(),
             slots: BTreeMap::new(),
             numbers: Numbers::default(),
             announced: BTreeSet::new(),
@@ -147,8 +153,7 @@ impl Tracer {
                 }
             }
             self.take_changes()?;
-            self.end_pauses()?;
-            self.charge_running();
+            self.act_on_what_is_due()?;
             if self.clock.now() >= next_tick {
                 next_tick = self.clock.now() + TICK;
                 self.tick()?;
@@ -156,7 +161,7 @@ impl Tracer {
             if self.end.is_some() {
                 return Ok(self.end.take());
             }
-            let next = self.next_due().map_or(next_tick, |due| due.min(next_tick));
+            let next = self.agenda.next().map_or(next_tick, |due| due.min(next_tick));
             let left = next.saturating_sub(self.clock.now());
             if !left.is_zero() {
                 self.wait(left)?;

@@ -20,8 +20,9 @@ impl Tracer {
             if change == Change::Exec {
                 // Its id may be another now; the kernel detaches it when this thread ends.
                 self.end = Some(End::Gone);
-            } else if let Some((&vcpu, _)) = self.vcpus.iter().find(|(_, held)| held.thread == thread) {
+            } else if let Some(&vcpu) = self.by_thread.get(&thread) {
                 self.changed(vcpu, change)?;
+                self.schedule(vcpu);
             }
         }
         Ok(())

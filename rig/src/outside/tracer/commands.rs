@@ -62,6 +62,7 @@ impl Tracer {
                     Err(error) => {
                         for vcpu in seized {
                             self.free(vcpu)?;
+                            self.schedule(vcpu);
                         }
                         return Err(error);
                     }
@@ -76,6 +77,7 @@ impl Tracer {
         self.board.lock().vm_quota = self.limits.vm;
         for vcpu in vcpus {
             self.follow(now, vcpu)?;
+            self.schedule(vcpu);
         }
         Ok(())
     }

@@ -214,6 +214,7 @@ impl Tracer {
             overdrawn: 0,
         };
         self.vcpus.insert(vcpu, held);
+        self.by_thread.insert(thread, vcpu);
         if let Some(book) = self.board.lock().vcpus.get_mut(&vcpu) {
             (book.thread, book.plugged) = (thread, true);
         }
@@ -225,6 +226,7 @@ impl Tracer {
             return Ok(vcpu);
         }
         self.follow(self.clock.now(), vcpu)?;
+        self.schedule(vcpu);
         Ok(vcpu)
     }
 
@@ -233,6 +235,7 @@ impl Tracer {
         self.charge(now, vcpu);
         self.accounts.leave(now, vcpu);
         if let Some(held) = self.vcpus.remove(&vcpu) {
+            self.by_thread.remove(&held.thread);
             self.quota.release(held.thread)?;
         }
         let mut board = self.board.lock();

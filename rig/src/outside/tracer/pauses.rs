@@ -14,58 +14,60 @@ use super::{
 };
 
 impl Tracer {
-    /// When a pause is over, or a vCPU that runs is to be charged.
-    pub(super) fn next_due(&self) -> Option<Duration> {
-        self.vcpus
-            .values()
-            .filter_map(|held| match held.hold {
-                Hold::Paused(_, pause) => Some(pause.due),
-                Hold::Running(_, interim) => Some(interim.due()),
-                _ => None,
-            })
-            .min()
+    /// Notes when a vCPU is to be looked after next, after every change of how it is held.
+    pub(super) fn schedule(&mut self, vcpu: usize) {
+        let due = self.vcpus.get(&vcpu).and_then(|held| held.hold.due());
+        self.agenda.note(vcpu, due);
     }
 
-    /// Continues those whose pause is over, unless others have drawn on the VM's quota meanwhile.
-    pub(super) fn end_pauses(&mut self) -> Result<(), OutsideError> {
+    /// Ends the pauses that are over, and charges those that have run for long: those that are due, whatever others there are.
+    pub(super) fn act_on_what_is_due(&mut self) -> Result<(), OutsideError> {
         let now = self.clock.now();
-        for (&vcpu, held) in &mut self.vcpus {
-            let Hold::Paused(_, pause) = &mut held.hold else {
-                continue;
-            };
-            if pause.due > now {
-                continue;
-            }
-            let more = self.accounts.pause(now, vcpu);
-            if !more.is_zero() {
-                pause.due = now + more;
-                continue;
-            }
-            let Pause { since, due, deliver } = *pause;
-            let grant = self.accounts.grant(now, vcpu);
-            self.quota.refill(held.slot, pages(grant));
-            if let Hold::Paused(tracee, _) = std::mem::replace(&mut held.hold, Hold::Free) {
-                tracee.resume(deliver).map_err(system("continue a vCPU thread"))?;
-                held.hold = Hold::Running(tracee, self.accounts.interim(now));
-            }
-            self.board
-                .lock()
-                .resume(vcpu, self.clock.now(), due.saturating_sub(since));
+        while let Some(vcpu) = self.agenda.take(now) {
+            self.look_after(now, vcpu)?;
+            self.schedule(vcpu);
         }
         Ok(())
     }
 
-    /// Charges those that have run for long.
-    pub(super) fn charge_running(&mut self) {
-        let now = self.clock.now();
-        for (&vcpu, held) in &mut self.vcpus {
-            if let Hold::Running(_, interim) = &mut held.hold
-                && interim.due() <= now
-            {
+    fn look_after(&mut self, now: Duration, vcpu: usize) -> Result<(), OutsideError> {
+        let Some(held) = self.vcpus.get_mut(&vcpu) else {
+            return Ok(());
+        };
+        match &mut held.hold {
+            Hold::Paused(_, pause) if pause.due <= now => {
+                // Others may have drawn on the VM's quota meanwhile.
+                let more = self.accounts.pause(now, vcpu);
+                if more.is_zero() {
+                    return self.end_pause(now, vcpu);
+                }
+                pause.due = now + more;
+            }
+            Hold::Running(_, interim) if interim.due() <= now => {
                 *interim = interim.next(now);
                 charge(&self.quota, &mut self.accounts, now, vcpu, held);
             }
+            _ => {}
         }
+        Ok(())
+    }
+
+    fn end_pause(&mut self, now: Duration, vcpu: usize) -> Result<(), OutsideError> {
+        let Some(held) = self.vcpus.get_mut(&vcpu) else {
+            return Ok(());
+        };
+        let grant = self.accounts.grant(now, vcpu);
+        self.quota.refill(held.slot, pages(grant));
+        match std::mem::replace(&mut held.hold, Hold::Free) {
+            Hold::Paused(tracee, Pause { since, due, deliver }) => {
+                tracee.resume(deliver).map_err(system("continue a vCPU thread"))?;
+                held.hold = Hold::Running(tracee, self.accounts.interim(now));
+                let asked = due.saturating_sub(since);
+                self.board.lock().resume(vcpu, self.clock.now(), asked);
+            }
+            other => held.hold = other,
+        }
+        Ok(())
     }
 
     pub(super) fn charge(&mut self, now: Duration, vcpu: usize) {

@@ -1,0 +1,128 @@
+//! `limit` on 1, 8, 32 and 64 vCPUs of a QEMU, each pausing every 5 ms.
+
+use std::{env, fmt::Write as _, fs, time::Duration};
+
+use anyhow::Context;
+use dirtyrig_rig::{
+    engine::{build_target, cell::Watch, interrupt::Interrupt, sink::Discard, target::Target},
+    recording::schema::Sample,
+    scenario::{End, Scenario, script::Event, settings::Settings},
+    sweep::execute::run_on,
+};
+
+use super::cpu_s;
+
+const VCPUS: [u32; 4] = [1, 8, 32, 64];
+/// Each vCPU's: at this rate a refill of 5 ms is some 3 pages, so a vCPU pauses for 5 ms after every few pages.
+const QUOTA: f64 = 2.0;
+/// From then on it is to hold.
+const SETTLED_S: f64 = 1.0;
+/// The name of the thread that limits.
+const LIMITING: &str = "outside";
+
+/// CPU time of the thread that limits, at each sample.
+#[derive(Default)]
+struct Costs(Vec<(f64, f64)>);
+
+impl Watch for Costs {
+    fn sampled(&mut self, rows: &[Sample]) {
+        let at_s = rows.first().map(|row| row.t_s);
+        self.0.extend(at_s.zip(limiting().and_then(|task| cpu_s(&task))));
+    }
+
+    fn changed(&mut self, _: Event) {}
+}
+
+/// The folder of that thread.
+fn limiting() -> Option<String> {
+    let tasks = fs::read_dir("/proc/self/task").ok()?.flatten();
+    let mut folders = tasks.map(|task| task.path().display().to_string());
+    folders.find(|task| fs::read_to_string(format!("{task}/comm")).is_ok_and(|name| name.trim_end() == LIMITING))
+}
+
+/// Runs it and puts it into a table.
+pub(super) fn table(seconds: u32, most: u32) -> anyhow::Result<String> {
+    let mut text = format!(
+        "`limit`: each vCPU of a QEMU held to {QUOTA} MiB/s on a ring of 4096, so that it pauses for 5 ms after every few pages. By the \
+         guests' own counters, over each of {seconds} seconds after the first. Of the stalls, those in that time.\n\n\
+         | vCPUs | error, median second, % | worst second of a vCPU, % | pauses per s | CPU time per pause, us | CPU of the limiter, % | \
+         longest stall, ms | 99 % of stalls, ms |\n|--:|--:|--:|--:|--:|--:|--:|--:|\n"
+    );
+    let interrupt = Interrupt::from_signals()?;
+    // As for the trials: more than one version may be there.
+    let qemu = env::var("DIRTYRIG_QEMU").map_or_else(|_| "qemu".to_owned(), |path| format!("qemu:{path}"));
+    for (seed, vcpus) in (1_u64..).zip(VCPUS.into_iter().filter(|&vcpus| vcpus <= most)) {
+        eprintln!("limit: {vcpus} vCPUs");
+        let end_s = SETTLED_S + f64::from(seconds);
+        let settings = format!(
+            "vmm = '{qemu}'\nlimiter = 'budget-ebpf'\nring = 4096\nvcpus = {vcpus}\nmemory = {}\nquota = {QUOTA}\nwarm-up = '600ms'\n\
+             duration = '{}ms'\nprobes = 'off'",
+            32 * vcpus,
+            end_s * 1e3
+        );
+        let settings: Settings = toml::from_str(&settings).with_context(|| format!("bad settings:\n{settings}"))?;
+        let scenario = Scenario {
+            sample_every: Duration::from_millis(100),
+            ..Scenario::new(&settings, seed, End::AtDuration)?
+        };
+        let mut costs = Costs::default();
+        let target = started(&scenario)?;
+        let (result, _) = run_on(target, (0, 0), &scenario, &mut Discard, &mut costs, &interrupt)?;
+
+        let mut errors = Vec::new();
+        for vcpu in 0..vcpus {
+            let own: Vec<&Sample> = result.samples.iter().filter(|row| row.vcpu == vcpu).collect();
+            for second in 0..seconds {
+                let from_s = SETTLED_S + f64::from(second);
+                errors.push(100.0 * (rate(&own, from_s, from_s + 1.0)? - QUOTA).abs() / QUOTA);
+            }
+        }
+        errors.sort_by(f64::total_cmp);
+        let mut stalls: Vec<f64> = result
+            .stalls
+            .iter()
+            .filter(|stall| stall.at.as_secs_f64() >= SETTLED_S)
+            .map(|stall| stall.length.as_secs_f64() * 1e3)
+            .collect();
+        stalls.sort_by(f64::total_cmp);
+        let costs: Vec<&(f64, f64)> = costs.0.iter().filter(|(at_s, _)| *at_s >= SETTLED_S).collect();
+        let (Some((from_s, before)), Some((to_s, after))) = (costs.first(), costs.last()) else {
+            anyhow::bail!("the CPU time of the thread `{LIMITING}` was not seen");
+        };
+        let share = (after - before) / (to_s - from_s);
+        let pauses_s = stalls.len() as f64 / f64::from(seconds);
+        let line = format!(
+            "| {vcpus} | {:.2} | {:.2} | {pauses_s:.0} | {:.1} | {:.1} | {:.1} | {:.1} |",
+            errors[errors.len() / 2],
+            errors[errors.len() - 1],
+            share / pauses_s * 1e6,
+            100.0 * share,
+            stalls.last().copied().context("no vCPU paused")?,
+            stalls[stalls.len() * 99 / 100]
+        );
+        eprintln!("{line}");
+        let _ = writeln!(text, "{line}");
+    }
+    Ok(text)
+}
+
+/// The QEMU, once it has started: 7.2 aborts if its reaper thread, which looks once a second, meets a vCPU without a ring, and
+/// many vCPUs take long to be made.
+fn started(scenario: &Scenario) -> anyhow::Result<Box<dyn Target>> {
+    const TRIES: u32 = 5;
+    let mut tries = 1;
+    loop {
+        match build_target(&scenario.vm) {
+            Err(_) if tries < TRIES => tries += 1,
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Mean rate of a vCPU between two times, by its guest's counter, MiB/s.
+fn rate(own: &[&Sample], from_s: f64, until_s: f64) -> anyhow::Result<f64> {
+    let at = |t_s: f64| own.iter().rfind(|row| row.t_s <= t_s).context("no sample so early");
+    let (from, to) = (at(from_s)?, at(until_s)?);
+    let pages = |row: &Sample| row.written_pages.context("the rig's guest counts its pages");
+    Ok((pages(to)? - pages(from)?) as f64 / 256.0 / (to.t_s - from.t_s))
+}

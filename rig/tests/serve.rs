@@ -39,7 +39,7 @@ fn main() {
 
 /// A `dirtyrig serve` in a folder of its own.
 struct Served {
-    child: Child,
+    child: Killed,
     stdin: Option<ChildStdin>,
     dir: tempfile::TempDir,
 }
@@ -56,7 +56,11 @@ impl Served {
             .stderr(Stdio::piped())
             .spawn()?;
         let stdin = child.stdin.take();
-        Ok(Self { child, stdin, dir })
+        Ok(Self {
+            child: Killed(child),
+            stdin,
+            dir,
+        })
     }
 
     fn with_socket(arguments: &[&str]) -> Result<Self, Failed> {
@@ -88,21 +92,30 @@ impl Served {
     /// Waits for its end; its exit code, stdout and stderr.
     fn wait(mut self) -> Result<(Option<i32>, String, String, tempfile::TempDir), Failed> {
         drop(self.stdin.take());
-        let begin = Instant::now();
-        while self.child.try_wait()?.is_none() {
-            if begin.elapsed() > PATIENCE {
-                self.child.kill()?;
-                return Err("it did not end".into());
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-        let output = self.child.wait_with_output()?;
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        let said = text(output.stderr);
+        let child = &mut self.child.0;
+        let mut status = None;
+        wait_until("it ends", || {
+            status = child.try_wait()?;
+            Ok(status.is_some())
+        })?;
+        let (mut table, mut said) = (String::new(), String::new());
+        child.stdout.take().ok_or("no stdout")?.read_to_string(&mut table)?;
+        child.stderr.take().ok_or("no stderr")?.read_to_string(&mut said)?;
         if said.contains("panicked") || said.contains("error:") {
             return Err(said.into());
         }
-        Ok((output.status.code(), text(output.stdout), said, self.dir))
+        Ok((status.and_then(|status| status.code()), table, said, self.dir))
+    }
+}
+
+/// A child that doesn't outlive a trial, which may fail at any line.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // It fails if the child has ended by itself, which is what is wanted.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -200,7 +213,7 @@ fn whole_session() -> Result<(), Failed> {
     let cpus = client.run("query-cpus-fast", json!({}))?;
     for cpu in cpus.as_array().ok_or("no list")? {
         let thread = cpu["thread-id"].as_u64().ok_or("no thread")?;
-        let name = fs::read_to_string(format!("/proc/{}/task/{thread}/comm", served.child.id()))?;
+        let name = fs::read_to_string(format!("/proc/{}/task/{thread}/comm", served.child.0.id()))?;
         equal("thread", name.trim_end(), &format!("vcpu{}", cpu["cpu-index"]))?;
     }
     client.run("set-vcpu-dirty-limit", json!({ "dirty-rate": 20, "cpu-index": 1 }))?;
@@ -288,7 +301,7 @@ fn a_signal_ends_it() -> Result<(), Failed> {
         sleeps_for(served.dir.path(), Duration::from_secs(1))
     })?;
     client.run("calc-dirty-rate", json!({ "calc-time": 60, "mode": "dirty-ring" }))?;
-    kill(Pid::from_raw(served.child.id().cast_signed()), Signal::SIGTERM)?;
+    kill(Pid::from_raw(served.child.0.id().cast_signed()), Signal::SIGTERM)?;
     let event = client.read()?;
     equal("reason", event["data"]["reason"].clone(), json!("host-signal"))?;
     equal("after it", client.0.read(&mut [0])?, 0)?;

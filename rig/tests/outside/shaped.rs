@@ -16,6 +16,7 @@ use dirtyrig_guests::{
     image::{LowMemory, REGION_BASE},
 };
 use dirtyrig_rig::{qemu::target::tsc_hz, qmp::client::QmpClient};
+use nix::fcntl::posix_fallocate;
 use serde_json::json;
 use tempfile::TempDir;
 use vm_memory::{Bytes as _, FileOffset, GuestAddress, GuestMemoryMmap};
@@ -79,6 +80,9 @@ impl Shaped {
         let at = |name: &str| folder.path().join(name);
         let bytes = image(&at("guest.elf"), launch.apic_ids, launch.pages)?;
         let mib = bytes >> 20;
+        // Allocated here and not by QEMU, which would do it between the start of its reaper and that of its first vCPU: if that
+        // takes a second, 7.2 aborts.
+        posix_fallocate(File::create(at("ram"))?, 0, i64::try_from(bytes)?)?;
         let place = folder.path().display().to_string();
         let mut command = Command::new("qemu-system-x86_64");
         command
@@ -88,7 +92,7 @@ impl Shaped {
             .args(["-bios", "qboot.rom", "-nodefaults", "-display", "none", "-no-reboot"])
             .arg("-object")
             .arg(format!(
-                "memory-backend-file,id=ram,size={mib}M,share=on,prealloc=on,mem-path={}",
+                "memory-backend-file,id=ram,size={mib}M,share=on,mem-path={}",
                 at("ram").display()
             ))
             .args(launch.more.iter().map(|word| word.replace("{folder}", &place)))

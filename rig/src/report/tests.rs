@@ -108,7 +108,7 @@ fn findings_come_first_and_in_words() {
         part.findings
     );
     assert!(
-        part.findings[0].starts_with(
+        part.findings[1].starts_with(
             "qemu-7.2 held 500 MiB/s with each of 2 combinations of ring, period and guest, 25 with 1 of 2."
         ),
         "{:?}",

@@ -5,7 +5,7 @@ use std::io::{self, Read as _};
 use anyhow::Context;
 use dirtyrig_limiter::{limit::Which, units::Quota};
 use dirtyrig_rig::{
-    engine::build_target,
+    engine::{build_target, limits::Whom},
     scenario::{End, Scenario, settings::Settings},
 };
 
@@ -23,8 +23,8 @@ pub(super) fn run(vcpus: u32) -> anyhow::Result<()> {
     );
     let settings: Settings = toml::from_str(&settings).with_context(|| format!("bad settings:\n{settings}"))?;
     let scenario = Scenario::new(&settings, 1, End::WhenTold)?;
-    let mut target = build_target(&scenario.vm)?;
-    target.set_limit(Which::All, Quota::new(QUOTA)?)?;
+    let target = build_target(&scenario.vm)?;
+    target.limits().set(Whom::Vcpus(Which::All), Quota::new(QUOTA)?)?;
     println!("{READY}");
     io::stdin().read_to_end(&mut Vec::new())?;
     target.stop()

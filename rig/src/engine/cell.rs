@@ -27,6 +27,7 @@ use dirtyrig_limiter::{
 use super::{
     Interrupted,
     interrupt::{Clock, Waited},
+    limits::{Limits, Whom},
     measured::Measured,
     probed::{KernelStall, Probed},
     probing::Probing,
@@ -200,8 +201,7 @@ impl Run<'_> {
     /// Sets the limits of the start: one command where all are the same, as a user would.
     fn set_first_limits(&mut self) -> anyhow::Result<()> {
         if let Some(quota) = self.scenario.vm_quota {
-            self.target
-                .set_vm_limit(quota)
+            self.limits(|limits| limits.set(Whom::Vm, quota))
                 .with_context(|| format!("can't set a limit of {} for the whole VM", quota.rate()))?;
         }
         let quotas = &self.scenario.quotas;
@@ -218,9 +218,14 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Asks something of what limits the target.
+    fn limits<T>(&mut self, ask: impl FnOnce(&dyn Limits) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let asked = ask(&*self.target.limits());
+        asked.map_err(|error| self.target.explain(error))
+    }
+
     fn set(&mut self, quota: Quota, which: Which) -> anyhow::Result<()> {
-        self.target
-            .set_limit(which, quota)
+        self.limits(|limits| limits.set(Whom::Vcpus(which), quota))
             .with_context(|| format!("can't set a limit of {}", quota.rate()))
     }
 
@@ -263,15 +268,14 @@ impl Run<'_> {
     }
 
     fn change(&mut self, event: Event) -> anyhow::Result<()> {
-        let target = &mut self.target;
         match event.action {
-            Action::Set(quota, which) => target.set_limit(which, quota),
-            Action::Cancel(which) => target.cancel_limit(which),
-            Action::SetVm(quota) => target.set_vm_limit(quota),
-            Action::CancelVm => target.cancel_vm_limit(),
-            Action::SetBurst(burst) => target.set_burst(burst),
-            Action::Plug(vcpu) => target.plug(vcpu),
-            Action::Unplug(vcpu) => target.unplug(vcpu),
+            Action::Set(quota, which) => self.limits(|limits| limits.set(Whom::Vcpus(which), quota)),
+            Action::Cancel(which) => self.limits(|limits| limits.cancel(Whom::Vcpus(which))),
+            Action::SetVm(quota) => self.limits(|limits| limits.set(Whom::Vm, quota)),
+            Action::CancelVm => self.limits(|limits| limits.cancel(Whom::Vm)),
+            Action::SetBurst(burst) => self.limits(|limits| limits.set_burst(burst)),
+            Action::Plug(vcpu) => self.target.plug(vcpu),
+            Action::Unplug(vcpu) => self.target.unplug(vcpu),
         }
         .with_context(|| format!("the change `{event}` failed"))?;
         self.watch.changed(event);
@@ -282,8 +286,8 @@ impl Run<'_> {
         let at = self.target.now();
         let shots = self.target.snapshot()?;
         self.probing.as_mut().map_or(Ok(()), |probing| probing.sample(at))?;
-        let limits = self.target.query()?;
-        let rows = self.sampler.rows(at, &shots, &limits, self.target.vm_quota());
+        let limits = self.limits(|limits| limits.query())?;
+        let rows = self.sampler.rows(at, &shots, &limits.vcpus, limits.vm);
         self.sink.samples(&rows)?;
         if self.scenario.end == End::WhenMeasured {
             for row in &rows {

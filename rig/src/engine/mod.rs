@@ -3,6 +3,7 @@
 pub mod cell;
 pub mod facts;
 pub mod interrupt;
+pub mod limits;
 mod measured;
 pub mod own_vm;
 mod page_counter;

@@ -10,17 +10,14 @@ use dirtyrig_guests::{
     PAGE_SIZE, Region as Pattern, VcpuBlock,
     image::{LowMemory, REGION_BASE},
 };
-use dirtyrig_limiter::{
-    costs::RingCosts,
-    limit::{LimitInfo, Which},
-    units::Quota,
-};
+use dirtyrig_limiter::costs::RingCosts;
 use dirtyrig_machine::{
     Machine, MachineSpec,
     memory::{HugePages, Region},
 };
 
 use super::{
+    limits::Limits,
     page_counter,
     replay_tables::ReplayTables,
     spec::VmSpec,
@@ -185,33 +182,8 @@ impl Target for OwnVm {
         Some(self.machine.ring_costs())
     }
 
-    fn set_limit(&mut self, which: Which, quota: Quota) -> anyhow::Result<()> {
-        Ok(self.machine.limit().set(which, quota)?)
-    }
-
-    fn cancel_limit(&mut self, which: Which) -> anyhow::Result<()> {
-        Ok(self.machine.limit().cancel(which)?)
-    }
-
-    fn set_vm_limit(&mut self, quota: Quota) -> anyhow::Result<()> {
-        Ok(self.machine.limit().set_vm(quota)?)
-    }
-
-    fn cancel_vm_limit(&mut self) -> anyhow::Result<()> {
-        self.machine.limit().cancel_vm();
-        Ok(())
-    }
-
-    fn set_burst(&mut self, burst: Duration) -> anyhow::Result<()> {
-        Ok(self.machine.limit().set_burst(burst)?)
-    }
-
-    fn vm_quota(&self) -> Option<Quota> {
-        self.machine.limit().vm_quota()
-    }
-
-    fn query(&mut self) -> anyhow::Result<Vec<LimitInfo>> {
-        Ok(self.machine.limit().query())
+    fn limits(&self) -> Box<dyn Limits + '_> {
+        Box::new(self.machine.limit())
     }
 
     fn plug(&mut self, vcpu: usize) -> anyhow::Result<()> {

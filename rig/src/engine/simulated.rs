@@ -2,7 +2,7 @@
 //! a floor.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -14,6 +14,7 @@ use dirtyrig_limiter::{
 
 use super::{
     interrupt::{Clock, Waited},
+    limits::{InForce, Limits, Whom},
     target::{Stall, Target, VcpuSnapshot},
 };
 
@@ -68,12 +69,12 @@ impl Clock for SimulatedClock {
 #[derive(Debug)]
 pub struct SimulatedTarget {
     clock: SimulatedClock,
-    updated: Duration,
+    updated: Cell<Duration>,
     unlimited_mib_s: f64,
     floor_mib_s: f64,
-    vcpus: Vec<SimulatedVcpu>,
+    vcpus: RefCell<Vec<SimulatedVcpu>>,
     /// Every command that it was given, with its time.
-    pub commands: Rc<std::cell::RefCell<Vec<(Duration, String)>>>,
+    pub commands: Rc<RefCell<Vec<(Duration, String)>>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -89,16 +90,16 @@ impl SimulatedTarget {
     pub fn new(clock: &SimulatedClock, vcpus: usize, unlimited_mib_s: f64, floor_mib_s: f64) -> Self {
         Self {
             clock: clock.clone(),
-            updated: clock.elapsed(),
+            updated: Cell::new(clock.elapsed()),
             unlimited_mib_s,
             floor_mib_s,
-            vcpus: vec![
+            vcpus: RefCell::new(vec![
                 SimulatedVcpu {
                     plugged: true,
                     ..SimulatedVcpu::default()
                 };
                 vcpus
-            ],
+            ]),
             commands: Rc::default(),
         }
     }
@@ -111,24 +112,62 @@ impl SimulatedTarget {
         }
     }
 
-    fn catch_up(&mut self) {
-        let span = self.clock.elapsed().saturating_sub(self.updated);
-        self.updated = self.clock.elapsed();
-        for index in 0..self.vcpus.len() {
-            let rate = self.rate(&self.vcpus[index]);
-            let vcpu = &mut self.vcpus[index];
+    fn catch_up(&self) {
+        let now = self.clock.elapsed();
+        let span = now.saturating_sub(self.updated.replace(now));
+        for vcpu in self.vcpus.borrow_mut().iter_mut() {
+            let rate = self.rate(vcpu);
             vcpu.written_pages += rate * span.as_secs_f64() * PAGES_PER_MIB as f64;
             vcpu.in_guest += span.mul_f64(rate / self.unlimited_mib_s);
         }
     }
 
-    fn command(&mut self, words: String, which: Which, change: impl Fn(&mut SimulatedVcpu)) {
+    fn command(&self, words: String, which: Which, change: impl Fn(&mut SimulatedVcpu)) {
         self.catch_up();
         self.commands.borrow_mut().push((self.clock.elapsed(), words));
+        let mut vcpus = self.vcpus.borrow_mut();
         match which {
-            Which::All => self.vcpus.iter_mut().for_each(change),
-            Which::One(vcpu) => change(&mut self.vcpus[vcpu]),
+            Which::All => vcpus.iter_mut().for_each(change),
+            Which::One(vcpu) => change(&mut vcpus[vcpu]),
         }
+    }
+}
+
+impl Limits for SimulatedTarget {
+    fn set(&self, whom: Whom, quota: Quota) -> anyhow::Result<()> {
+        let Whom::Vcpus(which) = whom else {
+            anyhow::bail!("it can't hold one quota for the whole VM")
+        };
+        self.command(format!("set {} {which:?}", quota.mib_per_sec()), which, |vcpu| {
+            vcpu.limit = Some(quota);
+        });
+        Ok(())
+    }
+
+    fn cancel(&self, whom: Whom) -> anyhow::Result<()> {
+        if let Whom::Vcpus(which) = whom {
+            self.command(format!("cancel {which:?}"), which, |vcpu| vcpu.limit = None);
+        }
+        Ok(())
+    }
+
+    fn set_burst(&self, _: Duration) -> anyhow::Result<()> {
+        anyhow::bail!("it saves nothing up")
+    }
+
+    fn query(&self) -> anyhow::Result<InForce> {
+        let vcpus = self.vcpus.borrow();
+        let limits = vcpus.iter().enumerate().filter_map(|(index, vcpu)| {
+            vcpu.limit.map(|quota| LimitInfo {
+                vcpu: index,
+                quota,
+                current: MibPerSec(self.rate(vcpu)),
+            })
+        });
+        Ok(InForce {
+            vcpus: limits.collect(),
+            vm: None,
+        })
     }
 }
 
@@ -142,13 +181,14 @@ impl Target for SimulatedTarget {
     }
 
     fn max_vcpus(&self) -> usize {
-        self.vcpus.len()
+        self.vcpus.borrow().len()
     }
 
     fn snapshot(&mut self) -> anyhow::Result<Vec<VcpuSnapshot>> {
         self.catch_up();
         Ok(self
             .vcpus
+            .borrow()
             .iter()
             .map(|vcpu| VcpuSnapshot {
                 plugged: vcpu.plugged,
@@ -172,27 +212,8 @@ impl Target for SimulatedTarget {
         }]
     }
 
-    fn set_limit(&mut self, which: Which, quota: Quota) -> anyhow::Result<()> {
-        self.command(format!("set {} {which:?}", quota.mib_per_sec()), which, |vcpu| {
-            vcpu.limit = Some(quota);
-        });
-        Ok(())
-    }
-
-    fn cancel_limit(&mut self, which: Which) -> anyhow::Result<()> {
-        self.command(format!("cancel {which:?}"), which, |vcpu| vcpu.limit = None);
-        Ok(())
-    }
-
-    fn query(&mut self) -> anyhow::Result<Vec<LimitInfo>> {
-        let limits = self.vcpus.iter().enumerate().filter_map(|(index, vcpu)| {
-            vcpu.limit.map(|quota| LimitInfo {
-                vcpu: index,
-                quota,
-                current: MibPerSec(self.rate(vcpu)),
-            })
-        });
-        Ok(limits.collect())
+    fn limits(&self) -> Box<dyn Limits + '_> {
+        Box::new(self)
     }
 
     fn plug(&mut self, vcpu: usize) -> anyhow::Result<()> {

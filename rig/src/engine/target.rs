@@ -2,11 +2,9 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use dirtyrig_limiter::{
-    costs::RingCosts,
-    limit::{LimitInfo, Which},
-    units::Quota,
-};
+use dirtyrig_limiter::costs::RingCosts;
+
+use super::limits::Limits;
 
 /// What a vCPU has done since the target started. Counts only grow; `None` is what this VMM does not tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,28 +91,12 @@ pub trait Target {
     fn snapshot(&mut self) -> anyhow::Result<Vec<VcpuSnapshot>>;
     /// The stalls since the last call.
     fn take_stalls(&mut self) -> Vec<Stall>;
-    /// Limits vCPUs, from the next thing they do on.
-    fn set_limit(&mut self, which: Which, quota: Quota) -> anyhow::Result<()>;
-    /// Lets vCPUs run unlimited again.
-    fn cancel_limit(&mut self, which: Which) -> anyhow::Result<()>;
-    /// Limits all vCPUs together, beside the limits that each has.
-    fn set_vm_limit(&mut self, _quota: Quota) -> anyhow::Result<()> {
-        anyhow::bail!("{} can't hold one quota for the whole VM: limit its vCPUs", self.vmm())
+    /// What limits it.
+    fn limits(&self) -> Box<dyn Limits + '_>;
+    /// Why its limiter failed, where the VM knows more of it.
+    fn explain(&mut self, error: anyhow::Error) -> anyhow::Error {
+        error
     }
-    /// Takes the limit of all together away.
-    fn cancel_vm_limit(&mut self) -> anyhow::Result<()> {
-        Ok(())
-    }
-    /// Changes the time's worth of quota that a guest may save up.
-    fn set_burst(&mut self, _burst: Duration) -> anyhow::Result<()> {
-        anyhow::bail!("{} saves nothing up: its law has no burst to set", self.vmm())
-    }
-    /// The limit of all together.
-    fn vm_quota(&self) -> Option<Quota> {
-        None
-    }
-    /// The limited vCPUs, with what the limiter last read of them.
-    fn query(&mut self) -> anyhow::Result<Vec<LimitInfo>>;
     /// What emptying the rings has cost so far, all vCPUs together; `None` of a VMM that does not tell.
     fn ring_costs(&self) -> Option<RingCosts> {
         None

@@ -47,7 +47,10 @@ use self::{
     tracer::{Command, Tracer},
     wake::Waker,
 };
-use crate::engine::target::Stall;
+use crate::engine::{
+    limits::{InForce, Limits, Whom},
+    target::Stall,
+};
 
 mod agenda;
 mod books;
@@ -339,6 +342,35 @@ impl Limiter {
         commands.send(command(reply)).map_err(|_| OutsideError::Ended)?;
         self.waker.wake();
         outcome.recv().unwrap_or(Err(OutsideError::Ended))
+    }
+}
+
+impl Limits for Limiter {
+    fn set(&self, whom: Whom, quota: Quota) -> anyhow::Result<()> {
+        match whom {
+            Whom::Vcpus(which) => Self::set(self, which, quota)?,
+            Whom::Vm => self.set_vm(quota)?,
+        }
+        Ok(())
+    }
+
+    fn cancel(&self, whom: Whom) -> anyhow::Result<()> {
+        match whom {
+            Whom::Vcpus(which) => Self::cancel(self, which)?,
+            Whom::Vm => self.cancel_vm()?,
+        }
+        Ok(())
+    }
+
+    fn set_burst(&self, burst: Duration) -> anyhow::Result<()> {
+        Ok(Self::set_burst(self, burst)?)
+    }
+
+    fn query(&self) -> anyhow::Result<InForce> {
+        Ok(InForce {
+            vcpus: Self::query(self),
+            vm: self.vm_quota(),
+        })
     }
 }
 

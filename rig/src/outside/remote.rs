@@ -1,22 +1,16 @@
 //! A VM that is held from outside, as QMP clients command it.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
-use dirtyrig_limiter::{
-    limit::{LimitInfo, Which},
-    units::{Pages, Quota},
-};
+use dirtyrig_limiter::units::Pages;
 use dirtyrig_probes::identity::proc_text;
 
 use super::Limiter;
 use crate::{
-    engine::interrupt::Interrupt,
+    engine::{interrupt::Interrupt, limits::Limits},
     qmp::{LimitedVm, VcpuInfo},
 };
 
@@ -61,20 +55,8 @@ impl LimitedVm for Remote {
         status.is_ok_and(|status| !status.lines().any(|line| line.starts_with("State:\tT")))
     }
 
-    fn set_limit(&self, which: Which, quota: Quota) -> anyhow::Result<()> {
-        Ok(self.limiter.set(which, quota)?)
-    }
-
-    fn cancel_limit(&self, which: Which) -> anyhow::Result<()> {
-        Ok(self.limiter.cancel(which)?)
-    }
-
-    fn set_burst(&self, burst: Duration) -> anyhow::Result<()> {
-        Ok(self.limiter.set_burst(burst)?)
-    }
-
-    fn query_limits(&self) -> anyhow::Result<Vec<LimitInfo>> {
-        Ok(self.limiter.query())
+    fn limits(&self) -> anyhow::Result<Box<dyn Limits + '_>> {
+        Ok(Box::new(&*self.limiter))
     }
 
     fn dirtied(&self) -> anyhow::Result<Vec<Pages>> {

@@ -2,11 +2,6 @@
 
 use std::{fs, sync::Arc, time::Duration};
 
-use dirtyrig_limiter::{
-    limit::{LimitInfo, Which},
-    units::Quota,
-};
-
 use dirtyrig_probes::identity::process_name;
 
 use super::{End, Limiter};
@@ -14,6 +9,7 @@ use crate::{
     cli::output::note,
     engine::{
         interrupt::Interrupt,
+        limits::Limits,
         target::{Stall, Target, VcpuSnapshot},
     },
 };
@@ -97,32 +93,8 @@ impl Target for OutsideTarget {
         self.limiter.take_stalls()
     }
 
-    fn set_limit(&mut self, which: Which, quota: Quota) -> anyhow::Result<()> {
-        Ok(self.limiter.set(which, quota)?)
-    }
-
-    fn cancel_limit(&mut self, which: Which) -> anyhow::Result<()> {
-        Ok(self.limiter.cancel(which)?)
-    }
-
-    fn set_vm_limit(&mut self, quota: Quota) -> anyhow::Result<()> {
-        Ok(self.limiter.set_vm(quota)?)
-    }
-
-    fn cancel_vm_limit(&mut self) -> anyhow::Result<()> {
-        Ok(self.limiter.cancel_vm()?)
-    }
-
-    fn set_burst(&mut self, burst: Duration) -> anyhow::Result<()> {
-        Ok(self.limiter.set_burst(burst)?)
-    }
-
-    fn vm_quota(&self) -> Option<Quota> {
-        self.limiter.vm_quota()
-    }
-
-    fn query(&mut self) -> anyhow::Result<Vec<LimitInfo>> {
-        Ok(self.limiter.query())
+    fn limits(&self) -> Box<dyn Limits + '_> {
+        Box::new(&*self.limiter)
     }
 
     fn plug(&mut self, _: usize) -> anyhow::Result<()> {

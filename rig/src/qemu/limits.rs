@@ -3,7 +3,7 @@
 //! QEMU answers a command that sets or cancels a limit only when every vCPU has left the guest, and one that sleeps off
 //! a throttle may take many seconds to that. Nobody who samples can wait for it: what was asked for counts from the
 //! moment it was asked, and the thread, which owns the connection, carries it out in turn and in between asks for the
-//! readings. It ends with the connection, or when [`Limits`] is dropped or ended.
+//! readings. It ends with the connection, or when [`OwnLimiter`] is dropped or ended.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +18,11 @@ use dirtyrig_limiter::{
 };
 use serde_json::{Value, json};
 
-use crate::qmp::client::{QmpClient, QmpError};
+use super::error::QemuError;
+use crate::{
+    engine::limits::{InForce, Limits, Whom},
+    qmp::client::{QmpClient, QmpError},
+};
 
 /// How often the readings are asked for: as often as the engine takes a sample.
 const ASK_EVERY: Duration = Duration::from_millis(100);
@@ -41,9 +45,9 @@ pub enum Logging {
     Always,
 }
 
-/// The limits of one QEMU.
+/// The limiter of one QEMU, its own.
 #[derive(Debug)]
-pub struct Limits {
+pub struct OwnLimiter {
     shared: Arc<Mutex<Shared>>,
     orders: Option<mpsc::Sender<Order>>,
     thread: Option<JoinHandle<()>>,
@@ -70,7 +74,7 @@ struct Asked {
     current: MibPerSec,
 }
 
-impl Limits {
+impl OwnLimiter {
     /// Takes over the connection to a QEMU whose vCPUs have the indices `vcpus`. `restore` says whether limits are cancelled at the end:
     /// of a QEMU that goes on without us.
     pub fn start(client: QmpClient, vcpus: BTreeSet<usize>, logging: Logging, restore: bool) -> Self {
@@ -105,16 +109,6 @@ impl Limits {
         }
     }
 
-    /// Limits vCPUs; the command follows in turn.
-    pub fn set(&self, which: Which, quota: Quota) -> Result<(), QmpError> {
-        self.ask(which, Some(quota), Order::Set(which, quota))
-    }
-
-    /// Lets vCPUs run unlimited; the command follows in turn.
-    pub fn cancel(&self, which: Which) -> Result<(), QmpError> {
-        self.ask(which, None, Order::Cancel(which))
-    }
-
     fn ask(&self, which: Which, quota: Option<Quota>, order: Order) -> Result<(), QmpError> {
         self.check()?;
         let mut shared = lock(&self.shared);
@@ -132,20 +126,6 @@ impl Limits {
             let _ = orders.send(order);
         }
         Ok(())
-    }
-
-    /// The vCPUs that were asked to be limited, with what QEMU last read of them.
-    pub fn query(&self) -> Result<Vec<LimitInfo>, QmpError> {
-        self.check()?;
-        let shared = lock(&self.shared);
-        let limited = shared.vcpus.iter().filter_map(|(&vcpu, asked)| {
-            Some(LimitInfo {
-                vcpu,
-                quota: asked.quota?,
-                current: asked.current,
-            })
-        });
-        Ok(limited.collect())
     }
 
     /// What the thread failed on, once.
@@ -168,7 +148,56 @@ impl Limits {
     }
 }
 
-impl Drop for Limits {
+/// The command follows in turn; what is asked for counts from now on.
+impl Limits for OwnLimiter {
+    fn set(&self, whom: Whom, quota: Quota) -> anyhow::Result<()> {
+        let Whom::Vcpus(which) = whom else {
+            anyhow::bail!(
+                "QEMU's own limiter can't hold one quota for the whole VM: limit its vCPUs, or give `--limiter budget-ebpf`"
+            )
+        };
+        if let Which::One(vcpu) = which
+            && !lock(&self.shared).vcpus.contains_key(&vcpu)
+        {
+            // QEMU takes a limit for any index that it has room for, and says nothing.
+            return Err(QemuError::Unable {
+                what: format!("a limit on vCPU {vcpu}, which isn't plugged,"),
+                remedy: "limit one that is, or all".to_owned(),
+            }
+            .into());
+        }
+        Ok(self.ask(which, Some(quota), Order::Set(which, quota))?)
+    }
+
+    fn cancel(&self, whom: Whom) -> anyhow::Result<()> {
+        match whom {
+            Whom::Vcpus(which) => Ok(self.ask(which, None, Order::Cancel(which))?),
+            Whom::Vm => Ok(()),
+        }
+    }
+
+    fn set_burst(&self, _: Duration) -> anyhow::Result<()> {
+        anyhow::bail!("QEMU's own limiter saves nothing up: give `--limiter budget-ebpf` to set a burst")
+    }
+
+    fn query(&self) -> anyhow::Result<InForce> {
+        self.check()?;
+        let shared = lock(&self.shared);
+        let limited = shared.vcpus.iter().filter_map(|(&vcpu, asked)| {
+            Some(LimitInfo {
+                vcpu,
+                quota: asked.quota?,
+                current: asked.current,
+            })
+        });
+        Ok(InForce {
+            vcpus: limited.collect(),
+            vm: None,
+        })
+    }
+}
+
+impl Drop for OwnLimiter {
     fn drop(&mut self) {
         self.join();
     }

@@ -12,11 +12,7 @@ use dirtyrig_guests::{
     boot::{BootVcpu, elf},
     image::REGION_BASE,
 };
-use dirtyrig_limiter::{
-    law::LimiterKind,
-    limit::{LimitInfo, Which},
-    units::Quota,
-};
+use dirtyrig_limiter::law::LimiterKind;
 use dirtyrig_probes::process_lives;
 
 use super::{
@@ -24,7 +20,7 @@ use super::{
     binary::Binary,
     error::QemuError,
     held::Held,
-    limits::{Limits, Logging},
+    limits::{Logging, OwnLimiter},
     memory::Truth,
     process::{Launch, Qemu},
     running,
@@ -33,6 +29,7 @@ use super::{
 };
 use crate::{
     engine::{
+        limits::Limits,
         spec::VmSpec,
         target::{Stall, Target, VcpuSnapshot},
     },
@@ -53,7 +50,7 @@ pub struct QemuTarget {
     held: Option<Held>,
     // Before the limits, so that of a QEMU of ours the guest ends first and its limits need not be waited for.
     guest: Guest,
-    limits: Limits,
+    own: OwnLimiter,
     watch: Watch,
 }
 
@@ -99,7 +96,7 @@ impl QemuTarget {
             name: name(binary.version),
             held: Held::if_asked(spec, qemu.pid(), &watch.indices(), watch.now())?,
             guest: Guest::Ours(Box::new(qemu)),
-            limits: Limits::start(
+            own: OwnLimiter::start(
                 client,
                 (0..spec.vcpus).collect(),
                 logging(spec.limiter.kind, OWN_LOGGING),
@@ -123,7 +120,7 @@ impl QemuTarget {
             name: name(qemu.version),
             held: Held::if_asked(spec, qemu.pid, &watch.indices(), watch.now())?,
             guest: Guest::Theirs(qemu.pid),
-            limits: Limits::start(qemu.client, vcpus, logging(spec.limiter.kind, ATTACHED_LOGGING), true),
+            own: OwnLimiter::start(qemu.client, vcpus, logging(spec.limiter.kind, ATTACHED_LOGGING), true),
             watch,
         })
     }
@@ -246,65 +243,18 @@ impl Target for QemuTarget {
         self.held.as_ref().map_or(seen, Held::take_stalls)
     }
 
-    fn set_vm_limit(&mut self, quota: Quota) -> anyhow::Result<()> {
+    fn limits(&self) -> Box<dyn Limits + '_> {
         match &self.held {
-            Some(held) => Ok(held.limiter.set_vm(quota)?),
-            None => anyhow::bail!(
-                "QEMU's own limiter can't hold one quota for the whole VM: limit its vCPUs, or give `--limiter budget-ebpf`"
-            ),
+            Some(held) => Box::new(&held.limiter),
+            None => Box::new(&self.own),
         }
     }
 
-    fn cancel_vm_limit(&mut self) -> anyhow::Result<()> {
-        match &self.held {
-            Some(held) => Ok(held.limiter.cancel_vm()?),
-            None => Ok(()),
+    fn explain(&mut self, error: anyhow::Error) -> anyhow::Error {
+        match error.downcast::<QmpError>() {
+            Ok(error) => self.explained(error).into(),
+            Err(error) => error,
         }
-    }
-
-    fn set_burst(&mut self, burst: Duration) -> anyhow::Result<()> {
-        match &self.held {
-            Some(held) => Ok(held.limiter.set_burst(burst)?),
-            None => anyhow::bail!("QEMU's own limiter saves nothing up: give `--limiter budget-ebpf` to set a burst"),
-        }
-    }
-
-    fn vm_quota(&self) -> Option<Quota> {
-        self.held.as_ref().and_then(|held| held.limiter.vm_quota())
-    }
-
-    fn set_limit(&mut self, which: Which, quota: Quota) -> anyhow::Result<()> {
-        if let Some(held) = &self.held {
-            return Ok(held.limiter.set(which, quota)?);
-        }
-        if let Which::One(vcpu) = which
-            && !self.watch.indices().values().any(|&index| index == vcpu)
-        {
-            // QEMU takes a limit for any index that it has room for, and says nothing.
-            return Err(QemuError::Unable {
-                what: format!("a limit on vCPU {vcpu}, which isn't plugged,"),
-                remedy: "limit one that is, or all".to_owned(),
-            }
-            .into());
-        }
-        let asked = self.limits.set(which, quota);
-        Ok(asked.map_err(|error| self.explained(error))?)
-    }
-
-    fn cancel_limit(&mut self, which: Which) -> anyhow::Result<()> {
-        if let Some(held) = &self.held {
-            return Ok(held.limiter.cancel(which)?);
-        }
-        let asked = self.limits.cancel(which);
-        Ok(asked.map_err(|error| self.explained(error))?)
-    }
-
-    fn query(&mut self) -> anyhow::Result<Vec<LimitInfo>> {
-        if let Some(held) = &self.held {
-            return Ok(held.limiter.query());
-        }
-        let limits = self.limits.query();
-        Ok(limits.map_err(|error| self.explained(error))?)
     }
 
     fn plug(&mut self, vcpu: usize) -> anyhow::Result<()> {
@@ -327,18 +277,16 @@ impl Target for QemuTarget {
     }
 
     fn stop(self: Box<Self>) -> anyhow::Result<()> {
-        let Self {
-            guest, limits, held, ..
-        } = *self;
+        let Self { guest, own, held, .. } = *self;
         drop(held);
         match guest {
             Guest::Ours(mut qemu) => {
                 qemu.kill()?;
                 // Its monitor is gone with it; whatever failed before came out there.
-                drop(limits);
+                drop(own);
                 Ok(())
             }
-            Guest::Theirs(pid) => match limits.end() {
+            Guest::Theirs(pid) => match own.end() {
                 Err(_) if !process_lives(pid) => Ok(()),
                 ended => ended.context(
                     "the limits that were set in QEMU may still be in force: `cancel-vcpu-dirty-limit` ends them",

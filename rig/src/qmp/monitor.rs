@@ -13,6 +13,7 @@ use super::{
     vm::LimitedVm,
     wire::{DirtyLimitInfo, DirtyRateInfo, DirtyRateMode, Error, TimeUnit, Triple, Version},
 };
+use crate::engine::limits::Whom;
 
 /// The QEMU whose commands are spoken: the shapes of replies were compared with this version's.
 const SPOKEN: Triple = Triple {
@@ -51,12 +52,14 @@ impl Monitor {
             return self.cancel(cpu);
         }
         let quota = Quota::new(rate as f64).map_err(|error| Error::generic(error.to_string()))?;
-        Ok(self.vm.set_limit(which(cpu)?, quota)?)
+        let which = which(cpu)?;
+        Ok(self.vm.limits()?.set(Whom::Vcpus(which), quota)?)
     }
 
     /// Takes the limit of a vCPU, or of each, away.
     pub(super) fn cancel(&self, cpu: Option<i64>) -> Result<(), Error> {
-        Ok(self.vm.cancel_limit(which(cpu)?)?)
+        let which = which(cpu)?;
+        Ok(self.vm.limits()?.cancel(Whom::Vcpus(which))?)
     }
 
     /// Changes how much a guest may save up.
@@ -66,12 +69,12 @@ impl Monitor {
                 "parameter 'burst' is 0, which would let a vCPU dirty nothing: give a whole number of ms above 0",
             ));
         }
-        Ok(self.vm.set_burst(Duration::from_millis(millis))?)
+        Ok(self.vm.limits()?.set_burst(Duration::from_millis(millis))?)
     }
 
     /// The vCPUs that have a limit.
     pub(super) fn query(&self) -> Result<Vec<DirtyLimitInfo>, Error> {
-        let rows = self.vm.query_limits()?;
+        let rows = self.vm.limits()?.query()?.vcpus;
         let row = |row: &LimitInfo| DirtyLimitInfo {
             cpu_index: row.vcpu as u64,
             // A limit below 1, which no client can set here, must not read as none.

@@ -19,6 +19,8 @@ use dirtyrig_limiter::{
 };
 use serde_json::{Value, json};
 
+use crate::engine::limits::{InForce, Limits, Whom};
+
 use super::{framing::Framer, session::Session, *};
 
 /// A VM of two vCPUs.
@@ -34,7 +36,10 @@ struct Remembering {
 }
 
 impl Remembering {
-    fn change(&self, which: Which, quota: Option<Quota>) -> anyhow::Result<()> {
+    fn change(&self, whom: Whom, quota: Option<Quota>) -> anyhow::Result<()> {
+        let Whom::Vcpus(which) = whom else {
+            anyhow::bail!("no monitor limits the VM as a whole")
+        };
         let mut quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
         match which {
             Which::All => quotas.fill(quota),
@@ -44,6 +49,34 @@ impl Remembering {
             }
         }
         Ok(())
+    }
+}
+
+impl Limits for Remembering {
+    fn set(&self, whom: Whom, quota: Quota) -> anyhow::Result<()> {
+        self.change(whom, Some(quota))
+    }
+
+    fn cancel(&self, whom: Whom) -> anyhow::Result<()> {
+        self.change(whom, None)
+    }
+
+    fn set_burst(&self, burst: Duration) -> anyhow::Result<()> {
+        self.burst_ms.store(burst.as_millis() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn query(&self) -> anyhow::Result<InForce> {
+        let quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
+        let row = |(vcpu, quota): (usize, &Option<Quota>)| {
+            quota.map(|quota| LimitInfo {
+                vcpu,
+                quota,
+                current: MibPerSec(415.7),
+            })
+        };
+        let vcpus = quotas.iter().enumerate().filter_map(row).collect();
+        Ok(InForce { vcpus, vm: None })
     }
 }
 
@@ -58,29 +91,8 @@ impl LimitedVm for Remembering {
         true
     }
 
-    fn set_limit(&self, which: Which, quota: Quota) -> anyhow::Result<()> {
-        self.change(which, Some(quota))
-    }
-
-    fn cancel_limit(&self, which: Which) -> anyhow::Result<()> {
-        self.change(which, None)
-    }
-
-    fn set_burst(&self, burst: Duration) -> anyhow::Result<()> {
-        self.burst_ms.store(burst.as_millis() as u64, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn query_limits(&self) -> anyhow::Result<Vec<LimitInfo>> {
-        let quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
-        let row = |(vcpu, quota): (usize, &Option<Quota>)| {
-            quota.map(|quota| LimitInfo {
-                vcpu,
-                quota,
-                current: MibPerSec(415.7),
-            })
-        };
-        Ok(quotas.iter().enumerate().filter_map(row).collect())
+    fn limits(&self) -> anyhow::Result<Box<dyn Limits + '_>> {
+        Ok(Box::new(self))
     }
 
     fn dirtied(&self) -> anyhow::Result<Vec<Pages>> {

@@ -1,11 +1,8 @@
 //! What a VM must offer to be controlled through a monitor, wherever it runs.
 
-use std::time::Duration;
+use dirtyrig_limiter::units::Pages;
 
-use dirtyrig_limiter::{
-    limit::{LimitInfo, Which},
-    units::{Pages, Quota},
-};
+use crate::engine::limits::Limits;
 
 /// A vCPU, as a client is told of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,17 +22,8 @@ pub trait LimitedVm: Send + Sync {
     /// Whether the guest runs, rather than being paused.
     fn is_running(&self) -> bool;
 
-    /// Limits vCPUs.
-    fn set_limit(&self, which: Which, quota: Quota) -> anyhow::Result<()>;
-
-    /// Lets vCPUs run unlimited again; no error where they are already.
-    fn cancel_limit(&self, which: Which) -> anyhow::Result<()>;
-
-    /// Changes the time's worth of quota that a guest may save up.
-    fn set_burst(&self, burst: Duration) -> anyhow::Result<()>;
-
-    /// The vCPUs that have a limit.
-    fn query_limits(&self) -> anyhow::Result<Vec<LimitInfo>>;
+    /// What limits it; an error once it has ended.
+    fn limits(&self) -> anyhow::Result<Box<dyn Limits + '_>>;
 
     /// Pages that each vCPU has dirtied so far, one count for each of [`vcpus`](Self::vcpus). A page that is dirtied again
     /// after a reset of the ring counts again. May take as long as the longest sleep of a vCPU.

@@ -12,14 +12,19 @@ use std::{
 
 use anyhow::Context;
 use dirtyrig_limiter::{
-    limit::{LimitInfo, Which},
+    limit::Which,
     units::{Pages, Quota},
 };
 use dirtyrig_machine::Machine;
 
 use crate::{
     cli::output::note,
-    engine::{interrupt::Interrupt, own_vm::OwnVm, target::Target},
+    engine::{
+        interrupt::Interrupt,
+        limits::{InForce, Limits, Whom},
+        own_vm::OwnVm,
+        target::Target,
+    },
     qmp::{LimitedVm, VcpuInfo},
     scenario::values::Span,
 };
@@ -84,26 +89,9 @@ impl LimitedVm for ServedGuest {
         self.machine.strong_count() > 0
     }
 
-    fn set_limit(&self, which: Which, quota: Quota) -> anyhow::Result<()> {
-        self.machine()?.limit().set(which, quota)?;
-        self.tell(|| format!("a client set {} on {}", quota.rate(), of(which)));
-        Ok(())
-    }
-
-    fn cancel_limit(&self, which: Which) -> anyhow::Result<()> {
-        self.machine()?.limit().cancel(which)?;
-        self.tell(|| format!("a client cancelled the limit of {}", of(which)));
-        Ok(())
-    }
-
-    fn set_burst(&self, burst: Duration) -> anyhow::Result<()> {
-        self.machine()?.limit().set_burst(burst)?;
-        self.tell(|| format!("a client lets each vCPU save up {}", Span(burst)));
-        Ok(())
-    }
-
-    fn query_limits(&self) -> anyhow::Result<Vec<LimitInfo>> {
-        Ok(self.machine()?.limit().query())
+    fn limits(&self) -> anyhow::Result<Box<dyn Limits + '_>> {
+        let machine = self.machine()?;
+        Ok(Box::new(Told { machine, guest: self }))
     }
 
     fn dirtied(&self) -> anyhow::Result<Vec<Pages>> {
@@ -118,10 +106,44 @@ impl LimitedVm for ServedGuest {
     }
 }
 
-fn of(which: Which) -> String {
-    match which {
-        Which::All => "every vCPU".to_owned(),
-        Which::One(vcpu) => format!("vCPU {vcpu}"),
+/// The limits of the guest, whose changes the user is told of.
+struct Told<'a> {
+    machine: Arc<Machine>,
+    guest: &'a ServedGuest,
+}
+
+impl Limits for Told<'_> {
+    fn set(&self, whom: Whom, quota: Quota) -> anyhow::Result<()> {
+        Limits::set(self.machine.limit(), whom, quota)?;
+        self.guest
+            .tell(|| format!("a client set {} on {}", quota.rate(), of(whom)));
+        Ok(())
+    }
+
+    fn cancel(&self, whom: Whom) -> anyhow::Result<()> {
+        Limits::cancel(self.machine.limit(), whom)?;
+        self.guest
+            .tell(|| format!("a client cancelled the limit of {}", of(whom)));
+        Ok(())
+    }
+
+    fn set_burst(&self, burst: Duration) -> anyhow::Result<()> {
+        self.machine.limit().set_burst(burst)?;
+        self.guest
+            .tell(|| format!("a client lets each vCPU save up {}", Span(burst)));
+        Ok(())
+    }
+
+    fn query(&self) -> anyhow::Result<InForce> {
+        Limits::query(self.machine.limit())
+    }
+}
+
+fn of(whom: Whom) -> String {
+    match whom {
+        Whom::Vm => "the VM".to_owned(),
+        Whom::Vcpus(Which::All) => "every vCPU".to_owned(),
+        Whom::Vcpus(Which::One(vcpu)) => format!("vCPU {vcpu}"),
     }
 }
 

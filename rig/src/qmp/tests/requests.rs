@@ -147,7 +147,7 @@ fn a_limit_below_one_does_not_read_as_none() {
     let client = Client::new();
     client
         .vm
-        .set_limit(Which::One(0), Quota::new(0.25).expect("a quota"))
+        .set(Whom::Vcpus(Which::One(0)), Quota::new(0.25).expect("a quota"))
         .expect("it is there");
     assert_eq!(client.run("query-vcpu-dirty-limit", &json!({}))[0]["limit-rate"], 1);
 }

@@ -302,10 +302,8 @@ impl Run<'_> {
 
     fn keep_stalls(&mut self, zero: Duration, interval: Range<Duration>) -> anyhow::Result<()> {
         self.probing.as_mut().map_or(Ok(()), Probing::drain)?;
-        let mut stalls = self.target.take_stalls();
-        for stall in &mut stalls {
-            stall.at = stall.at.saturating_sub(zero);
-        }
+        let stalls = self.target.take_stalls().into_iter();
+        let mut stalls: Vec<_> = stalls.map(|stall| stall.since(zero)).collect();
         self.sink.stalls(self.number, &interval, &stalls)?;
         if let Some(probing) = &mut self.probing {
             let mut seen = probing.stalls(&stalls);

@@ -71,6 +71,18 @@ pub struct Stall {
     pub slept: Duration,
 }
 
+impl Stall {
+    /// The same on a clock that began at `zero` of the present one. One that had begun before is cut to what came since.
+    #[must_use]
+    pub(super) fn since(self, zero: Duration) -> Self {
+        Self {
+            at: self.at.saturating_sub(zero),
+            length: self.length.saturating_sub(zero.saturating_sub(self.at)),
+            ..self
+        }
+    }
+}
+
 /// A running VM whose vCPUs can be limited and measured.
 pub trait Target {
     /// Name of the VMM, as recorded: `rig`, `qemu-10.0.2`, ...
@@ -115,4 +127,24 @@ pub trait Target {
     }
     /// Ends the guest and every thread; an error that a vCPU died of comes out here.
     fn stop(self: Box<Self>) -> anyhow::Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stalls_that_follow_each_other_do_not_overlap_on_another_clock() {
+        let millis = Duration::from_millis;
+        let stall = |at, length| Stall {
+            vcpu: 0,
+            at: millis(at),
+            length: millis(length),
+            asked: Duration::ZERO,
+            slept: Duration::ZERO,
+        };
+        assert_eq!(stall(90, 15).since(millis(100)), stall(0, 5));
+        assert_eq!(stall(106, 5).since(millis(100)), stall(6, 5));
+        assert_eq!(stall(80, 15).since(millis(100)), stall(0, 0));
+    }
 }

@@ -16,8 +16,14 @@ apt_install() {
     done
     [ -n "$lacking" ] || return 0
     apt_refresh
+    # Where something newer is installed already (a qemu-utils from backports), its siblings have to come from there too.
     # Unquoted on purpose: one word per package.
-    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $lacking >&2
+    if apt-get install -s --no-install-recommends $lacking >/dev/null 2>&1; then
+        release=
+    else
+        release="-t $(. /etc/os-release && echo "$VERSION_CODENAME")-backports"
+    fi
+    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $release $lacking >&2
 }
 
 # The mirror of suite $1 in this machine's own sources, whichever of apt's two formats they are in; and the keyring, if

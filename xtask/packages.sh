@@ -9,9 +9,12 @@ cd "$(dirname "$0")"
 apt_refresh
 apt_add_suite bookworm-backports bookworm
 
+# The trials with a real QEMU, the emulated kernels. By itself: on a machine with other parts of QEMU it comes from the
+# suite that they came from.
+apt_install qemu-system-x86 seabios
+
 set -- gcc libc6-dev                   # the linker that rustc calls
 set -- "$@" git                        # the revision that a build records
-set -- "$@" qemu-system-x86 seabios    # the trials with a real QEMU, the emulated kernels
 set -- "$@" python3-venv               # QEMU's QMP client
 set -- "$@" chromium                   # the trials of the report
 apt_install "$@"

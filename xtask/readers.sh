@@ -12,7 +12,7 @@ if ! dpkg -s $packages >/dev/null 2>&1; then
 fi
 
 venv=target/readers
-stamp="junitparser==5.0.3 xmlschema==4.3.2 prometheus-client==0.26.0 perfetto==0.59.1"
+stamp="junitparser==5.0.3 xmlschema==4.3.2 prometheus-client==0.26.0 perfetto==0.59.1 pyarrow==26.0.1"
 if [ "$(cat $venv/stamp 2>/dev/null)" != "$stamp" ]; then
     python3 -m venv --clear $venv
     # shellcheck disable=SC2086

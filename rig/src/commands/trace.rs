@@ -2,11 +2,11 @@
 
 use std::{
     fs::OpenOptions,
-    io,
+    io::{self, IsTerminal as _},
     path::{Path, PathBuf},
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 use crate::{
     cli::{
@@ -40,7 +40,8 @@ enum Action {
 Examples:
   dirtyrig observe --pid 4711 --trace vm.trace --duration 10s
   dirtyrig trace export vm.trace --format csv --out vm.csv
-  dirtyrig trace export vm.trace --format csv | head")]
+  dirtyrig trace export vm.trace --format csv | head
+  dirtyrig trace export vm.trace --format parquet --out vm.parquet")]
 struct Export {
     /// Trace that `observe --trace` recorded
     #[arg(value_name = "FILE")]
@@ -60,16 +61,25 @@ struct Export {
 enum Format {
     /// Comma-separated values with a header
     Csv,
+    /// Apache Parquet, for data frames
+    Parquet,
 }
 
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<u8> {
     let Action::Export(export) = &args.action;
     let mut reader = Reader::open(&export.trace)?;
-    let Format::Csv = export.format;
-    let exported = match &export.out {
-        Some(path) => export::csv(&mut reader, &mut new_file(path)?),
-        None => export::csv(&mut reader, &mut io::stdout().lock()),
+    let exported = match (export.format, &export.out) {
+        (Format::Csv, Some(path)) => export::csv(&mut reader, &mut new_file(path)?),
+        (Format::Csv, None) => export::csv(&mut reader, &mut io::stdout().lock()),
+        (Format::Parquet, Some(path)) => export::parquet(&mut reader, new_file(path)?),
+        (Format::Parquet, None) => {
+            ensure!(
+                !io::stdout().is_terminal(),
+                "Parquet is nothing for a terminal: give `--out FILE`, or hand stdout to another program"
+            );
+            export::parquet(&mut reader, io::stdout())
+        }
     };
     let exported = exported.map_err(|error| match error {
         ExportError::Write(error) if error.kind() == io::ErrorKind::BrokenPipe => StdoutClosed.into(),

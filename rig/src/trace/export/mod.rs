@@ -1,10 +1,15 @@
 //! A trace as rows, for tools that know nothing of its format.
 
-use std::io::{self, Write as _};
+mod csv;
+mod parquet;
 
-use super::{Reader, Record, TraceError};
+use std::io;
 
-/// The columns of the CSV. Names are a promise: columns are added at the end.
+use super::{Reader, Record, TraceError, Write};
+
+pub use self::{csv::csv, parquet::parquet};
+
+/// The columns. Names are a promise: columns are added at the end.
 pub const COLUMNS: [&str; 6] = ["at_ns", "thread", "vcpu", "address_space", "slot", "page"];
 
 /// What was exported.
@@ -29,25 +34,26 @@ pub enum ExportError {
     Write(#[from] io::Error),
 }
 
-/// Writes a header and a row a write, those of one thread in the order of time. A vCPU that nothing has named is empty.
-pub fn csv(reader: &mut Reader, to: &mut dyn io::Write) -> Result<Exported, ExportError> {
+/// Hands over the writes of the trace: the thread and vCPU, and what it wrote, in the order of time. A vCPU may have no name.
+fn each(
+    reader: &mut Reader,
+    mut take: impl FnMut(u32, Option<u32>, &[Write]) -> io::Result<()>,
+) -> Result<Exported, ExportError> {
     let mut exported = Exported::default();
-    let mut to = io::BufWriter::with_capacity(1 << 16, to);
-    writeln!(to, "{}", COLUMNS.join(","))?;
     while let Some(record) = reader.next_record()? {
         match record {
             Record::Writes { thread, vcpu, writes } => {
                 exported.writes += writes.len() as u64;
-                let vcpu = vcpu.map(|vcpu| vcpu.to_string()).unwrap_or_default();
-                for write in writes {
-                    let (space, slot) = (write.slot >> 16, write.slot & 0xffff);
-                    writeln!(to, "{},{thread},{vcpu},{space},{slot},{}", write.at_ns, write.page)?;
-                }
+                take(thread, vcpu, &writes)?;
             }
             Record::Lost(count) => exported.lost = count,
             Record::End(tail) => (exported.lost, exported.whole) = (tail.lost, true),
         }
     }
-    to.flush()?;
     Ok(exported)
+}
+
+/// Address space and slot of a write.
+fn place(write: &Write) -> (u32, u32) {
+    (write.slot >> 16, write.slot & 0xffff)
 }

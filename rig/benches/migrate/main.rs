@@ -166,7 +166,9 @@ impl Watch for Recorded<'_> {
         Ok(self.recorder.append_pass(&rows::of_pass(self.cell, pass))?)
     }
 
-    fn progress(&mut self, _: &Now) {}
+    fn progress(&mut self, _: &Now) -> anyhow::Result<()> {
+        Ok(())
+    }
 
     fn said(&mut self, text: &str) {
         eprintln!("  {text}");

@@ -41,6 +41,7 @@ use crate::{
         values::{Ring, Span},
         vmm::Vmm,
     },
+    timeline::{Migrating, Timeline},
 };
 
 mod live;
@@ -150,6 +151,10 @@ pub struct Args {
     )]
     give_up: Option<Span>,
 
+    /// Also write a timeline of passes, pauses and rates, for Perfetto (ui.perfetto.dev); the file must not exist
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    timeline: Option<PathBuf>,
+
     #[command(flatten)]
     output: OutputFlags,
 }
@@ -158,10 +163,11 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<u8> {
     let dir = results::folder(args.output.out.as_deref(), "migrate")?;
     let interrupt = Interrupt::from_signals()?;
+    let timeline = args.timeline.as_deref().map(Timeline::create).transpose()?;
     let rows = match (&args.vmm, &args.qmp) {
-        (Some(vmm), _) => between_ours(args, vmm, dir.clone(), &interrupt)?,
+        (Some(vmm), _) => between_ours(args, vmm, dir.clone(), timeline, &interrupt)?,
         (None, Some(socket)) if args.to.is_some() || args.follow => {
-            vec![theirs(args, socket, dir.clone(), &interrupt)?]
+            vec![theirs(args, socket, dir.clone(), timeline, &interrupt)?]
         }
         _ => anyhow::bail!("give `--to URI`, or `--follow` for a migration that somebody else starts"),
     };
@@ -195,7 +201,13 @@ impl Args {
 }
 
 /// Migrates a QEMU that runs already, or follows its migration.
-fn theirs(args: &Args, socket: &Path, dir: PathBuf, interrupt: &Interrupt) -> anyhow::Result<MigrationRow> {
+fn theirs(
+    args: &Args,
+    socket: &Path,
+    dir: PathBuf,
+    mut timeline: Option<Timeline>,
+    interrupt: &Interrupt,
+) -> anyhow::Result<MigrationRow> {
     let mut monitor = Monitor::connect(socket)?;
     // Before anything is waited for or promised.
     let limiter = Limiter::attach(monitor.pid(), depth(args.max_stall()))?;
@@ -237,10 +249,14 @@ fn theirs(args: &Args, socket: &Path, dir: PathBuf, interrupt: &Interrupt) -> an
     });
     let mut recorder = MigrationRecorder::create(dir, Manifest::new(0, [0], results::machine(), described))?;
     let mut live = Live::new(&mut recorder, 0, order.promise);
-    let course = drive(&mut monitor, &order, Some((&plan, &limiter)), &mut live, interrupt);
+    let title = format!("migration of process {}", monitor.pid());
+    let mut shown = Migrating::new(&mut live, timeline.as_mut(), 1, &title)?;
+    let course = drive(&mut monitor, &order, Some((&plan, &limiter)), &mut shown, interrupt);
+    let shown = course.as_ref().map(|course| shown.end(course));
     live.end();
     // From here on the VM is free.
     drop(limiter);
+    shown.unwrap_or(Ok(()))?;
     let course = course?;
     let verdict = course.judge(order.promise);
     ended(&course, &verdict);
@@ -255,7 +271,13 @@ fn theirs(args: &Args, socket: &Path, dir: PathBuf, interrupt: &Interrupt) -> an
 }
 
 /// Migrates our own guest, once with each strategy.
-fn between_ours(args: &Args, vmm: &Vmm, dir: PathBuf, interrupt: &Interrupt) -> anyhow::Result<Vec<MigrationRow>> {
+fn between_ours(
+    args: &Args,
+    vmm: &Vmm,
+    dir: PathBuf,
+    mut timeline: Option<Timeline>,
+    interrupt: &Interrupt,
+) -> anyhow::Result<Vec<MigrationRow>> {
     let Vmm::Qemu { binary } = vmm else {
         anyhow::bail!("`{vmm}` can't be migrated here: give `--vmm qemu` or `--vmm qemu:BINARY`");
     };
@@ -280,8 +302,12 @@ fn between_ours(args: &Args, vmm: &Vmm, dir: PathBuf, interrupt: &Interrupt) -> 
         }
         note(format_args!("{}:", setup.strategy));
         let mut live = Live::new(&mut recorder, number, setup.promise);
-        let outcome = cell::run(&binary, setup, &mut live, interrupt);
+        let title = setup.strategy.to_string();
+        let mut shown = Migrating::new(&mut live, timeline.as_mut(), number + 1, &title)?;
+        let outcome = cell::run(&binary, setup, &mut shown, interrupt);
+        let shown = outcome.as_ref().map(|outcome| shown.end(&outcome.course));
         live.end();
+        shown.unwrap_or(Ok(()))?;
         let outcome = outcome?;
         ended(&outcome.course, &outcome.verdict);
         let row = rows::of_outcome(number, &binary, setup, &outcome);

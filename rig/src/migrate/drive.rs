@@ -26,7 +26,11 @@ use super::{
     settings::Settings,
     strategy::Strategy,
 };
-use crate::{engine::interrupt::Interrupt, outside::Limiter, qmp::client::Event};
+use crate::{
+    engine::{interrupt::Interrupt, target::Stall},
+    outside::Limiter,
+    qmp::client::Event,
+};
 
 /// How often QEMU is asked how far it is.
 const POLL: Duration = Duration::from_millis(40);
@@ -62,7 +66,11 @@ pub trait Watch {
     /// A pass began.
     fn pass(&mut self, pass: &Pass) -> anyhow::Result<()>;
     /// So it stands.
-    fn progress(&mut self, now: &Now);
+    fn progress(&mut self, now: &Now) -> anyhow::Result<()>;
+    /// vCPUs were paused, at times since the start of the migration.
+    fn pauses(&mut self, _: &[Stall]) -> anyhow::Result<()> {
+        Ok(())
+    }
     /// Something that the user should know.
     fn said(&mut self, text: &str);
 }
@@ -205,7 +213,8 @@ impl<'a> Drive<'a> {
                 watch.pass(&pass)?;
                 self.passes.push(pass);
             }
-            watch.progress(&self.now());
+            watch.progress(&self.now())?;
+            watch.pauses(&self.pauses())?;
             let is_over = self.order.give_up.is_some_and(|patience| self.at() > patience);
             if (interrupt.is_set() || is_over) && !self.cancelled {
                 self.cancelled = true;
@@ -372,6 +381,19 @@ impl<'a> Drive<'a> {
             // It fails only if the limiter has ended, which frees the guest as well.
             let _ = limiter.cancel_vm();
         }
+    }
+
+    /// The pauses since the last call, from the start of the migration on.
+    fn pauses(&self) -> Vec<Stall> {
+        let Some((_, limiter)) = self.planned else {
+            return Vec::new();
+        };
+        let (at, now) = (self.at(), limiter.now());
+        let placed = |pause: Stall| {
+            let at = at.checked_sub(now.saturating_sub(pause.at))?;
+            Some(Stall { at, ..pause })
+        };
+        limiter.take_stalls().into_iter().filter_map(placed).collect()
     }
 
     fn pass(&self) -> Pass {

@@ -78,9 +78,8 @@ impl Sink for WithTimeline<'_> {
         self.within.stalls(cell, interval, stalls)?;
         for stall in stalls {
             let at = self.place(stall.at.as_secs_f64());
-            let figures = [("asked_us", micros(stall.asked)), ("slept_us", micros(stall.slept))];
             if let Some(timeline) = &mut self.timeline {
-                timeline.span(row(stall.vcpu as u32, "pauses"), "pause", (at, stall.length), &figures)?;
+                timeline.pause(row(stall.vcpu as u32, "pauses"), at, stall)?;
             }
         }
         self.timeline.as_mut().map_or(Ok(()), Timeline::flush)

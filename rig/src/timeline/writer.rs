@@ -12,6 +12,7 @@ use anyhow::Context;
 use prost::Message;
 
 use super::wire::{Annotation, Counter, Event, Kind, Packet, Process, Track};
+use crate::engine::target::Stall;
 
 /// Any number but 0, the same in all packets: there is one writer.
 const SEQUENCE: u32 = 1;
@@ -93,6 +94,13 @@ impl Timeline {
         };
         self.event(from, begin)?;
         self.event(from + length, end)
+    }
+
+    /// A pause that the limiter made, from `at` on.
+    pub(super) fn pause(&mut self, row: Row, at: Duration, pause: &Stall) -> anyhow::Result<()> {
+        let micros = |time: Duration| time.as_secs_f64() * 1e6;
+        let figures = [("asked_us", micros(pause.asked)), ("slept_us", micros(pause.slept))];
+        self.span(row, "pause", (at, pause.length), &figures)
     }
 
     /// A figure from `at` on, in `unit`.

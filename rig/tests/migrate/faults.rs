@@ -37,7 +37,7 @@ impl Watch for Meanwhile<'_> {
         Ok(())
     }
 
-    fn progress(&mut self, now: &Now) {
+    fn progress(&mut self, now: &Now) -> anyhow::Result<()> {
         if now.quota.is_some()
             && now.at > Duration::from_millis(700)
             && let Some(act) = self.act.take()
@@ -45,6 +45,7 @@ impl Watch for Meanwhile<'_> {
             self.acted_at = Some(Instant::now());
             act();
         }
+        Ok(())
     }
 
     fn said(&mut self, text: &str) {

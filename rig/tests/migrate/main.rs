@@ -118,8 +118,9 @@ impl Watch for Told {
         Ok(())
     }
 
-    fn progress(&mut self, now: &Now) {
+    fn progress(&mut self, now: &Now) -> anyhow::Result<()> {
         self.highest_quota = now.quota.map_or(0.0, |quota| quota.0).max(self.highest_quota);
+        Ok(())
     }
 
     fn said(&mut self, text: &str) {

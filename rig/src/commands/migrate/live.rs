@@ -82,11 +82,12 @@ impl Watch for Live<'_> {
         Ok(())
     }
 
-    fn progress(&mut self, now: &Now) {
+    fn progress(&mut self, now: &Now) -> anyhow::Result<()> {
         if let Some(bar) = &self.bar {
             bar.set_message(self.line(now));
             bar.tick();
         }
+        Ok(())
     }
 
     fn said(&mut self, text: &str) {

@@ -216,4 +216,23 @@ mod tests {
             assert!(Part::parse(whole[..length].to_vec()).is_none(), "{length} bytes");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_types_or_none(types in proptest::collection::vec(0u32..0x2000_0000, 0..40), lie in 0u32..400,
+                                       tail in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40)) {
+            for length in [types.len() as u32 * 4, lie] {
+                let header = [HEADER as u32, 0, length, length, tail.len() as u32];
+                let mut bytes = vec![0x9f, 0xeb, 1, 0];
+                bytes.extend(header.iter().chain(&types).flat_map(|word| word.to_le_bytes()));
+                bytes.extend(&tail);
+                let Some(part) = Part::parse(bytes) else { continue };
+                let names: Vec<String> = tail.split(|&byte| byte == 0).map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+                let btf = Btf { parts: vec![part] };
+                for name in &names {
+                    let _ = (btf.offsets(name, ["", name]), btf.parameters(name), btf.is_module(name));
+                }
+            }
+        }
+    }
 }

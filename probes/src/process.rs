@@ -191,4 +191,13 @@ mod tests {
         assert!(check_target(std::process::id()).is_ok());
         assert!(process_lives(std::process::id()));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_mappings_have_a_ring_or_not(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+            let line = String::from_utf8_lossy(&bytes);
+            let _ = maps_a_ring(&line);
+            let _ = maps_a_ring(&format!("{line} anon_inode:kvm-vcpu:{line}"));
+        }
+    }
 }

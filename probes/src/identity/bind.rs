@@ -204,4 +204,12 @@ mod tests {
         ];
         assert_eq!(threads(&[0, 1], &candidates, true), [(0, 12), (1, 11)]);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_line_is_kvm_run_or_not(line in ".{0,80}", words in proptest::collection::vec("(0x)?[0-9a-f]{0,20}", 0..10)) {
+            let _ = kvm_run_descriptor(&line);
+            let _ = kvm_run_descriptor(&format!("16 {}", words.join(" ")));
+        }
+    }
 }

@@ -43,4 +43,13 @@ mod tests {
             assert_eq!(index_in(other), None, "{other}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_name_has_an_index_or_none(name in ".{0,15}") {
+            for name in [name.clone(), format!("CPU {name}/KVM"), format!("vcpu{name}")] {
+                let _ = index_in(&name);
+            }
+        }
+    }
 }

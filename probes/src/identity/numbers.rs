@@ -108,8 +108,10 @@ impl Numbers {
             NumberKind::CpuIndex => index,
             NumberKind::KvmId => Some(kvm_id),
         };
-        let free = || taken.last().map_or(0, |last| last + 1);
-        let number = wanted.filter(|wanted| !taken.contains(wanted)).unwrap_or_else(free);
+        let above = taken.last().map_or(Some(0), |last| last.checked_add(1));
+        let free = |number: &u32| !taken.contains(number);
+        let number = wanted.filter(free).or(above).or_else(|| (0..=u32::MAX).find(free));
+        let number = number.expect("a VM has fewer vCPUs than there are numbers");
         self.by_kvm_id.insert(kvm_id, number);
         number
     }
@@ -166,5 +168,18 @@ mod tests {
         let mut numbers = Numbers::new([vcpu(0, None), vcpu(4, None)]);
         assert_eq!(numbers.kind(), NumberKind::KvmId);
         assert_eq!((numbers.give(4, Some(1)), numbers.give(0, None)), (4, 0));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_vcpus_get_numbers_of_their_own(
+            vcpus in proptest::collection::btree_map(
+                proptest::prop_oneof![0..4u32, u32::MAX - 2..=u32::MAX], proptest::option::of(0..4u32), 0..8,
+            ),
+        ) {
+            let mut numbers = Numbers::new(vcpus.iter().map(|(&id, &index)| vcpu(id, index)));
+            let given: BTreeSet<u32> = vcpus.iter().map(|(&id, &index)| numbers.give(id, index)).collect();
+            proptest::prop_assert_eq!(given.len(), vcpus.len());
+        }
     }
 }

@@ -89,4 +89,12 @@ mod tests {
             "above the largest id that Linux gives out"
         );
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_line_has_fields_or_none(line in "[ -~\u{fffd}]{0,60}", number in 0usize..60) {
+            let _ = stat_field(&line, number);
+            let _ = stat_field(&format!("1 ({line}) S 1 {line}"), number);
+        }
+    }
 }

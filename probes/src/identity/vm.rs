@@ -210,4 +210,12 @@ mod tests {
         let none = choose("web01", Vec::new()).expect_err("none").to_string();
         assert!(none.contains("no process with a KVM VM"), "{none}");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_command_line_names_a_vm_or_none(words in proptest::collection::vec("(-name|--uuid|guest=|,|=|\u{fffd}|.){0,6}", 0..6)) {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let _ = (name_in(&words), uuid_in(&words));
+        }
+    }
 }

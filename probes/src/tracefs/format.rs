@@ -79,6 +79,13 @@ mod tests {
 
     proptest::proptest! {
         #[test]
+        fn any_bytes_are_a_format(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..400)) {
+            let format = Format::parse(&String::from_utf8_lossy(&bytes));
+            let _ = format.offset("x", 4);
+            crate::exits::ExitNames::parse(format.print());
+        }
+
+        #[test]
         fn any_text_is_a_format(lines in proptest::collection::vec(proptest::sample::select(vec![
             "field:", "int x", ";", "\toffset:", "8", "-1", "4294967296", "size:", "[", "]", "*", "print fmt:", " ", "\n", "\u{e9}",
         ]), 0..60)) {

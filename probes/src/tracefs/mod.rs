@@ -205,4 +205,13 @@ mod tests {
         );
         assert!(points(b"tracefs /mnt ext4 rw 0 0\n\n").is_empty());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_mounts(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200), at in 0usize..200) {
+            let _ = mount_points(&bytes);
+            let line = [b"none \\".as_slice(), &bytes, b" tracefs rw 0 0\n"].concat();
+            let _ = mount_points(&line[..at.min(line.len())]);
+        }
+    }
 }

@@ -90,6 +90,7 @@ pub(super) mod fixture {
 #[cfg(test)]
 mod tests {
     use super::fixture::Tree;
+    use crate::machine::{cpu::Cpu, kernel::Kernel, kvm::Kvm, memory::Memory};
 
     #[test]
     fn reads_values_choices_and_names() {
@@ -106,5 +107,21 @@ mod tests {
         assert_eq!(root.text("/sys/absent"), None);
         assert_eq!(root.names("/sys"), ["a", "b", "c"]);
         assert!(root.names("/absent").is_empty());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_the_kernel_shows_is_a_fact_or_unknown(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..60), number: u64) {
+            let text = String::from_utf8_lossy(&bytes);
+            let lines = format!("processor\t: {text}\ncpu family : {number}\nMemTotal: {number} kB\n{text}: [{text}]");
+            let tree = Tree::new(&[
+                ("/proc/cpuinfo", &lines), ("/proc/meminfo", &lines), ("/proc/cmdline", &text), ("/proc/self/status", &lines),
+                ("/proc/self/timerslack_ns", &text), ("/sys/kernel/security/lockdown", &lines),
+                ("/sys/module/kvm_intel/parameters/pml", &text), ("/sys/devices/system/cpu/smt/active", &lines),
+            ]);
+            let root = tree.root();
+            let cpu = Cpu::gather(&root);
+            let _ = (Kvm::gather(&root, &cpu), Kernel::gather(&root), Memory::gather(&root));
+        }
     }
 }

@@ -130,7 +130,9 @@ impl Monitor {
         let sizes = self.client.execute("query-memory-size-summary", &Value::Null)?;
         let bytes = |name: &str| sizes[name].as_u64().unwrap_or(0);
         Ok(Pages(
-            (bytes("base-memory") + bytes("plugged-memory")).div_ceil(PAGE_SIZE),
+            bytes("base-memory")
+                .saturating_add(bytes("plugged-memory"))
+                .div_ceil(PAGE_SIZE),
         ))
     }
 
@@ -186,7 +188,7 @@ fn progress_in(info: &Value) -> Progress {
     Progress {
         status: info["status"].as_str().unwrap_or_default().to_owned(),
         left: Pages(number("remaining").div_ceil(PAGE_SIZE)),
-        sent_pages: Pages(number("normal") + number("duplicate")),
+        sent_pages: Pages(number("normal").saturating_add(number("duplicate"))),
         sent_bytes: number("transferred"),
         memory: Pages(number("total").div_ceil(PAGE_SIZE)),
         syncs: number("dirty-sync-count"),
@@ -206,7 +208,7 @@ fn ram_blocks(table: &str) -> u64 {
             .filter_map(|word| u64::from_str_radix(word.strip_prefix("0x")?, 16).ok());
         hex.nth(1)
     };
-    table.lines().skip(1).filter_map(used).sum()
+    table.lines().skip(1).filter_map(used).fold(0, u64::saturating_add)
 }
 
 #[cfg(test)]
@@ -235,5 +237,21 @@ mod tests {
         let failed = progress_in(&json!({"status": "failed", "error-desc": "no route"}));
         assert!(!failed.is_under_way());
         assert_eq!(failed.error.as_deref(), Some("no route"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_table_has_a_size(lines in proptest::collection::vec("(ram| |0x|[0-9a-f]{1,16}|KiB){0,12}", 0..4)) {
+            let _ = ram_blocks(&lines.join("\n"));
+        }
+
+        #[test]
+        fn any_numbers_are_progress(number: u64, other: u64) {
+            let progress = progress_in(&json!({
+                "status": 5, "total-time": number, "downtime": other, "error-desc": [],
+                "ram": {"remaining": number, "normal": other, "duplicate": number, "total": number, "dirty-sync-count": -1},
+            }));
+            proptest::prop_assert!(!progress.is_under_way());
+        }
     }
 }

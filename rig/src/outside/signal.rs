@@ -120,4 +120,23 @@ mod tests {
         assert_eq!(masks(all_but(10), 0).choose(), None, "without a handler it would kill");
         assert_eq!(masks(u64::MAX, u64::MAX).choose(), None);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_status_has_masks_or_none(line in ".{0,40}", mask in "[0-9a-fx ]{0,20}") {
+            for status in [line.clone(), format!("{line}\nSigBlk:\t{mask}\nSigCgt:{line}"), format!("SigBlk:{mask}\nSigCgt:{mask}")] {
+                if let Some(masks) = Masks::parse(&status) {
+                    let _ = masks.choose();
+                }
+            }
+        }
+
+        #[test]
+        fn whatever_is_chosen_is_open_and_harms_nobody(blocked: u64, caught: u64) {
+            if let Some(StopSignal { number, is_kick }) = masks(blocked, caught).choose() {
+                let bit = 1 << (number - 1);
+                proptest::prop_assert_eq!((blocked & bit, caught & bit != 0), (0, is_kick));
+            }
+        }
+    }
 }

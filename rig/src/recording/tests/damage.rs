@@ -219,3 +219,22 @@ fn a_recording_from_before_the_later_columns_reads_as_not_measured_and_can_be_co
     let again = Recording::open(dir.path()).expect("it reads");
     assert_eq!(again.summaries, recording.summaries, "now with all columns");
 }
+
+proptest! {
+    #[test]
+    fn any_bytes_are_a_manifest_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..300), at in any::<prop::sample::Index>()) {
+        let dir = folder();
+        drop(Recorder::create(dir.path(), manifest(2)).expect("the folder is new"));
+        let path = dir.path().join(MANIFEST);
+        let mut whole = fs::read(&path).expect("it was written");
+        fs::write(&path, &bytes).expect("room");
+        prop_assert!(complaint(dir.path()).contains("manifest.json"));
+        // One that was damaged somewhere.
+        let at = at.index(whole.len());
+        whole.splice(at..whole.len().min(at + bytes.len() / 8), bytes.into_iter().take(20));
+        fs::write(&path, &whole).expect("room");
+        if let Err(error) = Manifest::read(dir.path()) {
+            prop_assert!(format!("{error}").contains("manifest.json"), "{}", error);
+        }
+    }
+}

@@ -149,10 +149,15 @@ fn report(dir: &Path, format: &str, out: &str) -> Result<PathBuf, Failed> {
     }
 }
 
-/// The tables that are seen without unfolding anything, each with what of it is out of sight.
+/// The tables that are seen without unfolding anything: what of each is out of sight, and what of its words is.
 const TABLES: &str = "<script>addEventListener('load', () => {
   const shown = [...document.querySelectorAll('#findings .scroll, #rates .scroll')];
-  document.title = JSON.stringify(shown.map(box => box.scrollWidth - box.clientWidth));
+  const over = (box, part) => Math.max(0, Math.ceil(part.right - box.right), Math.ceil(box.left - part.left));
+  document.title = JSON.stringify(shown.map(box => [
+    box.scrollWidth - box.clientWidth,
+    Math.max(...[...box.querySelectorAll('td.words')].map(words => over(box.getBoundingClientRect(), words.getBoundingClientRect()))),
+    Math.min(...[...box.querySelectorAll('td.words')].map(words => words.clientWidth)),
+  ]));
 });</script>";
 
 fn is_whole() -> Result<(), Failed> {
@@ -160,13 +165,18 @@ fn is_whole() -> Result<(), Failed> {
     let path = report(dir.path(), "html", "page.html")?;
     let text = fs::read_to_string(&path)?;
     fs::write(&path, text.replacen("</body>", &format!("{TABLES}</body>"), 1))?;
-    for width in [1300, 1600] {
+    for (width, is_wide) in [(500, false), (800, false), (1300, true), (1600, true)] {
         let mut browser = browser(&dir.path().join(format!("profile-{width}")));
         browser.arg(format!("--window-size={width},900"));
         let over = judged(&mut browser, &format!("file://{}", path.display()))?;
         let all = over.as_array().ok_or("no list")?;
-        if all.len() < 2 || all.iter().any(|over| *over != 0) {
-            return Err(format!("{width} px: {over} are out of sight").into());
+        let is_seen = |table: &serde_json::Value| {
+            let (whole, words, room) = (&table[0], &table[1], table[2].as_u64());
+            // Where there is no room for all columns, figures may be scrolled to, but not the reasons.
+            (*whole == 0 || !is_wide) && *words == 0 && room > Some(150)
+        };
+        if all.len() < 2 || !all.iter().all(is_seen) {
+            return Err(format!("{width} px: [out of sight, words out of sight, their width]: {over}").into());
         }
     }
     Ok(())

@@ -28,6 +28,8 @@ const LEGEND_ROW: i32 = 21;
 /// Length of the piece of line in the legend.
 const SWATCH: i32 = 30;
 const BETWEEN_KEYS: i32 = 20;
+/// Where none of the fonts with the widths of the bundled one is there, words take up to so much more room.
+const OTHER_FONT: f64 = 1.15;
 const PANEL_TITLE: i32 = 26;
 /// Air below a panel, before the next one's title.
 const BELOW_PANEL: i32 = 12;
@@ -117,7 +119,7 @@ impl Layout {
         let (mut x, mut row) = (MARGIN, 0);
         let mut legend = Vec::new();
         for key in &page.legend {
-            let advance = swatch(key) + 6 + text::width(&key.text, BODY, Weight::Regular).ceil() as i32;
+            let advance = swatch(key) + 6 + (text::width(&key.text, BODY, Weight::Regular) * OTHER_FONT).ceil() as i32;
             if x > MARGIN && x + advance > width - MARGIN {
                 (x, row) = (MARGIN, row + 1);
             }

@@ -232,6 +232,12 @@ fn cell(recording: &str, row: &Summary) -> anyhow::Result<Vec<Value>> {
     Ok(cells)
 }
 
+/// The first sentence of a finding, which is the answer, and the rest.
+fn answered(finding: &str) -> (&str, &str) {
+    let end = finding.find(". ").map_or(finding.len(), |end| end + 1);
+    finding.split_at(end)
+}
+
 /// A value as the table of cells shows it.
 fn shown(value: &Value) -> String {
     match value {

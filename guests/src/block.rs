@@ -4,10 +4,11 @@
 //! offset    0  counters      written by the guest alone, with plain stores
 //!         128  what to do    written by the host, read by the guest at every write or every pass
 //!         256  how to do it  written by the host: the parameters of the vCPU's program
+//!         512  phases        the same, one after the other, of a program of phases
 //!        4096  end
 //! ```
 //!
-//! The three parts lie on pairs of cache lines of their own (pairs, because the adjacent-line prefetcher fetches two),
+//! The parts lie on pairs of cache lines of their own (pairs, because the adjacent-line prefetcher fetches two),
 //! so that a host that polls the counters costs the guest no miss on its parameters.
 //!
 //! # Orderings
@@ -46,7 +47,9 @@ pub struct VcpuBlock {
     pub pages_read: AtomicU64,
     /// Passes ended. A pass is as many accesses as the region has pages, and of `replay` one run through its table.
     pub passes: AtomicU64,
-    _guest: [AtomicU64; 13],
+    /// `phases`: phases begun.
+    pub phases_begun: AtomicU64,
+    _guest: [AtomicU64; 12],
 
     /// Pages of the region, read at the start of each pass. While it is 0 the guest waits.
     pub region_pages: AtomicU64,
@@ -80,6 +83,88 @@ pub struct VcpuBlock {
     pub replay_entries: AtomicU64,
     /// `replay`: the guest plays the table while `passes` is below this, then waits. [`REPLAY_FOREVER`] wraps. Live.
     pub replay_runs: AtomicU64,
+    /// `phases`: where they end, from the start of the block.
+    pub phases_end: AtomicU64,
+    _rest: [AtomicU64; 19],
+
+    /// `phases`: each of them, in their order.
+    pub phases: [PhaseBlock; MOST_PHASES],
+}
+
+/// How many phases a program has room for.
+pub const MOST_PHASES: usize = 16;
+
+/// Parameters of one phase; those of the block's own that have the same name mean the same.
+#[derive(Default)]
+#[repr(C)]
+pub struct PhaseBlock {
+    /// How long it lasts, in TSC ticks; above 0.
+    pub ticks: AtomicU64,
+    /// How it picks pages: one of [`order`].
+    pub order: AtomicU64,
+    /// Guest-physical address of the first hot page: the start of the region.
+    pub hot_gpa: AtomicU64,
+    /// How many pages, from there on, are hot: all, of a phase that knows no difference.
+    pub hot_pages: AtomicU64,
+    /// Guest-physical address of the first cold page.
+    pub cold_gpa: AtomicU64,
+    /// How many are cold.
+    pub cold_pages: AtomicU64,
+    /// The share of accesses that go to hot pages.
+    pub hot_share: AtomicU64,
+    /// The share of accesses that write.
+    pub write_share: AtomicU64,
+    /// TSC ticks from one access's due time to the next one's, whole part; 0: as fast as it can.
+    pub page_ticks: AtomicU64,
+    /// The rest of it in units of 2^-64 ticks.
+    pub page_ticks_fraction: AtomicU64,
+    /// Accesses before each pause; 0: no pauses.
+    pub burst_pages: AtomicU64,
+    /// Length of a pause in TSC ticks.
+    pub pause_ticks: AtomicU64,
+}
+
+impl PhaseBlock {
+    fn words(&self) -> [&AtomicU64; 12] {
+        let Self {
+            ticks,
+            order,
+            hot_gpa,
+            hot_pages,
+            cold_gpa,
+            cold_pages,
+            hot_share,
+            write_share,
+            page_ticks,
+            page_ticks_fraction,
+            burst_pages,
+            pause_ticks,
+        } = self;
+        [
+            ticks,
+            order,
+            hot_gpa,
+            hot_pages,
+            cold_gpa,
+            cold_pages,
+            hot_share,
+            write_share,
+            page_ticks,
+            page_ticks_fraction,
+            burst_pages,
+            pause_ticks,
+        ]
+    }
+}
+
+/// How a phase picks pages.
+pub mod order {
+    /// It makes no access.
+    pub const IDLE: u64 = 0;
+    /// One after the other.
+    pub const IN_ORDER: u64 = 1;
+    /// At random.
+    pub const RANDOM: u64 = 2;
 }
 
 /// A share of 1, of which the shares in the block are fractions.
@@ -98,11 +183,12 @@ impl VcpuBlock {
     }
 
     /// The offset and the value of every parameter.
-    pub(crate) fn parameters(&self) -> [(usize, u64); 15] {
+    pub(crate) fn parameters(&self) -> Vec<(usize, u64)> {
         let Self {
             pages_written: _,
             pages_read: _,
             passes: _,
+            phases_begun: _,
             _guest: _,
             region_pages,
             region_gpa,
@@ -120,8 +206,11 @@ impl VcpuBlock {
             replay_gpa,
             replay_entries,
             replay_runs,
+            phases_end,
+            _rest: _,
+            phases,
         } = self;
-        [
+        let own = [
             region_pages,
             region_gpa,
             iteration,
@@ -137,11 +226,15 @@ impl VcpuBlock {
             replay_gpa,
             replay_entries,
             replay_runs,
-        ]
-        .map(|field| {
-            let offset = (&raw const *field).addr() - (&raw const *self).addr();
-            (offset, field.load(Ordering::Relaxed))
-        })
+            phases_end,
+        ];
+        own.into_iter()
+            .chain(phases.iter().flat_map(PhaseBlock::words))
+            .map(|field| {
+                let offset = (&raw const *field).addr() - (&raw const *self).addr();
+                (offset, field.load(Ordering::Relaxed))
+            })
+            .collect()
     }
 
     /// Takes the guest's region away: its program waits at the end of the pass that it is in.
@@ -163,6 +256,7 @@ const _: () = {
     assert!(offset_of!(VcpuBlock, pages_written) == 0);
     assert!(offset_of!(VcpuBlock, pages_read) == 8);
     assert!(offset_of!(VcpuBlock, passes) == 16);
+    assert!(offset_of!(VcpuBlock, phases_begun) == 24);
     assert!(offset_of!(VcpuBlock, region_pages) == 128);
     assert!(offset_of!(VcpuBlock, region_gpa) == 136);
     assert!(offset_of!(VcpuBlock, iteration) == 144);
@@ -178,4 +272,7 @@ const _: () = {
     assert!(offset_of!(VcpuBlock, replay_gpa) == 328);
     assert!(offset_of!(VcpuBlock, replay_entries) == 336);
     assert!(offset_of!(VcpuBlock, replay_runs) == 344);
+    assert!(offset_of!(VcpuBlock, phases_end) == 352);
+    assert!(offset_of!(VcpuBlock, phases) == 512);
+    assert!(size_of::<PhaseBlock>() == 96 && offset_of!(PhaseBlock, pause_ticks) == 88);
 };

@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn what_can_not_be_built_is_refused() {
-        let vcpus = [Program::Random; MAX_VCPUS + 1];
+        let vcpus = vec![Program::Random; MAX_VCPUS + 1];
         assert!(LowMemory::build(&vcpus[1..], GIB).is_ok());
         let error = LowMemory::build(&vcpus, GIB).unwrap_err();
         assert_eq!(error.to_string(), "65 vCPUs are too many for a guest: give at most 64");

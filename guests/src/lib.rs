@@ -20,7 +20,7 @@ mod programs;
 pub mod replay;
 
 pub use block::{Region, VcpuBlock};
-pub use program::{Percent, Program, ProgramError};
+pub use program::{Percent, Phase, Phases, PhasesError, Program, ProgramError};
 
 /// Bytes in a page: what one write dirties.
 pub const PAGE_SIZE: u64 = 4096;

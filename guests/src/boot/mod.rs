@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// What one vCPU of a booted guest does; the same that [`Program::configure`] takes.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct BootVcpu {
     /// Its program. `replay` waits for a table (see [`VcpuBlock::set_replay`]).
     pub program: Program,
@@ -45,7 +45,7 @@ const _: () = assert!(entry::TABLE + 8 * (1 + MAX_VCPUS as u64) <= PAGE_TABLES);
 /// The file holds an ELF header, two program headers (the note with the entry; all of memory from 1 MiB to the end of
 /// the low memory) and nothing else: no sections, no symbols.
 pub fn elf(vcpus: &[BootVcpu], tsc_hz: u64) -> Result<Vec<u8>, ImageError> {
-    let programs: Vec<Program> = vcpus.iter().map(|vcpu| vcpu.program).collect();
+    let programs: Vec<Program> = vcpus.iter().map(|vcpu| vcpu.program.clone()).collect();
     // The page tables reach as far as they can: the local APIC, which the entry needs, lies just below 4 GiB.
     let LowMemory { mut bytes, entries } = LowMemory::build(&programs, MAX_MEMORY_END)?;
     put(&mut bytes, entry::BASE, entry::code());

@@ -1,5 +1,7 @@
 //! Which pattern a vCPU follows, and what that means for its block.
 
+mod length;
+mod phases;
 mod text;
 
 use std::{fmt, sync::atomic::Ordering::Relaxed, time::Duration};
@@ -9,12 +11,13 @@ use crate::{
     block::{Region, SHARE_ONE, VcpuBlock},
     programs,
 };
+pub use phases::PhasesError;
 pub use text::ProgramError;
 
 /// The pattern in which a vCPU writes and reads the pages of its region.
 ///
 /// Every access touches one 8-byte word, the first of its page.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Program {
     /// Writes one page after the other, as fast as it can.
     Sequential,
@@ -48,6 +51,21 @@ pub enum Program {
     },
     /// Follows a table of page numbers and delays; see [`crate::replay`] and [`VcpuBlock::set_replay`].
     Replay,
+    /// Goes from one of the other patterns to the next, and starts over.
+    Phases(Phases),
+}
+
+/// At least one phase that does something, none of them with phases of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Phases(Vec<Phase>);
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Phase {
+    /// What it does; `None`: nothing.
+    pub program: Option<Program>,
+    /// How long; above 0.
+    pub length: Duration,
 }
 
 /// A whole number from 0 to 100.
@@ -83,7 +101,7 @@ const CATCH_UP_PER_SECOND: u64 = 100;
 
 impl Program {
     /// Each program's spelling on the command line, and what it does in one line.
-    pub const NAMES: [(&'static str, &'static str); 8] = [
+    pub const NAMES: [(&'static str, &'static str); 9] = [
         ("sequential", "writes one page after the other, as fast as it can"),
         ("random", "writes pages picked at random"),
         (
@@ -98,11 +116,23 @@ impl Program {
         ("mix:WRITES", "random, WRITES % of the accesses write, the others read"),
         ("paced:RATE", "writes one page after the other at RATE MiB/s"),
         ("replay", "follows a table of page numbers and delays"),
+        (
+            "phases:GUEST*TIME/GUEST*TIME/...",
+            "goes from phase to phase and starts over; a phase is another guest, or `idle`",
+        ),
     ];
 
     /// The program's machine code: position independent, entered at its first byte with RDI = the gpa of its block.
     pub fn code(&self) -> &'static [u8] {
         programs::CODE[self.index()]()
+    }
+
+    /// How long it takes until it does the same again, of a program whose rate changes in time.
+    pub fn cycle(&self) -> Option<Duration> {
+        match self {
+            Self::Phases(phases) => Some(phases.cycle()),
+            _ => None,
+        }
     }
 
     /// Its place in [`Program::NAMES`], which is also the order of the code in a guest.
@@ -116,6 +146,7 @@ impl Program {
             Self::Mix { .. } => 5,
             Self::Paced { .. } => 6,
             Self::Replay => 7,
+            Self::Phases(_) => 8,
         }
     }
 
@@ -132,36 +163,49 @@ impl Program {
         }
         block.seed.store(spread(seed), Relaxed);
         block.catch_up_ticks.store(tsc_hz / CATCH_UP_PER_SECOND, Relaxed);
-        match *self {
+        match self {
             Self::Sequential | Self::Random | Self::Reader | Self::Replay => {}
             Self::HotCold { pages, writes } => {
-                let hot_pages = (region.pages * u64::from(pages.get())).div_ceil(100).max(1);
-                // Without a cold page there is none to pick.
-                let share = if hot_pages < region.pages {
-                    writes.share()
-                } else {
-                    SHARE_ONE
-                };
+                let (hot_pages, share) = hot(*pages, *writes, region);
                 block.hot_pages.store(hot_pages, Relaxed);
                 block.hot_share.store(share, Relaxed);
             }
             Self::Burst { pages, pause } => {
-                block.burst_pages.store(pages, Relaxed);
-                block
-                    .pause_ticks
-                    .store((pause.as_secs_f64() * tsc_hz as f64) as u64, Relaxed);
+                block.burst_pages.store(*pages, Relaxed);
+                block.pause_ticks.store(ticks(*pause, tsc_hz), Relaxed);
             }
             Self::Mix { writes } => block.write_share.store(writes.share(), Relaxed),
             Self::Paced { mib_per_sec } => {
-                let ticks = tsc_hz as f64 * PAGE_SIZE as f64 / (mib_per_sec * f64::from(1 << 20));
-                block.page_ticks.store(ticks as u64, Relaxed);
-                block
-                    .page_ticks_fraction
-                    .store((ticks.fract() * 2_f64.powi(64)) as u64, Relaxed);
+                let (whole, fraction) = page_ticks(*mib_per_sec, tsc_hz);
+                block.page_ticks.store(whole, Relaxed);
+                block.page_ticks_fraction.store(fraction, Relaxed);
             }
+            Self::Phases(phases) => phases.configure(block, region, tsc_hz),
         }
         block.start(region);
     }
+}
+
+/// How many pages of a region are hot, and the share of the accesses that go to them.
+fn hot(pages: Percent, writes: Percent, region: Region) -> (u64, u64) {
+    let hot_pages = (region.pages * u64::from(pages.get())).div_ceil(100).max(1);
+    // Without a cold page there is none to pick.
+    let share = if hot_pages < region.pages {
+        writes.share()
+    } else {
+        SHARE_ONE
+    };
+    (hot_pages, share)
+}
+
+fn ticks(time: Duration, tsc_hz: u64) -> u64 {
+    (time.as_secs_f64() * tsc_hz as f64) as u64
+}
+
+/// What a page takes at a rate: whole ticks, and the rest in units of 2^-64 ticks.
+fn page_ticks(mib_per_sec: f64, tsc_hz: u64) -> (u64, u64) {
+    let ticks = tsc_hz as f64 * PAGE_SIZE as f64 / (mib_per_sec * f64::from(1 << 20));
+    (ticks as u64, (ticks.fract() * 2_f64.powi(64)) as u64)
 }
 
 /// Spreads a seed over 64 bits, so that seeds 1, 2, 3 ... start unlike sequences; never 0, on which xorshift stays.

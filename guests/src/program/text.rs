@@ -1,8 +1,12 @@
 //! Programs as they are written on the command line.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, str::FromStr};
 
-use super::{Percent, Program};
+use super::{
+    Percent, Program,
+    length::{Length, length},
+    phases::PhasesError,
+};
 
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -11,17 +15,13 @@ impl fmt::Display for Program {
             Self::Random => f.write_str("random"),
             Self::HotCold { pages, writes } => write!(f, "hot-cold:{pages}/{writes}"),
             Self::Burst { pages, pause } => {
-                write!(f, "burst:{pages}/")?;
-                match pause.as_micros() {
-                    us if us % 1_000_000 == 0 => write!(f, "{}s", us / 1_000_000),
-                    us if us % 1_000 == 0 => write!(f, "{}ms", us / 1_000),
-                    us => write!(f, "{us}us"),
-                }
+                write!(f, "burst:{pages}/{}", Length(*pause))
             }
             Self::Reader => f.write_str("reader"),
             Self::Mix { writes } => write!(f, "mix:{writes}"),
             Self::Paced { mib_per_sec } => write!(f, "paced:{mib_per_sec}"),
             Self::Replay => f.write_str("replay"),
+            Self::Phases(phases) => write!(f, "phases:{phases}"),
         }
     }
 }
@@ -71,6 +71,15 @@ impl FromStr for Program {
                 .and_then(rate)
                 .map(|mib_per_sec| Self::Paced { mib_per_sec })
                 .ok_or_else(|| bad("`paced:RATE`, in MiB/s, from 0.001 to 1000000", "paced:100")),
+            "phases" => argument
+                .unwrap_or_default()
+                .parse()
+                .map(Self::Phases)
+                .map_err(|problem| ProgramError::BadPhases {
+                    program: text.to_owned(),
+                    problem,
+                }),
+            "idle" => Err(ProgramError::Idle),
             _ => Err(ProgramError::Unknown { name: name.to_owned() }),
         }
     }
@@ -88,16 +97,8 @@ fn hot_cold(argument: &str) -> Option<Program> {
 fn burst(argument: &str) -> Option<Program> {
     let (pages, pause) = argument.split_once('/')?;
     let pages = pages.parse().ok().filter(|&pages| pages > 0)?;
-    let digits = pause.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit_us = match &pause[digits.len()..] {
-        "us" => 1,
-        "ms" => 1_000,
-        "s" => 1_000_000,
-        _ => return None,
-    };
-    let micros = digits.parse::<u64>().ok()?.checked_mul(unit_us)?;
-    let pause = Duration::from_micros(micros);
-    (pause <= Duration::from_hours(1)).then_some(Program::Burst { pages, pause })
+    let pause = length(pause)?;
+    Some(Program::Burst { pages, pause })
 }
 
 fn percent(text: &str) -> Option<Percent> {
@@ -126,6 +127,20 @@ pub enum ProgramError {
         /// What followed its colon.
         argument: String,
     },
+    /// Phases that make no program.
+    #[error(
+        "can't read guest `{program}`: {problem}; expected `phases:GUEST*TIME/GUEST*TIME/...`, such as \
+         `phases:random*2s/idle*500ms`; a comma begins the next guest of a list"
+    )]
+    BadPhases {
+        /// The text that was given.
+        program: String,
+        /// What is wrong with it.
+        problem: PhasesError,
+    },
+    /// A guest that never writes or reads.
+    #[error("`idle` is only a phase of a guest, as in `phases:random*2s/idle*500ms`: choose another guest")]
+    Idle,
     /// An argument that is missing, malformed or out of range.
     #[error("can't read guest `{program}`: expected {form}, such as `{example}`")]
     BadArgument {
@@ -140,6 +155,8 @@ pub enum ProgramError {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn error(text: &str) -> String {
@@ -164,6 +181,8 @@ mod tests {
             "paced:100",
             "paced:0.25",
             "replay",
+            "phases:random*2s/idle*500ms",
+            "phases:hot-cold:10/90*1s/burst:64/2ms*1500us/reader*1s",
         ] {
             assert_eq!(text.parse::<Program>().unwrap().to_string(), text);
         }
@@ -184,10 +203,17 @@ mod tests {
     #[test]
     fn names_are_those_that_are_read() {
         for (index, (spelling, description)) in Program::NAMES.into_iter().enumerate() {
-            let text = ["PAGES/WRITES", "PAGES/PAUSE", "WRITES", "RATE"]
-                .into_iter()
-                .zip(["10/90", "8/2ms", "30", "100"])
-                .fold(spelling.to_owned(), |text, (name, value)| text.replace(name, value));
+            let text = [
+                "PAGES/WRITES",
+                "PAGES/PAUSE",
+                "WRITES",
+                "RATE",
+                "GUEST*TIME/...",
+                "GUEST*TIME",
+            ]
+            .into_iter()
+            .zip(["10/90", "8/2ms", "30", "100", "idle*1s", "random*2s"])
+            .fold(spelling.to_owned(), |text, (name, value)| text.replace(name, value));
             assert_eq!(text.parse::<Program>().unwrap().index(), index, "{spelling}");
             assert!(!description.contains('\n'), "{description}");
         }

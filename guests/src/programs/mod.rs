@@ -15,13 +15,14 @@ mod burst;
 mod hot_cold;
 mod mix;
 mod paced;
+mod phases;
 mod random;
 mod reader;
 mod replay;
 mod sequential;
 
 /// The code of each program, in the order of [`crate::Program::NAMES`].
-pub(crate) const CODE: [fn() -> &'static [u8]; 8] = [
+pub(crate) const CODE: [fn() -> &'static [u8]; 9] = [
     sequential::code,
     random::code,
     hot_cold::code,
@@ -30,6 +31,7 @@ pub(crate) const CODE: [fn() -> &'static [u8]; 8] = [
     mix::code,
     paced::code,
     replay::code,
+    phases::code,
 ];
 
 /// Places the lines of assembly between two symbols in a read-only section, and defines `code()`, the bytes between.

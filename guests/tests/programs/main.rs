@@ -12,12 +12,13 @@ mod waiting;
 use dirtyrig_testkit::{Need, run, trial};
 
 fn main() {
-    let tests: [(&str, fn()); 22] = [
+    let tests: [(&str, fn()); 25] = [
         ("sequential writes page after page", order::sequential),
         ("reader reads page after page", order::reader),
         ("a write carries the iteration of its moment", order::iteration_is_live),
         ("random follows its sequence", order::random),
         ("seeds make unlike sequences", order::seeds_differ),
+        ("a phase does what its program does alone", order::as_a_phase),
         ("every program stays in a region of one page", order::one_page),
         ("every program runs from any address", order::position_independent),
         ("a vCPU started again goes on counting", order::counting_goes_on),
@@ -31,6 +32,11 @@ fn main() {
         ("paced is never early and keeps its rate", timing::paced),
         ("paced catches up what it may", timing::paced_catches_up),
         ("paced forgets what is beyond", timing::paced_forgets),
+        ("phases come in turn and none is early", timing::phases),
+        (
+            "a phase that a stall took whole comes after it",
+            timing::phase_after_a_stall,
+        ),
         ("replay follows its table, run after run", replay::order),
         ("replay keeps its times", replay::times),
         ("replay waits after its last run", replay::waits),

@@ -19,6 +19,7 @@ pub(crate) fn writers() {
         "burst:100/10us",
         "mix:50",
         "paced:100000",
+        "phases:burst:100/10us*20us/idle*20us/paced:100000*20us/sequential*20us",
     ] {
         let program: Program = name.parse().unwrap();
         let mut vm = Vm::new(&program, PAGES - 1);

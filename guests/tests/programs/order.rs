@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// One of each.
-pub(crate) const ALL: [&str; 8] = [
+pub(crate) const ALL: [&str; 9] = [
     "sequential",
     "random",
     "hot-cold:10/90",
@@ -19,6 +19,7 @@ pub(crate) const ALL: [&str; 8] = [
     "mix:30",
     "paced:500",
     "replay",
+    "phases:sequential*3600s/idle*1us",
 ];
 
 fn configured(program: &str, region: Region, seed: u64) -> Vm {
@@ -92,6 +93,19 @@ pub(crate) fn seeds_differ() {
         assert_eq!(pages(1), pages(1), "{program}");
         assert_ne!(pages(1), pages(2), "{program}");
         assert_ne!(pages(0), pages(1), "{program}");
+    }
+}
+
+pub(crate) fn as_a_phase() {
+    let can_be_one = |name: &&str| *name != "replay" && !name.starts_with("phases");
+    for name in ALL.into_iter().filter(can_be_one) {
+        // Nothing of the phase before is left over: it lasts for no access at all.
+        let phases = format!("phases:idle*1us/{name}*3600s");
+        assert_eq!(
+            configured(&phases, region(50), 6).accesses(200),
+            configured(name, region(50), 6).accesses(200),
+            "{name}"
+        );
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use dirtyrig_guests::Program;
 
-use crate::vm::{Vm, region};
+use crate::vm::{Access, Vm, region};
 
 /// A tick or two for rounding, and a few hundred for a TSC that the host reads a moment off.
 const SLACK: u64 = 1_000;
@@ -104,6 +104,49 @@ pub(crate) fn paced_forgets() {
             "write {n} after the hold made up for more than {catch_up} ticks"
         );
     }
+}
+
+const PHASES: &str = "phases:sequential*20ms/idle*30ms/reader*20ms";
+
+pub(crate) fn phases() {
+    const CYCLES: u64 = 6;
+    let mut vm = configured(&PHASES.parse().unwrap());
+    let ms = vm.tsc_hz() / 1_000;
+    let start = vm.tsc();
+    assert!(matches!(vm.run(), Access::Write { .. }));
+    // When each change of the pattern was seen: to reading, to writing, and so on.
+    let (mut reads, mut changes) = (false, Vec::new());
+    while changes.len() < 2 * CYCLES as usize {
+        let is_read = matches!(vm.run(), Access::Read { .. });
+        if is_read != reads {
+            reads = is_read;
+            changes.push(vm.tsc());
+        }
+    }
+    for (cycle, pair) in (0..).zip(changes.chunks_exact(2)) {
+        for (time, due_ms) in [(pair[0], 70 * cycle + 50), (pair[1], 70 * cycle + 70)] {
+            let due = start + due_ms * ms;
+            assert!(time + SLACK >= due, "a phase began {} ticks early", due - time);
+        }
+    }
+    let (took, asked) = (changes.last().unwrap() - start, 70 * CYCLES * ms);
+    assert!(took < 2 * asked, "{took} ticks for what should take {asked}");
+}
+
+pub(crate) fn phase_after_a_stall() {
+    let mut vm = configured(&PHASES.parse().unwrap());
+    let ms = vm.tsc_hz() / 1_000;
+    assert!(matches!(vm.run(), Access::Write { .. }));
+    // The rest of the writing phase, and all of the idle one.
+    let end = hold(&vm, 300 * ms);
+    let read = vm.run();
+    assert!(matches!(read, Access::Read { .. }), "{read:?}: the phase was over");
+    let idle = vm.tsc() - end;
+    assert!(
+        idle + SLACK >= 30 * ms,
+        "the idle phase lasted {idle} ticks of {}",
+        30 * ms
+    );
 }
 
 /// Keeps the vCPU out of the guest for so many ticks, and returns when that ended.

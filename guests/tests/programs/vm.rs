@@ -45,7 +45,7 @@ impl Vm {
     /// A VM whose vCPU is about to enter `program`; its block is all zero. The first `backed_pages` of the region have
     /// memory.
     pub(crate) fn new(program: &Program, backed_pages: u64) -> Self {
-        let low = LowMemory::build(&[*program], REGION_BASE + (1 << 30)).unwrap();
+        let low = LowMemory::build(std::slice::from_ref(program), REGION_BASE + (1 << 30)).unwrap();
         let region = (GuestAddress(REGION_BASE), (backed_pages * PAGE_SIZE) as usize);
         let ranges: Vec<_> = std::iter::once((GuestAddress(0), LOW_MEMORY_BYTES as usize))
             .chain((backed_pages > 0).then_some(region))

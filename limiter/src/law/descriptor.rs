@@ -59,6 +59,9 @@ pub struct Bounds {
     pub is_periodic: bool,
     /// Whether it needs a full ring per period to act at all.
     pub whole_rings: bool,
+    /// Whether a vCPU fills a whole ring at full speed and then pauses for all of it, so that its cycle is as long as the
+    /// quota allows for a ring, whatever the period.
+    pub ring_cycles: bool,
     /// The least share of its unlimited rate to which it can slow a vCPU.
     pub cap_share: Option<f64>,
     /// Distance from the quota within which it makes no adjustment, in MiB/s.
@@ -70,6 +73,7 @@ impl Bounds {
     pub(crate) const NONE: Self = Self {
         is_periodic: false,
         whole_rings: false,
+        ring_cycles: false,
         cap_share: None,
         tolerance_mib_s: None,
     };

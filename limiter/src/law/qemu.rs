@@ -24,6 +24,7 @@ const CAP_RING_FULL_TIMES: u64 = 99;
 pub(super) const BOUNDS: Bounds = Bounds {
     is_periodic: true,
     whole_rings: true,
+    ring_cycles: false,
     cap_share: Some(1.0 / (CAP_RING_FULL_TIMES + 1) as f64),
     tolerance_mib_s: Some(TOLERANCE as f64),
 };

@@ -25,7 +25,10 @@ pub(super) const RING_SLEEP: Descriptor = Descriptor {
     description: "sleep after a full ring, computed from the pages it held; any quota, stalls as long as a ring",
     law: Law::FullRing(|| Box::<RingSleep>::default()),
     enforced: Enforced::AtFullRing,
-    bounds: Bounds::NONE,
+    bounds: Bounds {
+        ring_cycles: true,
+        ..Bounds::NONE
+    },
     limits_whole_vm: false,
 };
 

@@ -54,6 +54,16 @@ impl Rules {
             swing_pct: Self::SWING_PCT,
         }
     }
+
+    /// The same with windows that are no shorter than `cycle`, in which a rate rises and falls by itself: under a window as
+    /// long nothing of that is left.
+    #[must_use]
+    pub fn covering(self, cycle: Option<Duration>) -> Self {
+        Self {
+            window_s: self.window_s.max(cycle.unwrap_or_default().as_secs_f64()),
+            ..self
+        }
+    }
 }
 
 /// How far a rate has come.

@@ -36,6 +36,8 @@ pub struct LawFacts {
     pub period: Option<Duration>,
     /// Whether a vCPU can only be stopped when its ring is full, and rings are emptied once a period.
     pub whole_rings: bool,
+    /// Whether a vCPU writes whole rings at full speed and then pauses for as long as the quota allows for a ring.
+    pub ring_cycles: bool,
     /// What its longest sleep leaves of the unlimited rate: 0.01 for the QEMU laws.
     pub cap_share: Option<f64>,
     /// The distance from the quota at which it no longer corrects, MiB/s: 25 for the QEMU laws.
@@ -55,6 +57,8 @@ pub struct CellFacts {
     pub limiter: String,
     /// Name of each vCPU's program; `None` of a guest that is not ours.
     pub guests: Vec<Option<String>>,
+    /// How long the longest of the programs' own cycles takes, of those that have one.
+    pub guest_cycle: Option<Duration>,
     /// Entries of a vCPU's ring, if they are known.
     pub ring_entries: Option<u32>,
     /// The measuring period as asked for.
@@ -69,7 +73,26 @@ pub struct CellFacts {
     pub measure_from_s: Option<f64>,
 }
 
+impl LawFacts {
+    /// By which rules a rate under this law settles at a quota: its windows cover what rises and falls by itself, a cycle of
+    /// the guest's, or of a ring that is filled and paused for.
+    pub fn rules(&self, quota_mib_s: Option<f64>, ring_entries: Option<u32>, guest_cycle: Option<Duration>) -> Rules {
+        let ring_cycle = || {
+            let ring = Pages(u64::from(ring_entries?)).to_mib();
+            Duration::try_from_secs_f64(ring / quota_mib_s?).ok()
+        };
+        Rules::new(self.period)
+            .covering(guest_cycle)
+            .covering(ring_cycle().filter(|_| self.ring_cycles))
+    }
+}
+
 impl CellFacts {
+    /// By which rules a rate settles at a quota.
+    pub fn rules(&self, quota_mib_s: Option<f64>) -> Rules {
+        self.law.rules(quota_mib_s, self.ring_entries, self.guest_cycle)
+    }
+
     fn floor(&self) -> Option<MibPerSec> {
         let period = self.law.period.filter(|_| self.law.whole_rings)?;
         Pages(u64::from(self.ring_entries?)).per(period)
@@ -102,6 +125,11 @@ pub fn summarize(facts: &CellFacts, samples: &[Sample], stalls: &[Stall]) -> Vec
         row.vcpus = vcpus;
     }
     rows
+}
+
+/// The quota that paces a vCPU at the end of a cell.
+fn least_quota(row: &Sample) -> Option<f64> {
+    row.quota_mib_s.into_iter().chain(row.vm_quota_mib_s).reduce(f64::min)
 }
 
 /// Hands on the rows with the rates to judge by: the guest's own, or, where it keeps no counter, those logged.
@@ -147,7 +175,7 @@ impl<'a> Course<'a> {
     fn of(facts: &CellFacts, rows: &'a [&'a Sample], basis: Basis) -> Option<Self> {
         let last = *rows.last()?;
         let limited = Part::limited(rows);
-        let rules = Rules::new(facts.law.period);
+        let rules = facts.rules(least_quota(last));
         let mut settling = Settling::new(rules, limited.start_s);
         for row in limited.rows {
             if let Some(rate) = row.guest_mib_s {

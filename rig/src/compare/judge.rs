@@ -1,7 +1,7 @@
 //! What a limiter did in one phase.
 //!
 //! A rate is a mean over a **window**: 200 ms for limiters that act all the time, two periods for those that act once a
-//! period. A phase has **settled** where every window that begins within the next five of its length, or until the phase
+//! period; no shorter than a cycle of the guest's phases. A phase has **settled** where every window that begins within the next five of its length, or until the phase
 //! ends, is within [`NEAR_PCT`] of the quota. A window begins at every sample, so the settle time is known to the distance
 //! of two samples, however long the windows are; a limiter that never comes near the quota never settles.
 
@@ -18,9 +18,10 @@ const PERIODS: f64 = 2.0;
 /// For how many windows it must stay near.
 const STAYS: f64 = 5.0;
 
-/// How a limiter with `period` is judged; `None`: one that acts all the time.
-pub(super) fn window_s(period: Option<Duration>) -> f64 {
-    period.map_or(WINDOW_S, |period| PERIODS * period.as_secs_f64())
+/// How a limiter with `period` is judged (`None`: one that acts all the time), whose guest goes through a cycle of its own.
+pub(super) fn window_s(period: Option<Duration>, guest_cycle: Option<Duration>) -> f64 {
+    let own = period.map_or(WINDOW_S, |period| PERIODS * period.as_secs_f64());
+    own.max(guest_cycle.unwrap_or_default().as_secs_f64())
 }
 
 /// What a limiter did in one phase.

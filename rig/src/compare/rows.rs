@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use dirtyrig_guests::Program;
 use dirtyrig_limiter::{LimiterSpec, law::LimiterKind};
 use serde::Serialize;
 
@@ -84,7 +85,7 @@ pub struct Row {
 /// The phases of one cell, judged: of each vCPU, and of all together (`None`) where they have a common quota. `period` is
 /// that of a limiter that acts once a period.
 pub fn judged(samples: &[Sample], period: Option<Duration>) -> Vec<(Option<u32>, Vec<Judged>)> {
-    let width_s = window_s(period);
+    let width_s = window_s(period, None);
     let of = |history: History| {
         let phases = history.phases.iter();
         let judged = phases.filter_map(|phase| judge(phase, history.unlimited, width_s));
@@ -114,9 +115,10 @@ pub fn rows(recording: &Recording) -> Result<Vec<Row>, RecordingError> {
         let Some(summary) = recording.summaries.iter().find(|row| row.cell == *cell) else {
             continue;
         };
+        let guest_cycle = guest_cycle(recording, *cell);
         for history in histories(samples) {
             for (index, phase) in history.phases.iter().enumerate() {
-                let Some(judged) = judge(phase, history.unlimited, window_s(period(summary))) else {
+                let Some(judged) = judge(phase, history.unlimited, window_s(period(summary), guest_cycle)) else {
                     continue;
                 };
                 let own = |stall: &&StallInterval| match history.subject {
@@ -158,6 +160,13 @@ fn period(summary: &Summary) -> Option<Duration> {
         burst: Duration::ZERO,
     };
     kind(&summary.limiter).map_or(Some(period), |kind| facts::law(spec(kind)).period)
+}
+
+/// How long the longest cycle of a cell's programs takes, of those that have one.
+fn guest_cycle(recording: &Recording, cell: u32) -> Option<Duration> {
+    let own = recording.summaries.iter().filter(|row| row.cell == cell);
+    let programs = own.filter_map(|row| row.guest.as_deref()?.parse::<Program>().ok());
+    programs.filter_map(|program| program.cycle()).max()
 }
 
 fn longest_ms<'a>(stalls: impl Iterator<Item = &'a StallInterval>, from_s: f64, until_s: f64) -> Option<f64> {

@@ -1,10 +1,13 @@
 //! What is known of a cell before it runs, in the words of the analysis.
 
+use std::time::Duration;
+
+use dirtyrig_guests::Program;
 use dirtyrig_limiter::LimiterSpec;
 
 use crate::{
     analysis::{CellFacts, LawFacts, Rules},
-    engine::target::Target,
+    engine::{spec::VmSpec, target::Target},
     scenario::Scenario,
 };
 
@@ -22,6 +25,7 @@ pub fn facts(cell: u32, repetition: u32, target: &dyn Target, scenario: &Scenari
         } else {
             vec![None; vm.vcpus]
         },
+        guest_cycle: guest_cycle(vm).filter(|_| is_ours),
         ring_entries: Some(vm.ring.entries()),
         period: vm.limiter.period,
         memory_mib: is_ours.then_some(vm.memory_mib),
@@ -31,9 +35,17 @@ pub fn facts(cell: u32, repetition: u32, target: &dyn Target, scenario: &Scenari
     }
 }
 
-/// By which rules a cell under this limiter settles.
-pub fn settling_rules(limiter: LimiterSpec) -> Rules {
-    Rules::new(law(limiter).period)
+/// By which rules a cell settles: of its vCPUs the one that takes longest.
+pub fn settling_rules(scenario: &Scenario) -> Rules {
+    let vm = &scenario.vm;
+    let lowest = scenario.quotas.iter().flatten().chain(&scenario.vm_quota);
+    let lowest = lowest.map(|quota| quota.mib_per_sec()).reduce(f64::min);
+    law(vm.limiter).rules(lowest, Some(vm.ring.entries()), guest_cycle(vm))
+}
+
+/// How long the longest of the programs' cycles takes, of those that have one.
+pub fn guest_cycle(vm: &VmSpec) -> Option<Duration> {
+    vm.programs.iter().filter_map(Program::cycle).max()
 }
 
 /// How much longer a swinging rate is measured than a steady one, because its mean is known less well.
@@ -45,6 +57,7 @@ pub fn law(limiter: LimiterSpec) -> LawFacts {
     LawFacts {
         period: bounds.is_periodic.then_some(limiter.period),
         whole_rings: bounds.whole_rings,
+        ring_cycles: bounds.ring_cycles,
         cap_share: bounds.cap_share,
         tolerance_mib_s: bounds.tolerance_mib_s,
     }

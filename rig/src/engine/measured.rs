@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::facts::SWINGING;
 use crate::{
-    analysis::{CellFacts, Rules, Settling, State, logged_rate},
+    analysis::{CellFacts, Settling, State, logged_rate},
     recording::schema::Sample,
 };
 
@@ -72,7 +72,7 @@ impl<'a> Measured<'a> {
 
 impl Follower {
     fn new(facts: &CellFacts, limits: (Option<f64>, Option<f64>), start_s: f64) -> Self {
-        let rules = Rules::new(facts.law.period);
+        let rules = facts.rules(limits.0.into_iter().chain(limits.1).reduce(f64::min));
         Self {
             limits,
             enough_s: SWINGING * rules.window_s * rules.min_values as f64,

@@ -56,7 +56,7 @@ impl Guest {
         let vcpus: Vec<BootVcpu> = (0_u64..)
             .zip(&self.programs)
             .map(|(vcpu, program)| BootVcpu {
-                program: *program,
+                program: program.clone(),
                 region: Region {
                     gpa: REGION_BASE + vcpu * pages_each * PAGE_SIZE,
                     pages: pages_each,

@@ -309,6 +309,7 @@ impl Cell {
             vmm: self.vm.process.clone(),
             limiter: OBSERVED.to_owned(),
             guests: vec![None; self.room()],
+            guest_cycle: None,
             ring_entries: self.ring_entries,
             period: READ_OVER,
             memory_mib: None,
@@ -316,6 +317,7 @@ impl Cell {
             law: LawFacts {
                 period: Some(READ_OVER),
                 whole_rings: false,
+                ring_cycles: false,
                 cap_share: None,
                 tolerance_mib_s: None,
             },

@@ -72,6 +72,12 @@ impl SharedMemory {
         }
     }
 
+    /// Whether vCPU `vcpu` runs its program.
+    pub fn has_begun(&self, vcpu: usize) -> bool {
+        // One that begins with an idle phase may write and read nothing for an hour.
+        self.truth(vcpu) != Truth::default() || self.word(vcpu, offset_of!(VcpuBlock, phases_begun)) > 0
+    }
+
     /// The value that the next writes of vCPU `vcpu` leave in their pages.
     pub fn iteration(&self, vcpu: usize) -> u64 {
         self.word(vcpu, offset_of!(VcpuBlock, iteration))

@@ -128,7 +128,7 @@ impl Qemu {
 
     fn wait_for_guest(&mut self) -> Result<(), QemuError> {
         let begun = Instant::now();
-        while !(0..self.vcpus).all(|vcpu| self.memory.truth(vcpu) != Truth::default()) {
+        while !(0..self.vcpus).all(|vcpu| self.memory.has_begun(vcpu)) {
             self.check_start(begun)?;
             thread::sleep(LOOK_EVERY);
         }

@@ -71,7 +71,7 @@ impl QemuTarget {
         let vcpus: Vec<BootVcpu> = (0_u64..)
             .zip(&spec.programs)
             .map(|(vcpu, program)| BootVcpu {
-                program: *program,
+                program: program.clone(),
                 region: Region {
                     gpa: REGION_BASE + vcpu * pages_each * PAGE_SIZE,
                     pages: pages_each,

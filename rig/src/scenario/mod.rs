@@ -209,6 +209,7 @@ impl Scenario {
             }
         }
         let programs = programs.spread(vcpus);
+        let cycle = programs.iter().filter_map(Program::cycle).max();
         let vmm = single("--vmm", &settings.vmm)?.unwrap_or_default();
         if replay.is_some() && vmm != Vmm::Rig {
             return Err(ScenarioError::ReplayElsewhere { vmm });
@@ -246,7 +247,9 @@ impl Scenario {
             vm_quota: settings.vm_quota.and_then(|MaybeQuota(quota)| quota),
             script,
             sample_every: SAMPLE_EVERY,
-            warm_up: settings.warm_up.map_or(WARM_UP, |values::Span(span)| span),
+            warm_up: settings
+                .warm_up
+                .map_or_else(|| warm_up(WARM_UP, cycle), |values::Span(span)| span),
             duration: Duration::ZERO,
             end,
             probes: settings.probes.unwrap_or_default(),
@@ -293,7 +296,7 @@ impl Scenario {
             End::AtDuration => RUN_DURATION,
             End::WhenTold => UNTIL_TOLD,
             End::WhenMeasured => CELL_LEAST.max(Duration::from_secs_f64(
-                CELL_WINDOWS * facts::settling_rules(self.vm.limiter).window_s,
+                CELL_WINDOWS * facts::settling_rules(self).window_s,
             )),
         };
         self.script
@@ -357,6 +360,17 @@ impl Scenario {
         }
         notes
     }
+}
+
+/// A warm-up at least as long as `least`, over whose last two thirds, which are measured, a guest with a cycle of its own goes
+/// through it as a whole.
+pub fn warm_up(least: Duration, cycle: Option<Duration>) -> Duration {
+    let Some(cycle) = cycle else {
+        return least;
+    };
+    let measured = least * 2 / 3;
+    let cycles = measured.as_nanos().div_ceil(cycle.as_nanos().max(1));
+    least.max(cycle.mul_f64(1.5 * cycles as f64))
 }
 
 fn single<T: Clone>(flag: &'static str, values: &[T]) -> Result<Option<T>, ScenarioError> {
@@ -429,7 +443,7 @@ mod tests {
         let with = |more: &str| scenario(&format!("replay = {path:?}\n{more}"));
         let replay = with("").expect("a good trace");
         assert_eq!((replay.vm.vcpus, replay.vm.memory_mib), (2, 20));
-        assert_eq!(replay.vm.programs, [Program::Replay; 2]);
+        assert_eq!(replay.vm.programs, vec![Program::Replay; 2]);
         let again = Scenario::new(&replay.settings(), 1, End::AtDuration).expect("its own settings");
         assert_eq!(again.vm, replay.vm);
         assert_eq!(with("memory = 64").expect("more than enough").vm.memory_mib, 64);
@@ -495,6 +509,31 @@ mod tests {
         assert!(error("limiter = 'dirty-quota'\nat = ['1s burst 1s']").contains("choose budget, budget-ebpf, ballast"));
         assert!(error("guest = 'replay'").contains("choose another guest"));
         assert!(error("replay = '/nonexistent'").contains("can't read the trace `/nonexistent`"));
+    }
+
+    #[test]
+    fn windows_and_warm_up_cover_the_guest_s_cycle_and_the_ring_s() {
+        let windows =
+            |text: &str| Duration::from_secs_f64(facts::settling_rules(&scenario(text).expect(text)).window_s);
+        let ms = Duration::from_millis;
+        assert_eq!(windows("quota = 25\nlimiter = 'budget'"), ms(250));
+        let phases = "guest = 'phases:random*2s/idle*500ms'\nquota = 25\n";
+        assert_eq!(windows(&format!("{phases}limiter = 'budget'")), ms(2500));
+        assert_eq!(
+            windows("ring = 65536\nquota = '500+25'\nvcpus = 2\nlimiter = 'ring-sleep'"),
+            ms(10_240)
+        );
+        assert_eq!(windows("ring = 65536\nquota = 25\nlimiter = 'qemu-7.2'"), ms(1000));
+        // Two thirds of it are measured: whole cycles.
+        let warm_up = |text: &str| scenario(text).expect(text).warm_up;
+        assert_eq!(warm_up(phases), Duration::from_millis(3750));
+        assert_eq!(
+            warm_up("guest = 'phases:random*300ms/idle*100ms'"),
+            Duration::from_millis(1800)
+        );
+        assert_eq!(warm_up("guest = 'random'"), WARM_UP);
+        let given = format!("{phases}warm-up = '1s'");
+        assert_eq!(warm_up(&given), Duration::from_secs(1));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::{
         script::Event,
         settings::Settings,
         values::Span,
+        warm_up,
     },
 };
 
@@ -34,11 +35,13 @@ impl Watch for Unwatched {
 
 /// The rate in MiB/s of the fastest vCPU of the guest that `settings` describe, without limit and with the ring on.
 pub fn unlimited_mib_s(settings: &Settings, build: Build<'_>, clock: &dyn Clock) -> anyhow::Result<f64> {
+    let cycle = settings.guest.iter().flat_map(|guest| guest.spread(guest.given()));
+    let cycle = cycle.filter_map(|program| program.cycle()).max();
     let settings = Settings {
         limiter: vec![LimiterKind::None],
         quota: vec![PerVcpu::all(MaybeQuota(None))],
         at: Vec::new(),
-        warm_up: Some(Span(LENGTH)),
+        warm_up: Some(Span(warm_up(LENGTH, cycle))),
         duration: Some(Span(AFTER)),
         probes: Some(ProbeMode::Off),
         ..settings.clone()
@@ -49,8 +52,8 @@ pub fn unlimited_mib_s(settings: &Settings, build: Build<'_>, clock: &dyn Clock)
     let fastest = result.unlimited_mib_s.into_iter().flatten().fold(0.0, f64::max);
     anyhow::ensure!(
         fastest > 0.0,
-        "the guest dirtied nothing in {} s: choose one that writes, such as `--guest sequential`",
-        LENGTH.as_secs()
+        "the guest dirtied nothing in {}: choose one that writes, such as `--guest sequential`",
+        humantime::format_duration(scenario.warm_up)
     );
     Ok(fastest)
 }

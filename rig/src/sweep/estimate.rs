@@ -33,7 +33,7 @@ impl Estimate {
             End::AtDuration | End::WhenTold => at_most,
             End::WhenMeasured => {
                 let last_change = scenario.script.last().map_or(Duration::ZERO, |event| event.at);
-                let rules = facts::settling_rules(scenario.vm.limiter);
+                let rules = facts::settling_rules(scenario);
                 let parts = if swings(scenario) { facts::SWINGING } else { 1.0 };
                 let windows = OTHER_WINDOWS + parts * rules.min_values as f64;
                 let measured = Duration::from_secs_f64(windows * rules.window_s);

@@ -144,6 +144,23 @@ fn rings_given_out_evenly_settle_and_stay_settled() {
 }
 
 #[test]
+fn a_cycle_that_the_windows_cover_settles() {
+    let cycle = Duration::from_secs_f64(10.24);
+    for (rules, is_settled) in [
+        (Rules::new(None), false),
+        (Rules::new(None).covering(Some(cycle)), true),
+    ] {
+        let states = follow(rules, 200.0, bursts(256.0, 1700.0, cycle.as_secs_f64()));
+        let last = last(&states);
+        assert_eq!(
+            matches!(last, State::Settled { .. }),
+            is_settled,
+            "{last:?} under {rules:?}"
+        );
+    }
+}
+
+#[test]
 fn a_limit_cycle_oscillates() {
     let states = follow(rules(), 60.0, |t_s| 500.0 * (1.0 + 0.8 * (t_s * 0.7).sin()));
     assert!(!ever_settled(&states));

@@ -12,6 +12,7 @@ fn facts(vcpus: usize) -> CellFacts {
         vmm: "rig".to_owned(),
         limiter: "qemu-7.2".to_owned(),
         guests: vec![Some("sequential".to_owned()); vcpus],
+        guest_cycle: None,
         ring_entries: Some(65536),
         period: Duration::from_secs(1),
         memory_mib: Some(512),
@@ -19,6 +20,7 @@ fn facts(vcpus: usize) -> CellFacts {
         law: LawFacts {
             period: Some(Duration::from_secs(1)),
             whole_rings: true,
+            ring_cycles: false,
             cap_share: Some(0.01),
             tolerance_mib_s: Some(25.0),
         },
@@ -240,6 +242,7 @@ fn without_period() -> CellFacts {
         law: LawFacts {
             period: None,
             whole_rings: false,
+            ring_cycles: false,
             cap_share: None,
             tolerance_mib_s: None,
         },

@@ -45,7 +45,7 @@ impl LimitedVm for Remote {
             .filter(|(_, book)| book.plugged)
             .map(|(index, book)| VcpuInfo {
                 index,
-                thread: book.thread.cast_signed(),
+                thread: Some(book.thread.cast_signed()).filter(|&thread| thread != 0),
             })
             .collect()
     }

@@ -345,7 +345,8 @@ fn info_cpus(monitor: &Monitor, arguments: &[&str]) -> Result<String, Refused> {
     let vcpus = monitor.vm().vcpus();
     Ok(vcpus.iter().fold(String::new(), |mut text, vcpu| {
         let mark = if text.is_empty() { '*' } else { ' ' };
-        let _ = writeln!(text, "{mark} CPU #{}: thread_id={}", vcpu.index, vcpu.thread);
+        let thread = vcpu.thread.map_or_else(|| "-".to_owned(), |thread| thread.to_string());
+        let _ = writeln!(text, "{mark} CPU #{}: thread_id={thread}", vcpu.index);
         text
     }))
 }

@@ -168,13 +168,17 @@ fn query_cpus_fast(_: &mut Arguments) -> Result<Do, Error> {
     Ok(Box::new(|session| {
         let vcpus = session.monitor.vm().vcpus();
         let row = |vcpu: &super::VcpuInfo| {
-            json!({
+            let mut row = json!({
                 "cpu-index": vcpu.index,
-                "thread-id": vcpu.thread,
                 "qom-path": format!("/machine/vcpu[{}]", vcpu.index),
                 "target": "x86_64",
                 "props": {},
-            })
+            });
+            // Clients pin and watch that thread, so a number that is none is worse than no number.
+            if let Some(thread) = vcpu.thread {
+                row["thread-id"] = thread.into();
+            }
+            row
         };
         Ok(vcpus.iter().map(row).collect())
     }))

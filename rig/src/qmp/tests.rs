@@ -82,7 +82,7 @@ impl Limits for Remembering {
 
 impl LimitedVm for Remembering {
     fn vcpus(&self) -> Vec<VcpuInfo> {
-        [(0, 70), (1, 71)]
+        [(0, None), (1, Some(71))]
             .map(|(index, thread)| VcpuInfo { index, thread })
             .to_vec()
     }

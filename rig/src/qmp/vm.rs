@@ -9,8 +9,8 @@ use crate::engine::limits::Limits;
 pub struct VcpuInfo {
     /// Its index.
     pub index: usize,
-    /// The thread that runs it, as the kernel numbers threads.
-    pub thread: i32,
+    /// The thread that runs it, as the kernel numbers threads; `None` while it has none, or none that is known.
+    pub thread: Option<i32>,
 }
 
 /// A VM whose vCPUs can be limited. Called from several threads at once; what it refuses goes to the client as it is

@@ -80,7 +80,7 @@ impl LimitedVm for ServedGuest {
         (0..self.vcpus)
             .map(|index| VcpuInfo {
                 index,
-                thread: threads.get(&format!("vcpu{index}")).copied().unwrap_or_default(),
+                thread: threads.get(&format!("vcpu{index}")).copied(),
             })
             .collect()
     }

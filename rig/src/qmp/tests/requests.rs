@@ -215,6 +215,7 @@ fn what_there_is_can_be_asked_for() {
     );
     let cpus = client.run("query-cpus-fast", &json!({}));
     assert_eq!((&cpus[1]["cpu-index"], &cpus[1]["thread-id"]), (&json!(1), &json!(71)));
+    assert_eq!(cpus[0].get("thread-id"), None, "not known, so no number");
     let greeting = serde_json::to_value(Session::greeting()).expect("JSON");
     assert_eq!(greeting["QMP"]["version"], client.run("query-version", &json!({})));
     assert_eq!(greeting["QMP"]["capabilities"], json!([]));

@@ -29,7 +29,7 @@ fn pid_namespace() -> Result<(), Failed> {
     let wrapper = ["unshare", "--pid", "--fork", "--mount-proc"];
     let report = doctor(&wrapper)?;
     assert_eq!(check(&report, "pid namespace")["status"], "missing");
-    both_refuse(&report, &wrapper)
+    both_refuse(&report, &wrapper, "pid namespace")
 }
 
 fn without_privilege() -> Result<(), Failed> {
@@ -40,7 +40,7 @@ fn without_privilege() -> Result<(), Failed> {
     ];
     let report = doctor(&wrapper)?;
     assert_eq!(check(&report, "bpf")["status"], "missing");
-    both_refuse(&report, &wrapper)
+    both_refuse(&report, &wrapper, "bpf")
 }
 
 fn tracefs_elsewhere() -> Result<(), Failed> {
@@ -74,11 +74,12 @@ fn both_watch(report: &Value, wrapper: &[&str]) -> Result<(), Failed> {
     Ok(())
 }
 
-/// `doctor` gives the reason with which a run that requires the probes ends.
-fn both_refuse(report: &Value, wrapper: &[&str]) -> Result<(), Failed> {
+/// `doctor` gives the reason with which a run that requires the probes ends, and the remedy of its `cause`.
+fn both_refuse(report: &Value, wrapper: &[&str], cause: &str) -> Result<(), Failed> {
     let probes = check(report, "probes");
     assert_eq!(probes["status"], "missing", "{probes}");
     let reason = probes["found"].as_str().ok_or("a reason")?;
+    assert_eq!(probes["remedy"], check(report, cause)["remedy"], "{probes}");
     let (output, said) = short_run(wrapper)?;
     assert_eq!(output.status.code(), Some(4), "{said}");
     assert!(said.contains(reason), "doctor: {reason}\nrun: {said}");

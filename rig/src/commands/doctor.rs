@@ -60,7 +60,7 @@ struct Report<'a> {
 pub fn run(args: &Args) -> anyhow::Result<u8> {
     let facts = Facts::gather();
     let mut checks = check::all(&facts);
-    checks.push(probes());
+    checks.push(probes(&checks));
     let ready = !checks.iter().any(Checked::is_fatal);
     if args.json {
         output::json(&Report {
@@ -76,7 +76,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
 }
 
 /// Attaches the probes for a moment, as `run --probes require` does: the one check that no fact can stand for.
-fn probes() -> Checked {
+fn probes(others: &[Checked]) -> Checked {
     let finding = match probing::resolve(ProbeMode::Require) {
         Ok(_) => Finding {
             status: Status::Ok,
@@ -86,7 +86,8 @@ fn probes() -> Checked {
         Err(none) => Finding {
             status: Status::Missing,
             found: none.why().to_owned(),
-            remedy: Some("mend what is missing above".to_owned()),
+            // Where no other check knows it, the reason itself says what to do.
+            remedy: check::remedy_of_probes(others).map(str::to_owned),
         },
     };
     Checked {

@@ -2,7 +2,7 @@
 
 use dirtyrig_probes::KvmEvent;
 
-use super::Finding;
+use super::{Finding, Status};
 use crate::machine::{Facts, bpf::Load, pid_namespace::PidNamespace, tracefs::Tracefs};
 
 /// The probes need the first two; the third opens tracefs, whose folders are root's.
@@ -116,13 +116,22 @@ pub(super) fn page_source(facts: &Facts, name: &str) -> Finding {
     let source = facts.page_sources.iter().find(|source| source.name == name);
     match source.map(|source| &source.refused) {
         Some(None) => Finding::ok("works"),
-        Some(Some(why)) if name == "ring" => Finding::missing(why, "see bpf"),
+        Some(Some(why)) if name == "ring" => Finding::missing(why, ring_remedy(facts)),
         Some(Some(why)) => Finding::missing(
             why,
             "start VMs with dirty rings (QEMU: -accel kvm,dirty-ring-size=4096), whose pages are seen without it",
         ),
         None => Finding::missing("not tried", "see bpf"),
     }
+}
+
+/// What lets programs see a ring's pages: what another check misses, or else KVM's own events.
+fn ring_remedy(facts: &Facts) -> String {
+    let others = [pid_namespace, bpf].map(|check| check(facts));
+    let missing = others.into_iter().find(|finding| finding.status == Status::Missing);
+    missing
+        .and_then(|finding| finding.remedy)
+        .unwrap_or_else(|| "sudo modprobe kvm_intel, or kvm_amd; if it is loaded, boot Linux 5.15 or newer".to_owned())
 }
 
 /// Whether there is a QEMU to compare with.
@@ -193,6 +202,22 @@ mod tests {
         assert_eq!(blind.found, "/t lacks sys_enter_ioctl");
         assert_eq!(remedy(&blind), "boot a kernel with CONFIG_FTRACE_SYSCALLS=y");
         assert_eq!(with(Tracefs::Private { events: all.to_vec() }).status, Status::Ok);
+    }
+
+    #[test]
+    fn a_ring_that_is_not_seen_has_the_remedy_of_its_cause() {
+        let blind = |facts: &mut Facts| {
+            for source in facts.page_sources.iter_mut().filter(|source| source.name == "ring") {
+                source.refused = Some("no".to_owned());
+            }
+        };
+        let ring = |facts: &Facts| super::page_source(facts, "ring");
+        assert!(remedy(&after(blind, ring)).contains("modprobe"));
+        let contained = |facts: &mut Facts| {
+            blind(facts);
+            facts.pid_namespace = PidNamespace::Own;
+        };
+        assert!(remedy(&after(contained, ring)).contains("--pid=host"));
     }
 
     #[test]

@@ -230,7 +230,7 @@ fn without_privilege() -> Result<(), Failed> {
 
 fn without_tracefs() -> Result<(), Failed> {
     // In a mount namespace of its own, by a process that may not mount it again.
-    let script = "umount -l /sys/kernel/debug/tracing 2>/dev/null; umount -l /sys/kernel/tracing && \
+    let script = "umount -l /sys/kernel/debug/tracing /sys/kernel/tracing 2>/dev/null; \
                   exec setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin \"$@\"";
     let wrapper = ["unshare", "--mount", "sh", "-c", script, "sh"];
     refused(&wrapper, &["mount -t tracefs tracefs /sys/kernel/tracing"])

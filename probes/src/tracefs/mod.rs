@@ -85,6 +85,11 @@ impl Tracefs {
         self.private.is_none().then_some(self.root.as_path())
     }
 
+    /// Where this process reads it, as long as the value lives.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Whether this kernel has an event.
     pub fn has(&self, event: KvmEvent) -> bool {
         let plan = event.plan();

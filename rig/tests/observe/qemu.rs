@@ -5,7 +5,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{ErrorKind, Read as _},
     os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -14,7 +14,7 @@ use dirtyrig_guests::{
     boot::{BootVcpu, elf},
     image::REGION_BASE,
 };
-use dirtyrig_probes::{Options, Probes, Target, VcpuCounters, VcpuId};
+use dirtyrig_probes::{Options, Probes, Target, Tracefs, VcpuCounters, VcpuId};
 use dirtyrig_rig::qemu::{
     binary::Binary,
     process::{Launch, Qemu},
@@ -35,7 +35,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 const RING_FULLS: u64 = 3;
 
 pub(crate) fn counts_are_those_of_tracefs() -> Result<(), Failed> {
-    let qemu = start()?;
+    let qemu = start(RING)?;
     let mut client = qemu.connect()?;
     // A limit too high to throttle turns dirty logging on, and keeps it on.
     client.execute("set-vcpu-dirty-limit", &json!({"dirty-rate": 100_000}))?;
@@ -80,8 +80,7 @@ pub(crate) fn counts_are_those_of_tracefs() -> Result<(), Failed> {
         Ok(still && vcpus.iter().all(|vcpu| vcpu.reset_entries >= vcpu.pushed_pages))
     })?;
     trace.read()?;
-    // One more line of each vCPU, from after the stop.
-    std::thread::sleep(Duration::from_millis(300));
+    // At its end it prints one more line of each vCPU.
     let status = observed.end(Some(Signal::SIGINT))?;
     assert_eq!(status.code(), Some(0));
     let lines = lines.join().map_err(|_| "the reader panicked")?;
@@ -95,7 +94,7 @@ pub(crate) fn counts_are_those_of_tracefs() -> Result<(), Failed> {
     Ok(())
 }
 
-fn start() -> Result<Qemu, Failed> {
+pub(crate) fn start(ring_entries: u32) -> Result<Qemu, Failed> {
     let vcpus: Vec<BootVcpu> = (0..u64::from(VCPUS))
         .map(|vcpu| BootVcpu {
             // So that text of every event can be kept up with.
@@ -112,7 +111,7 @@ fn start() -> Result<Qemu, Failed> {
         image: &elf(&vcpus, 2_000_000_000)?,
         vcpus: vcpus.len(),
         memory_mib: 128,
-        ring_entries: RING,
+        ring_entries,
     };
     Ok(Qemu::start(&Binary::find(None)?, launch)?)
 }
@@ -155,6 +154,7 @@ struct Counts {
 
 /// An instance of tracefs of our own, which goes when this is dropped.
 struct Trace {
+    _tracefs: Tracefs,
     root: PathBuf,
     pipe: File,
     /// What was read of a line that is not complete yet.
@@ -164,7 +164,8 @@ struct Trace {
 
 impl Trace {
     fn start(pid: u32) -> Result<Self, Failed> {
-        let root = Path::new("/sys/kernel/tracing/instances").join(format!("dirtyrig-test-{}", std::process::id()));
+        let tracefs = Tracefs::open()?;
+        let root = tracefs.root().join(format!("instances/dirtyrig-test-{}", std::process::id()));
         fs::create_dir(&root)?;
         let pipe = OpenOptions::new()
             .read(true)
@@ -172,6 +173,7 @@ impl Trace {
             .open(root.join("trace_pipe"));
         let trace = Self {
             pipe: pipe?,
+            _tracefs: tracefs,
             root,
             rest: String::new(),
             threads: BTreeMap::new(),

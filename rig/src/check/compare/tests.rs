@@ -127,7 +127,7 @@ fn an_unchanged_candidate_is_flagged_as_rarely_as_promised() {
         }
         all
     };
-    let flagged = (0..300)
+    let flagged = (0..100)
         .filter(|_| {
             let comparisons = compare(&sweep(), &sweep());
             comparisons
@@ -135,5 +135,6 @@ fn an_unchanged_candidate_is_flagged_as_rarely_as_promised() {
                 .any(|one| matches!(one.verdict, Verdict::Regressed | Verdict::Improved))
         })
         .count();
-    assert!(flagged <= 9, "{flagged} of 300 checks, expected 3");
+    // Without the correction for being many it would be eleven, and three or fewer once in 500 times.
+    assert!(flagged <= 3, "{flagged} of 100 checks, expected 1");
 }

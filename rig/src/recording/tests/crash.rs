@@ -4,15 +4,25 @@ use std::fs;
 
 use super::*;
 
-/// Truncates `file` to each length from `from` on, and hands each state of the folder to `check`.
+/// Cuts `file` off behind `from`, and hands each state of the folder to `check`: at each byte of the last row, at each of the
+/// two before and behind the end of every other, and at every 13th in between, which comes to each column as the rows go by.
 fn at_every_byte(dir: &Path, file: &str, from: usize, check: impl FnMut(&Path)) {
-    at_every(1, dir, file, from, check);
+    let whole = fs::read(dir.join(file)).expect("the file is there");
+    let is_end = |len: usize| whole[len.saturating_sub(2)..whole.len().min(len + 2)].contains(&b'\n');
+    let last_row = whole[..whole.len() - 1].iter().rposition(|byte| *byte == b'\n');
+    let is_wanted = |len: &usize| Some(*len) >= last_row || is_end(*len) || len % 13 == 0;
+    at_each((from..whole.len()).filter(is_wanted), dir, file, check);
 }
 
-fn at_every(step: usize, dir: &Path, file: &str, from: usize, mut check: impl FnMut(&Path)) {
+fn at_every(step: usize, dir: &Path, file: &str, from: usize, check: impl FnMut(&Path)) {
+    at_each((from..length(dir, file)).step_by(step), dir, file, check);
+}
+
+fn at_each(lengths: impl Iterator<Item = usize>, dir: &Path, file: &str, mut check: impl FnMut(&Path)) {
     let whole = fs::read(dir.join(file)).expect("the file is there");
-    assert!(from < whole.len(), "nothing was written to {file}");
-    for len in (from..whole.len()).step_by(step) {
+    let mut lengths = lengths.peekable();
+    assert!(lengths.peek().is_some(), "nothing was written to {file}");
+    for len in lengths {
         let copy = folder();
         for name in [MANIFEST, SAMPLES, SUMMARY, STALLS, EXITS] {
             fs::copy(dir.join(name), copy.path().join(name)).expect("the file is copied");

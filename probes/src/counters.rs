@@ -24,6 +24,8 @@ pub struct VcpuCounters {
     pub gone: bool,
     /// Pages that it dirtied: entries pushed to its ring, or pages newly marked in the bitmap of a VM without rings.
     pub pushed_pages: u64,
+    /// Whether they can be seen here. If not, `pushed_pages` says nothing.
+    pub sees_pages: bool,
     /// Entries of its ring that were reset, by whatever thread. Those that were in the ring when it was first seen
     /// count too, so it can exceed `pushed_pages` by as many.
     pub reset_entries: u64,

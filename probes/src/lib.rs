@@ -79,6 +79,6 @@ pub use observer::{Options, Probes, Target};
 pub use process::{PidNamespace, check_target, kvm_processes, process_lives, vcpu_of_descriptor};
 pub use quota::{Log, Quota};
 pub use sources::{Source, SourceStatus, page_sources};
-pub use status::{EventStatus, Lost, Status};
+pub use status::{EventStatus, Lost, Sees, Status};
 pub use tracee::{Change, Tracee, next_change};
 pub use tracefs::{NoTracefs, Tracefs};

@@ -285,6 +285,7 @@ impl Probes {
                 number: None,
                 gone,
                 pushed_pages: pages,
+                sees_pages: !self.sources.iter().any(|source| source.is_blind_to(thread.tgid)),
                 reset_entries: thread.reset_entries,
                 resets: thread.resets,
                 userspace_exits: thread.userspace_exits,

@@ -46,6 +46,40 @@ impl Lost {
     }
 }
 
+/// What the kernel shows here. What it doesn't is unknown: a count of it means nothing, however much it says 0.
+// Each stands for events of its own, any of which a kernel may lack.
+#[allow(clippy::struct_excessive_bools)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sees {
+    /// Which pages are dirtied.
+    pub pages: bool,
+    /// Which entries are reset.
+    pub resets: bool,
+    /// When `KVM_RUN` returns, and why.
+    pub returns: bool,
+    /// How long a vCPU is in `KVM_RUN`.
+    pub runs: bool,
+    /// When a stall ends.
+    pub stall_ends: bool,
+    /// Exits from guest mode: the event is attached and does fire.
+    pub hardware_exits: bool,
+}
+
+impl Sees {
+    /// What either of two shows.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            pages: self.pages || other.pages,
+            resets: self.resets || other.resets,
+            returns: self.returns || other.returns,
+            runs: self.runs || other.runs,
+            stall_ends: self.stall_ends || other.stall_ends,
+            hardware_exits: self.hardware_exits || other.hardware_exits,
+        }
+    }
+}
+
 /// Everything a user must know to trust the figures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
@@ -62,6 +96,21 @@ impl Status {
     pub(crate) fn new(events: Vec<EventStatus>, lost: Lost, blind: Vec<String>) -> Self {
         let notes = notes(&events, &lost, blind);
         Self { events, lost, notes }
+    }
+
+    /// What the kernel shows here.
+    pub fn sees(&self) -> Sees {
+        let attached = |event| self.event(event).is_some_and(|event| event.attached.is_ok());
+        let fires = |event| self.event(event).is_some_and(|event| event.fired > 0);
+        let returns = attached(KvmEvent::UserspaceExit);
+        Sees {
+            pages: attached(KvmEvent::RingPush),
+            resets: attached(KvmEvent::RingReset),
+            returns,
+            runs: returns && attached(KvmEvent::Run),
+            stall_ends: returns && (attached(KvmEvent::Run) || fires(KvmEvent::Entry)),
+            hardware_exits: fires(KvmEvent::Exit),
+        }
     }
 
     /// How `event` fares.

@@ -6,6 +6,8 @@ mod errors;
 mod moments;
 #[path = "observe/qemu.rs"]
 mod qemu;
+#[path = "observe/readings.rs"]
+mod readings;
 #[path = "observe/replay.rs"]
 mod replay;
 #[path = "observe/support.rs"]
@@ -54,6 +56,12 @@ fn main() {
             &[Need::Kvm, Need::Bpf, Need::Qemu],
             moments::every_second_is_right,
         ),
+        trial(
+            "pages that can't be seen are unknown",
+            &[Need::Kvm, Need::Bpf, Need::Qemu],
+            errors::without_ring,
+        ),
+        trial("vCPUs are read as often as somebody asks", HERE, readings::as_asked),
         trial("what can't be watched is said with its remedy", HERE, errors::refused),
         trial("nothing is overwritten", HERE, errors::nothing_is_overwritten),
         trial("without privilege the remedy is named", HERE, errors::without_privilege),

@@ -1,7 +1,10 @@
 //! Pages of VMs with a dirty bitmap, counted as they are marked in it. The pages of VMs with rings pass the same function, so the
 //! program is attached only while there is a VM without.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use aya::Ebpf;
 
@@ -31,8 +34,10 @@ pub(crate) struct BitmapMarks {
     link: Option<Link>,
     looked: Option<Instant>,
     looking_took: Duration,
-    /// A VM that is watched has no ring.
-    is_needed: bool,
+    /// The processes that are watched whose VM has no ring.
+    without_ring: BTreeSet<u32>,
+    /// Those of which pages were not seen, the ones that have ended included.
+    unseen: BTreeSet<u32>,
 }
 
 impl BitmapMarks {
@@ -44,7 +49,8 @@ impl BitmapMarks {
             link: None,
             looked: None,
             looking_took: Duration::ZERO,
-            is_needed: false,
+            without_ring: BTreeSet::new(),
+            unseen: BTreeSet::new(),
         }
     }
 }
@@ -62,11 +68,11 @@ impl PageSource for BitmapMarks {
         }
         let begin = Instant::now();
         self.looked = Some(begin);
-        let mut processes = process::watched(self.target).into_iter();
-        let has_bitmap = |pid| !process::vcpu_descriptors(pid).is_empty() && process::has_ring(pid) == Some(false);
-        self.is_needed = processes.any(has_bitmap);
+        let processes = process::watched(self.target).into_iter();
+        let has_bitmap = |&pid: &u32| !process::vcpu_descriptors(pid).is_empty() && process::has_ring(pid) == Some(false);
+        self.without_ring = processes.filter(has_bitmap).collect();
         self.looking_took = begin.elapsed();
-        match (self.is_needed && self.possible.is_ok(), self.link.take()) {
+        match (!self.without_ring.is_empty() && self.possible.is_ok(), self.link.take()) {
             (true, None) => match PROGRAMS.attach(ebpf) {
                 Ok(link) => self.link = Some(link),
                 Err(why) => self.possible = Err(why),
@@ -76,6 +82,9 @@ impl PageSource for BitmapMarks {
             })?,
             (_, link) => self.link = link,
         }
+        if self.link.is_none() {
+            self.unseen.extend(&self.without_ring);
+        }
         Ok(())
     }
 
@@ -83,8 +92,12 @@ impl PageSource for BitmapMarks {
         self.link.is_some()
     }
 
+    fn is_blind_to(&self, process: u32) -> bool {
+        self.unseen.contains(&process)
+    }
+
     fn blind(&self) -> Option<String> {
-        let why = self.possible.as_ref().err().filter(|_| self.is_needed)?;
+        let why = self.possible.as_ref().err().filter(|_| !self.without_ring.is_empty())?;
         Some(format!(
             "a VM has no dirty ring, and pages that are marked in a dirty bitmap are not seen here ({why}); a ring is always seen \
              (QEMU: `-accel kvm,dirty-ring-size=4096`)"

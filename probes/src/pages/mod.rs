@@ -50,6 +50,11 @@ pub(crate) trait PageSource {
         false
     }
 
+    /// Whether the pages of this process are its to tell, and it can't see them.
+    fn is_blind_to(&self, _process: u32) -> bool {
+        false
+    }
+
     /// What it does not see although a VM that is watched needs it, and what would help.
     fn blind(&self) -> Option<String> {
         None

@@ -38,13 +38,17 @@ fn add_to(summary: &mut Summary, from_s: f64, probed: &Probed) {
     let (Some(base), Some(end)) = (counts(part.saturating_sub(1)), counts(probed.counts.len() - 1)) else {
         return;
     };
-    let gain = |count: fn(&KernelCounts) -> u64| Some(count(end).saturating_sub(count(base)));
-    summary.probe_pushed_pages = gain(|counts| counts.pushed_pages);
-    summary.probe_reset_pages = gain(|counts| counts.reset_pages);
-    summary.probe_ring_full_exits = gain(|counts| counts.ring_full_exits);
-    summary.probe_userspace_exits = gain(|counts| counts.userspace_exits);
-    summary.probe_hardware_exits = gain(|counts| counts.hardware_exits).filter(|_| probed.sees_hardware);
+    let sees = probed.sees;
+    let gain = |is_seen: bool, count: fn(&KernelCounts) -> u64| is_seen.then(|| count(end).saturating_sub(count(base)));
+    summary.probe_pushed_pages = gain(sees.pages, |counts| counts.pushed_pages);
+    summary.probe_reset_pages = gain(sees.resets, |counts| counts.reset_pages);
+    summary.probe_ring_full_exits = gain(sees.returns, |counts| counts.ring_full_exits);
+    summary.probe_userspace_exits = gain(sees.returns, |counts| counts.userspace_exits);
+    summary.probe_hardware_exits = gain(sees.hardware_exits, |counts| counts.hardware_exits);
     summary.probe_lost = Some(probed.lost);
+    if !sees.stall_ends {
+        return;
+    }
 
     let own = probed
         .stalls
@@ -69,6 +73,8 @@ fn add_to(summary: &mut Summary, from_s: f64, probed: &Probed) {
 
 #[cfg(test)]
 mod tests {
+    use dirtyrig_probes::Sees;
+
     use super::*;
     use crate::engine::probed::KernelStall;
 
@@ -94,6 +100,14 @@ mod tests {
                 stall(1, 250, 1000, Some(900)),
                 stall(1, 350, 3000, None),
             ],
+            sees: Sees {
+                pages: true,
+                resets: true,
+                returns: true,
+                runs: true,
+                stall_ends: true,
+                hardware_exits: false,
+            },
             lost: 5,
             notes: vec!["one".to_owned(), "two".to_owned()],
             ..Probed::default()
@@ -134,11 +148,23 @@ mod tests {
     #[test]
     fn what_the_kernel_does_not_report_is_no_zero() {
         assert_eq!(summary(&probed()).probe_hardware_exits, None);
-        let seen = Probed {
-            sees_hardware: true,
-            ..probed()
-        };
+        let mut seen = probed();
+        seen.sees.hardware_exits = true;
         assert_eq!(summary(&seen).probe_hardware_exits, Some(0));
+        let row = summary(&Probed {
+            sees: Sees::default(),
+            ..probed()
+        });
+        let counts = [
+            row.probe_pushed_pages,
+            row.probe_reset_pages,
+            row.probe_ring_full_exits,
+            row.probe_userspace_exits,
+            row.probe_hardware_exits,
+            row.probe_pauses,
+        ];
+        assert_eq!(counts, [None; 6], "no event of it was attached");
+        assert_eq!((row.probe_stall_max_us, row.probe_lost), (None, Some(5)));
         let without = Probed {
             notes: vec!["without probes: why".to_owned()],
             ..Probed::default()

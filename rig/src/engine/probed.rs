@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use dirtyrig_probes::Sees;
+
 use super::target::Stall;
 use crate::recording::schema::ExitRow;
 
@@ -52,8 +54,8 @@ pub struct Probed {
     pub stalls: Vec<KernelStall>,
     /// The exits since 0, by reason.
     pub exits: Vec<ExitRow>,
-    /// Whether the kernel reports exits from guest mode at all.
-    pub sees_hardware: bool,
+    /// What of it the kernel shows at all.
+    pub sees: Sees,
     /// What could not be recorded since they were attached.
     pub lost: u64,
     /// What must be known to read the figures, in sentences.

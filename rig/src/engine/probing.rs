@@ -9,7 +9,7 @@ use std::{
 };
 
 use dirtyrig_probes::{
-    Error, Event, ExitReason, KvmEvent, Options, Probes, Stall as Seen, StallCause, Status, VcpuCounters, VcpuId,
+    Error, Event, ExitReason, Options, Probes, Stall as Seen, StallCause, Status, VcpuCounters, VcpuId,
     monotonic_now,
 };
 
@@ -303,8 +303,8 @@ impl Watching {
             row(cell, vcpu, reason, name, count.saturating_sub(before))
         });
         let mut exits: Vec<ExitRow> = since.filter(|row| row.count != Some(0)).collect();
-        let sees_hardware = status.event(KvmEvent::Exit).is_some_and(|event| event.fired > 0);
-        if !sees_hardware {
+        let sees = status.sees();
+        if !sees.hardware_exits {
             let is_there = |vcpu: &usize| {
                 self.indices
                     .as_ref()
@@ -321,7 +321,7 @@ impl Watching {
             counts: std::mem::take(&mut self.counts),
             stalls: Vec::new(),
             exits,
-            sees_hardware,
+            sees,
             lost: lost.total(),
             notes: status.notes,
         })

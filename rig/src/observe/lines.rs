@@ -110,7 +110,7 @@ fn line<'a>(report: &'a Report, rates: &VcpuRates) -> Line<'a> {
         thread: counters.thread,
         ended: counters.gone,
         dirty_mib_s: rates.dirty_mib_s.map(round),
-        dirtied_pages: sees.pages.then_some(counters.pushed_pages),
+        dirtied_pages: (sees.pages && counters.sees_pages).then_some(counters.pushed_pages),
         ring_full_per_s: rates.ring_full_per_s.map(round),
         ring_full_exits: sees.returns.then_some(counters.ring_full_exits),
         stalled_pct: rates.stalled_pct.map(round),

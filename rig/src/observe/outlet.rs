@@ -1,5 +1,7 @@
 //! What everything that shows or keeps readings has in common.
 
+use std::time::Duration;
+
 use dirtyrig_probes::Event;
 
 use super::{rates::VcpuRates, watched::Reading};
@@ -22,7 +24,12 @@ pub trait Outlet {
         Ok(())
     }
 
-    /// A reading between two reports.
+    /// How often it wants readings, where those of the reports are too few.
+    fn reads_every(&self) -> Option<Duration> {
+        None
+    }
+
+    /// A reading: each report's, and those between two reports.
     fn reading(&mut self, _reading: &Reading) -> anyhow::Result<()> {
         Ok(())
     }

@@ -167,8 +167,7 @@ fn rates(shots: &VecDeque<Shot>, sees: Sees) -> VcpuRates {
         .collect();
     exits.sort_by(|a, b| b.per_s.total_cmp(&a.per_s).then(a.reason.cmp(&b.reason)));
     VcpuRates {
-        dirty_mib_s: sees
-            .pages
+        dirty_mib_s: (sees.pages && now.counters.sees_pages)
             .then(|| Pages(gain(|c| c.pushed_pages)).per(span).unwrap_or_default().0),
         ring_full_per_s: sees.returns.then(|| per_s(gain(|c| c.ring_full_exits))),
         stalled_pct: sees.stall_ends.then(|| share(stalled)),
@@ -228,6 +227,7 @@ fn unborn(counters: &VcpuCounters, at: Duration) -> VcpuCounters {
         number: counters.number,
         gone: false,
         pushed_pages: 0,
+        sees_pages: counters.sees_pages,
         reset_entries: 0,
         resets: 0,
         userspace_exits: 0,
@@ -260,6 +260,7 @@ pub(super) mod tests {
         };
         VcpuCounters {
             pushed_pages: pages,
+            sees_pages: true,
             ring_full_exits: pages / 1000,
             userspace_exits: pages / 1000,
             exit_reasons: vec![ExitCount {
@@ -280,6 +281,7 @@ pub(super) mod tests {
             number: None,
             gone: false,
             pushed_pages: 0,
+            sees_pages: true,
             reset_entries: 0,
             resets: 0,
             userspace_exits: 0,
@@ -398,5 +400,13 @@ pub(super) mod tests {
         let rates = rates.end(&blind);
         assert_eq!((rates[0].stalled_pct, rates[0].in_run_pct), (None, None));
         assert_eq!((rates[0].dirty_mib_s, rates[0].ring_full_per_s), (None, None));
+        // Of this vCPU alone its pages can't be seen.
+        let unseen = VcpuCounters {
+            sees_pages: false,
+            ..thread(7, 0)
+        };
+        let rates = Rates::from(Duration::ZERO).end(&reading(1, vec![unseen, thread(8, 0)]));
+        assert_eq!((rates[0].dirty_mib_s, rates[0].ring_full_per_s), (None, Some(0.0)));
+        assert_eq!(rates[1].dirty_mib_s, Some(0.0));
     }
 }

@@ -36,6 +36,9 @@ use crate::{
 /// A reading of pages logged is taken over this long, as a limiter's would be.
 const READ_OVER: Duration = Duration::from_secs(1);
 
+/// Samples of a recording are this far apart, as those of a run are: figures show settling, which takes less than a second.
+const SAMPLE: Duration = Duration::from_millis(100);
+
 /// A recording being made.
 pub struct Record {
     recorder: Recorder,
@@ -49,6 +52,8 @@ struct Cell {
     number: u32,
     vm: Vm,
     ring_entries: Option<u32>,
+    /// Whether its pages can be seen.
+    sees_pages: bool,
     /// Which row is whose: a number for each of KVM's ids.
     numbers: Numbers,
     /// By number.
@@ -136,6 +141,10 @@ impl Outlet for Record {
         Ok(())
     }
 
+    fn reads_every(&self) -> Option<Duration> {
+        Some(SAMPLE)
+    }
+
     fn reading(&mut self, reading: &Reading) -> anyhow::Result<()> {
         let first = self.begun.is_none();
         let zero = *self.begun.get_or_insert(reading.at);
@@ -187,6 +196,7 @@ impl Cell {
             numbers,
             vcpus,
             ring_entries: processes::ring_entries(pid),
+            sees_pages: true,
             base: None,
             samples: Vec::new(),
             counts: Vec::new(),
@@ -207,6 +217,14 @@ impl Cell {
         self.vcpus.keys().last().map_or(0, |&highest| highest as usize + 1)
     }
 
+    /// What of this process is seen, of what the kernel shows.
+    fn seen(&self, sees: Sees) -> Sees {
+        Sees {
+            pages: sees.pages && self.sees_pages,
+            ..sees
+        }
+    }
+
     /// The rows of a reading taken `t` after `zero`, when the recording began.
     fn sample<'a>(
         &mut self,
@@ -216,6 +234,8 @@ impl Cell {
         threads: impl Iterator<Item = &'a VcpuCounters>,
     ) -> Vec<Sample> {
         let threads: Vec<&VcpuCounters> = threads.collect();
+        self.sees_pages &= threads.iter().all(|thread| thread.sees_pages);
+        let sees = self.seen(sees);
         let rows: HashMap<u32, u32> = threads
             .iter()
             .filter_map(|thread| Some((thread.thread, self.row_of(thread.vcpu?)?)))
@@ -329,7 +349,7 @@ impl Cell {
             counts: std::mem::take(&mut self.counts),
             stalls: std::mem::take(&mut self.stalls),
             exits: Vec::new(),
-            sees_hardware: last.sees.hardware_exits,
+            sees: self.seen(last.sees),
             lost: last.lost.total(),
             notes: last.notes.clone(),
         };

@@ -19,8 +19,16 @@ use crate::{
     engine::interrupt::{Clock as _, Interrupt, Waited},
 };
 
-/// How often events are drained and counters read: a tenth of what the buffers for a trace hold at full speed.
+/// How often events are drained: a tenth of what the buffers for a trace hold at full speed. It costs what happened, not
+/// what there is: nothing is read of a vCPU of which there is no event.
 const TICK: Duration = Duration::from_millis(100);
+
+/// Counters are read for each report, and for whatever [`Outlet::reads_every`] asks for. The kernel's counts only grow, and
+/// the pages of a ring are told by its index at that moment, so the difference of two readings is right however far apart
+/// they are. A reading costs a few system calls per vCPU, so more of them would cost in proportion to all vCPUs. Reports may
+/// be an hour apart: this often at least they are read for what doesn't wait, which is VMs that come, and vCPU threads that
+/// have ended, which make room for new ones.
+const READ_AT_LEAST: Duration = Duration::from_secs(1);
 
 /// What is to be done.
 pub struct Session {
@@ -89,22 +97,33 @@ impl Session {
             outlet.reading(last)?;
         }
         let end = self.duration.map(|duration| begun + duration);
+        let wanted = self.outlets.iter().filter_map(|outlet| outlet.reads_every());
+        let read_every = wanted.fold(READ_AT_LEAST, Duration::min);
         let mut next_report = begun + self.interval;
+        let mut next_read = begun + read_every;
         let mut next_tick = begun + TICK;
         loop {
-            let until = next_tick.min(next_report).min(end.unwrap_or(next_report));
+            let until = next_tick.min(next_read).min(next_report).min(end.unwrap_or(next_report));
             let stopped = self.wait(interrupt, until)?;
             self.drain(&mut rates)?;
             let now = Instant::now();
             while next_tick <= now {
                 next_tick += TICK;
             }
+            let over = stopped || end.is_some_and(|end| now >= end);
+            let is_due = over || now >= next_report || now >= next_read;
+            // A VM that ends is told of at once, lest its last rate be one over time in which it was not there.
+            if !is_due && !self.watched.news_of_ends(&last.ended) {
+                continue;
+            }
+            while next_read <= now {
+                next_read += read_every;
+            }
             let reading = self.watched.read()?;
             for outlet in &mut self.outlets {
                 outlet.reading(&reading)?;
             }
             told.news(&reading, now.duration_since(begun));
-            let over = stopped || end.is_some_and(|end| now >= end);
             let gone = !self.pids.is_empty() && self.pids.is_subset(&reading.ended);
             if over || gone || now >= next_report {
                 let report = Report {

@@ -5,8 +5,9 @@ use std::{
     time::Duration,
 };
 
+pub use dirtyrig_probes::Sees;
 use dirtyrig_probes::{
-    Error, Event, KvmEvent, Lost, Options, Probes, Target, VcpuCounters,
+    Error, Event, Lost, Options, Probes, Target, VcpuCounters,
     identity::{NumberKind, Vm, vm_of, vms},
     monotonic_now,
 };
@@ -60,25 +61,6 @@ impl Reading {
     }
 }
 
-/// What the kernel shows here.
-// Each stands for events of its own, any of which a kernel may lack.
-#[allow(clippy::struct_excessive_bools)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sees {
-    /// Which pages are dirtied.
-    pub pages: bool,
-    /// Which entries are reset.
-    pub resets: bool,
-    /// When `KVM_RUN` returns, and why.
-    pub returns: bool,
-    /// How long a vCPU is in `KVM_RUN`.
-    pub runs: bool,
-    /// When a stall ends.
-    pub stall_ends: bool,
-    /// Exits from guest mode: the event is attached and does fire.
-    pub hardware_exits: bool,
-}
-
 /// Attached probes.
 pub struct Watched {
     /// One for all, or one a process.
@@ -118,6 +100,12 @@ impl Watched {
         Ok(())
     }
 
+    /// Whether a process that was asked for has ended, and is not among those that are known to have.
+    pub fn news_of_ends(&self, known: &BTreeSet<u32>) -> bool {
+        let mut asked = self.probes.iter();
+        asked.any(|(pid, probes)| pid.is_some_and(|pid| !known.contains(&pid)) && !probes.target_lives())
+    }
+
     /// Reads the counters.
     pub fn read(&mut self) -> Result<Reading, Error> {
         let mut reading = Reading {
@@ -126,16 +114,7 @@ impl Watched {
         };
         for (pid, probes) in &mut self.probes {
             let status = probes.status()?;
-            let attached = |event| status.event(event).is_some_and(|event| event.attached.is_ok());
-            let sees = &mut reading.sees;
-            let returns = attached(KvmEvent::UserspaceExit);
-            sees.pages |= attached(KvmEvent::RingPush);
-            sees.resets |= attached(KvmEvent::RingReset);
-            sees.returns |= returns;
-            sees.runs |= returns && attached(KvmEvent::Run);
-            sees.stall_ends |= returns
-                && (attached(KvmEvent::Run) || status.event(KvmEvent::Entry).is_some_and(|event| event.fired > 0));
-            sees.hardware_exits |= status.event(KvmEvent::Exit).is_some_and(|event| event.fired > 0);
+            reading.sees = reading.sees.or(status.sees());
             reading.lost = sum(reading.lost, status.lost);
             for note in status.notes {
                 if !reading.notes.contains(&note) {

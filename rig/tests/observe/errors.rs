@@ -5,9 +5,11 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use dirtyrig_probes::{Options, Probes, Source, SourceStatus, Target, page_sources};
 use libtest_mimic::Failed;
+use serde_json::Value;
 
-use super::support::{DIRTYRIG, Guest, column, observe, spoken};
+use super::support::{DIRTYRIG, Guest, column, observe, spoken, wait_until};
 
 fn says(output: &Output, code: i32, words: &[&str]) {
     let (text, said) = spoken(output);
@@ -127,5 +129,26 @@ pub(crate) fn without_tracefs() -> Result<(), Failed> {
             "{name} is not seen: {text}"
         );
     }
+    Ok(())
+}
+
+/// Pages of a VM without a ring are seen where the kernel lets a program run on its dirty bitmap. Elsewhere they are unknown, not 0.
+pub(crate) fn without_ring() -> Result<(), Failed> {
+    let qemu = super::qemu::start(0)?;
+    let mut client = qemu.connect()?;
+    let mut probes = Probes::attach(&Options::new(Target::Pid(qemu.pid())))?;
+    let mut vcpus = Vec::new();
+    wait_until("its vCPUs are seen", || {
+        // They leave KVM_RUN for this alone.
+        client.execute("stop", &Value::Null)?;
+        client.execute("cont", &Value::Null)?;
+        vcpus = probes.vcpus()?;
+        Ok(vcpus.len() == 2)
+    })?;
+    let is_bitmap = |source: &SourceStatus| source.source != Source::Ring && source.works.is_ok();
+    let seen = page_sources()?.iter().any(is_bitmap);
+    assert!(vcpus.iter().all(|vcpu| vcpu.sees_pages == seen), "{vcpus:?}");
+    let notes = probes.status()?.notes;
+    assert_eq!(notes.iter().any(|note| note.starts_with("a VM has no dirty ring")), !seen, "{notes:?}");
     Ok(())
 }

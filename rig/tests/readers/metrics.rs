@@ -52,6 +52,7 @@ fn reading() -> Reading {
         number: None,
         gone: false,
         pushed_pages: 1_000_000 + u64::from(thread),
+        sees_pages: true,
         reset_entries: 1_000_000,
         resets: 1,
         userspace_exits: 5,

@@ -38,33 +38,43 @@ pub(super) fn text(reading: &Reading, exposition: Exposition) -> Result<String, 
 #[derive(Debug)]
 struct Newest(Reading);
 
-/// A counter of a vCPU: name, help, whether it is seen here, how to get it.
-type Count = (&'static str, &'static str, fn(Sees) -> bool, fn(&VcpuCounters) -> u64);
+/// A counter of a vCPU: name, help, whether it is seen here, how to get it, where it is seen of this vCPU.
+type Count = (
+    &'static str,
+    &'static str,
+    fn(Sees) -> bool,
+    fn(&VcpuCounters) -> Option<u64>,
+);
+
+/// Pages that a vCPU has dirtied, where they can be seen.
+fn dirtied(vcpu: &VcpuCounters) -> Option<u64> {
+    vcpu.sees_pages.then_some(vcpu.pushed_pages)
+}
 
 const COUNTS: [Count; 4] = [
     (
         "dirtied_pages",
         "Pages pushed to the vCPU's dirty ring",
         |sees| sees.pages,
-        |vcpu| vcpu.pushed_pages,
+        dirtied,
     ),
     (
         "reset_pages",
         "Entries of the vCPU's dirty ring that were reset",
         |sees| sees.resets,
-        |vcpu| vcpu.reset_entries,
+        |vcpu| Some(vcpu.reset_entries),
     ),
     (
         "ring_full_exits",
         "Returns of KVM_RUN because the dirty ring was full",
         |sees| sees.returns,
-        |vcpu| vcpu.ring_full_exits,
+        |vcpu| Some(vcpu.ring_full_exits),
     ),
     (
         "userspace_exits",
         "Returns of KVM_RUN, whatever the reason",
         |sees| sees.returns,
-        |vcpu| vcpu.userspace_exits,
+        |vcpu| Some(vcpu.userspace_exits),
     ),
 ];
 
@@ -74,13 +84,13 @@ const BYTES: [Count; 2] = [
         "dirtied",
         "Bytes of the pages pushed to the vCPU's dirty ring",
         |sees| sees.pages,
-        |vcpu| vcpu.pushed_pages * PAGE_BYTES,
+        |vcpu| Some(dirtied(vcpu)? * PAGE_BYTES),
     ),
     (
         "reset",
         "Bytes of the pages whose ring entries were reset",
         |sees| sees.resets,
-        |vcpu| vcpu.reset_entries * PAGE_BYTES,
+        |vcpu| Some(vcpu.reset_entries * PAGE_BYTES),
     ),
 ];
 
@@ -94,10 +104,10 @@ impl Collector for Newest {
                 continue;
             }
             let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Counter)?;
-            for vcpu in &reading.vcpus {
+            for (vcpu, count) in reading.vcpus.iter().filter_map(|vcpu| Some((vcpu, count(vcpu)?))) {
                 let labels = labels(reading, vcpu);
                 let metric = family.encode_family(&labels)?;
-                ConstCounter::new(count(vcpu)).encode(metric)?;
+                ConstCounter::new(count).encode(metric)?;
             }
         }
         if reading.sees.hardware_exits {
@@ -268,6 +278,9 @@ mod tests {
         ] {
             assert!(text_of(&blind).contains(seen), "{seen}");
         }
+        blind.vcpus[0].sees_pages = false;
+        assert!(!text_of(&blind).contains("dirtied_pages_total{"));
+        assert!(text_of(&blind).contains("reset_pages_total{"));
         blind.sees = Sees::default();
         for unseen in [
             "dirtied_pages",

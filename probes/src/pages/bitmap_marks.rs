@@ -69,7 +69,8 @@ impl PageSource for BitmapMarks {
         let begin = Instant::now();
         self.looked = Some(begin);
         let processes = process::watched(self.target).into_iter();
-        let has_bitmap = |&pid: &u32| !process::vcpu_descriptors(pid).is_empty() && process::has_ring(pid) == Some(false);
+        let has_bitmap =
+            |&pid: &u32| !process::vcpu_descriptors(pid).is_empty() && process::has_ring(pid) == Some(false);
         self.without_ring = processes.filter(has_bitmap).collect();
         self.looking_took = begin.elapsed();
         match (!self.without_ring.is_empty() && self.possible.is_ok(), self.link.take()) {

@@ -9,8 +9,7 @@ use std::{
 };
 
 use dirtyrig_probes::{
-    Error, Event, ExitReason, Options, Probes, Stall as Seen, StallCause, Status, VcpuCounters, VcpuId,
-    monotonic_now,
+    Error, Event, ExitReason, Options, Probes, Stall as Seen, StallCause, Status, VcpuCounters, VcpuId, monotonic_now,
 };
 
 use super::{

@@ -103,7 +103,10 @@ impl Session {
         let mut next_read = begun + read_every;
         let mut next_tick = begun + TICK;
         loop {
-            let until = next_tick.min(next_read).min(next_report).min(end.unwrap_or(next_report));
+            let until = next_tick
+                .min(next_read)
+                .min(next_report)
+                .min(end.unwrap_or(next_report));
             let stopped = self.wait(interrupt, until)?;
             self.drain(&mut rates)?;
             let now = Instant::now();

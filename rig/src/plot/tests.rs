@@ -105,7 +105,10 @@ fn draws_every_figure_of_a_full_sweep_in_both_formats() {
             assert!(files.contains(&path), "{} was not written", path.display());
         }
     }
-    for path in files.iter().filter(|path| path.extension().is_some_and(|end| end == "svg")) {
+    for path in files
+        .iter()
+        .filter(|path| path.extension().is_some_and(|end| end == "svg"))
+    {
         let svg = std::fs::read_to_string(path).expect("it was just written");
         check(&path.display().to_string(), &svg);
     }

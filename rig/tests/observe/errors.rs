@@ -149,6 +149,10 @@ pub(crate) fn without_ring() -> Result<(), Failed> {
     let seen = page_sources()?.iter().any(is_bitmap);
     assert!(vcpus.iter().all(|vcpu| vcpu.sees_pages == seen), "{vcpus:?}");
     let notes = probes.status()?.notes;
-    assert_eq!(notes.iter().any(|note| note.starts_with("a VM has no dirty ring")), !seen, "{notes:?}");
+    assert_eq!(
+        notes.iter().any(|note| note.starts_with("a VM has no dirty ring")),
+        !seen,
+        "{notes:?}"
+    );
     Ok(())
 }

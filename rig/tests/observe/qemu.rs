@@ -165,7 +165,9 @@ struct Trace {
 impl Trace {
     fn start(pid: u32) -> Result<Self, Failed> {
         let tracefs = Tracefs::open()?;
-        let root = tracefs.root().join(format!("instances/dirtyrig-test-{}", std::process::id()));
+        let root = tracefs
+            .root()
+            .join(format!("instances/dirtyrig-test-{}", std::process::id()));
         fs::create_dir(&root)?;
         let pipe = OpenOptions::new()
             .read(true)

@@ -10,7 +10,7 @@ fn at_every_byte(dir: &Path, file: &str, from: usize, check: impl FnMut(&Path)) 
     let whole = fs::read(dir.join(file)).expect("the file is there");
     let is_end = |len: usize| whole[len.saturating_sub(2)..whole.len().min(len + 2)].contains(&b'\n');
     let last_row = whole[..whole.len() - 1].iter().rposition(|byte| *byte == b'\n');
-    let is_wanted = |len: &usize| Some(*len) >= last_row || is_end(*len) || len % 13 == 0;
+    let is_wanted = |len: &usize| Some(*len) >= last_row || is_end(*len) || len.is_multiple_of(13);
     at_each((from..whole.len()).filter(is_wanted), dir, file, check);
 }
 

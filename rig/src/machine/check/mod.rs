@@ -133,10 +133,10 @@ const UNDER_PROBES: [&str; 4] = ["pid namespace", "bpf", "tracefs", "ring"];
 
 /// The remedy of what keeps the probes from working, by the checks of what they rest on.
 pub fn remedy_of_probes(checks: &[Checked]) -> Option<&str> {
-    let under = UNDER_PROBES
+    let mut under = UNDER_PROBES
         .iter()
         .filter_map(|name| checks.iter().find(|check| check.name == *name));
-    under.filter_map(|check| check.finding.remedy.as_deref()).next()
+    under.find_map(|check| check.finding.remedy.as_deref())
 }
 
 /// Makes every check.

@@ -36,10 +36,7 @@ use std::{
 use kvm_bindings::KVM_DIRTY_LOG_PAGE_OFFSET;
 use kvm_ioctls::VcpuFd;
 
-use crate::{Error, RingSize};
-
-/// Bytes of one ring entry (`struct kvm_dirty_gfn`).
-pub(crate) const ENTRY_BYTES: usize = size_of::<Entry>();
+use crate::{Error, RingSize, size::ENTRY_BYTES};
 
 /// `KVM_DIRTY_GFN_F_DIRTY`: the kernel has published the entry.
 const DIRTY: u32 = 1;
@@ -56,7 +53,7 @@ struct Entry {
 }
 
 const _: () = {
-    assert!(size_of::<Entry>() == size_of::<kvm_bindings::kvm_dirty_gfn>());
+    assert!(size_of::<Entry>() == ENTRY_BYTES);
     assert!(std::mem::offset_of!(Entry, flags) == std::mem::offset_of!(kvm_bindings::kvm_dirty_gfn, flags));
     assert!(std::mem::offset_of!(Entry, slot) == std::mem::offset_of!(kvm_bindings::kvm_dirty_gfn, slot));
     assert!(std::mem::offset_of!(Entry, offset) == std::mem::offset_of!(kvm_bindings::kvm_dirty_gfn, offset));

@@ -1,9 +1,12 @@
 //! How large a ring may be, and the capability that gives every vCPU of a VM one.
 
-use kvm_bindings::{KVM_CAP_DIRTY_LOG_RING_ACQ_REL, kvm_enable_cap};
+use kvm_bindings::{KVM_CAP_DIRTY_LOG_RING_ACQ_REL, kvm_dirty_gfn, kvm_enable_cap};
 use kvm_ioctls::{Kvm, VmFd};
 
-use crate::{Error, ring::ENTRY_BYTES};
+use crate::Error;
+
+/// Bytes of one ring entry.
+pub(crate) const ENTRY_BYTES: usize = size_of::<kvm_dirty_gfn>();
 
 /// A ring needs at least one page, and more entries than the kernel keeps in reserve (64, and 512 more with Intel PML).
 pub const MIN_RING_ENTRIES: u32 = 1024;

@@ -2,7 +2,6 @@
 
 use std::io;
 
-use aya::maps::MapError;
 use thiserror::Error;
 
 /// Why the probes could not be attached, or could not be read.
@@ -98,7 +97,7 @@ pub enum Error {
         operation: &'static str,
         #[source]
         /// What the kernel said.
-        source: MapError,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The budgets could not be mapped.
     #[error("can't map the {slots} budgets into memory")]

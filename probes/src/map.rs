@@ -61,7 +61,7 @@ pub(crate) fn failed(name: &'static str, operation: &'static str) -> impl Fn(Map
     move |source| Error::Map {
         name,
         operation,
-        source,
+        source: source.into(),
     }
 }
 
@@ -76,7 +76,7 @@ where
     M::try_from(map).map_err(|source| Error::Map {
         name,
         operation: "open",
-        source,
+        source: source.into(),
     })
 }
 
@@ -87,7 +87,7 @@ pub(crate) fn entries<K: Pod, V: Pod>(map: &HashMap<MapData, K, V>, name: &'stat
         let key = key.map_err(|source| Error::Map {
             name,
             operation: "iterate",
-            source,
+            source: source.into(),
         })?;
         if let Some(value) = get(map, &key, name)? {
             found.push((key, value));
@@ -108,7 +108,7 @@ pub(crate) fn get<K: Pod, V: Pod>(
         Err(source) => Err(Error::Map {
             name,
             operation: "read",
-            source,
+            source: source.into(),
         }),
     }
 }
@@ -125,7 +125,7 @@ pub(crate) fn remove<K: Pod, V: Pod>(
         Err(source) => Err(Error::Map {
             name,
             operation: "remove from",
-            source,
+            source: source.into(),
         }),
     }
 }

@@ -192,7 +192,7 @@ impl Quota {
                 .map_err(|source| Error::Map {
                     name: "LIMITED",
                     operation: "write",
-                    source,
+                    source: source.into(),
                 })
         })
     }
@@ -213,7 +213,7 @@ impl Quota {
         threads.generation.set(0, changes, 0).map_err(|source| Error::Map {
             name: DATA,
             operation: "write",
-            source,
+            source: source.into(),
         })
     }
 

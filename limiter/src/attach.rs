@@ -108,7 +108,11 @@ impl VmLimiter {
         let rings = Rings::new(vm, max_vcpus, sink);
         let shared = Arc::new(Shared::new(Clock::start(), rings, signal, max_vcpus, limiter));
         let limit = DirtyLimit::new(Arc::clone(&shared), limiter.kind, ring.entries(), limiter.period);
-        let reaper = Reaper::start(Arc::clone(&shared), limiter.period, enforce::reaper_beside(limiter));
+        let reaper = Reaper::start(
+            Arc::clone(&shared),
+            limiter.period,
+            limiter.kind.descriptor().policy.reaper_beside,
+        );
         Ok(Self {
             shared,
             limit,

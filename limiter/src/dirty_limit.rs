@@ -9,7 +9,6 @@ use std::{
 };
 
 use crate::{
-    enforce::Common,
     governor::{Governor, Steering},
     law::{Law, LimiterKind, auto_converge::AutoConverge, depth::Depth},
     limit::{LimitError, LimitInfo, Which},
@@ -87,13 +86,10 @@ impl DirtyLimit {
             return Err(refused);
         }
         let mut governor = self.governor();
-        match &mut *self.shared.common() {
-            Common::Buckets(accounts) => accounts.set_depth(Depth {
-                burst,
-                ..accounts.depth()
-            }),
-            Common::Pool(_) => return Err(refused),
-        }
+        let mut accounts = self.shared.accounts();
+        let depth = accounts.depth().ok_or(refused)?;
+        accounts.set_depth(Depth { burst, ..depth });
+        drop(accounts);
         self.shared.limits.touch();
         self.follow(&mut governor, self.shared.limits.in_service());
         Ok(())
@@ -101,10 +97,8 @@ impl DirtyLimit {
 
     /// The time's worth of quota that may be saved up; `None` of a limiter that saves nothing up.
     pub fn burst(&self) -> Option<Duration> {
-        match &*self.shared.common() {
-            Common::Buckets(accounts) if self.kind.saves_up() => Some(accounts.depth().burst),
-            Common::Buckets(_) | Common::Pool(_) => None,
-        }
+        let depth = self.shared.accounts().depth().filter(|_| self.kind.saves_up())?;
+        Some(depth.burst)
     }
 
     /// The vCPUs that have a limit, with the rate that was last read of each.
@@ -146,7 +140,12 @@ impl DirtyLimit {
             }
         }
         if in_service && governor.is_none() {
-            *governor = Some(Governor::start(&self.shared, &self.steering, self.period));
+            *governor = Some(Governor::start(
+                &self.shared,
+                &self.steering,
+                self.kind.descriptor().policy.threads,
+                self.period,
+            ));
         } else if !in_service && governor.take().is_some() {
             match &mut *self.steering() {
                 Steering::Periodic(law) => law.ended(),

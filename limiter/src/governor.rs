@@ -33,15 +33,6 @@ pub(crate) enum Steering {
     Nothing,
 }
 
-impl Steering {
-    fn threads(&self) -> Threads {
-        match self {
-            Self::Periodic(law) => law.policy().threads,
-            Self::AutoConverge(_) | Self::Nothing => Threads::Merged,
-        }
-    }
-}
-
 /// The measuring and adjusting threads; dropping it ends them.
 pub(crate) struct Governor {
     shared: Arc<Shared>,
@@ -51,10 +42,15 @@ pub(crate) struct Governor {
 
 impl Governor {
     /// Starts to measure every `period` and to steer.
-    pub(crate) fn start(shared: &Arc<Shared>, steering: &Arc<Mutex<Steering>>, period: Duration) -> Self {
+    pub(crate) fn start(
+        shared: &Arc<Shared>,
+        steering: &Arc<Mutex<Steering>>,
+        threads: Threads,
+        period: Duration,
+    ) -> Self {
         let stop = Arc::new(Stop::default());
         let latest = Arc::new(Mutex::new(Vec::new()));
-        let split = lock(steering).threads() == Threads::Split;
+        let split = threads == Threads::Split;
         let mut threads = Vec::new();
         {
             let (shared, stop, steering, latest) = (

@@ -12,7 +12,7 @@ use crate::{
     Error, KickSignal, LimiterSpec,
     clock::{Clock, thread_cpu},
     control::Control,
-    enforce::Common,
+    law::PageAccounts,
     limits::Limits,
     rings::Rings,
     stats::Books,
@@ -34,7 +34,7 @@ pub(crate) struct Shared {
     pub(crate) vcpus: Vec<VcpuShared>,
     pub(crate) limits: Limits,
     /// What the vCPUs may dirty, under a law that counts pages.
-    common: Mutex<Common>,
+    accounts: Mutex<PageAccounts>,
     /// Nanoseconds of CPU time that the threads beside the vCPUs have spent. A statistic: Relaxed.
     helpers_cpu: AtomicU64,
     /// The first error that a thread ended with.
@@ -50,16 +50,16 @@ impl Shared {
             signal,
             vcpus,
             limits: Limits::new(max_vcpus),
-            common: Mutex::new(Common::new(limiter)),
+            accounts: Mutex::new(PageAccounts::new(limiter.kind, limiter.depth())),
             helpers_cpu: AtomicU64::new(0),
             failure: Mutex::new(None),
         }
     }
 
     /// What the vCPUs may dirty.
-    pub(crate) fn common(&self) -> MutexGuard<'_, Common> {
+    pub(crate) fn accounts(&self) -> MutexGuard<'_, PageAccounts> {
         // Every law leaves its accounts consistent after each call: a panic elsewhere takes nothing from them.
-        self.common.lock().unwrap_or_else(PoisonError::into_inner)
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Called by a thread beside the vCPUs now and then: adds what it has spent since it last did, which was `noted`.

@@ -1,32 +1,13 @@
-//! What a vCPU may dirty, whichever of the page-counting laws says so: the token buckets or the dirty quota of the
-//! unmerged kernel series.
+//! What one vCPU may dirty under a law that counts pages: what its ring gave is charged, changes of limits are followed.
 
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    Error, LimiterSpec,
-    law::{Law, accounts::Accounts, dirty_quota::DirtyQuota, interim::Interim},
+    Error,
+    law::interim::Interim,
     shared::Shared,
     units::{Pages, Quota},
 };
-
-/// The accounts of all vCPUs of a machine.
-pub(crate) enum Common {
-    /// Token buckets, each vCPU's own and the machine's.
-    Buckets(Accounts),
-    /// The intervals and the pool of the dirty quota.
-    Pool(DirtyQuota),
-}
-
-impl Common {
-    /// Those of a machine under `limiter`; no vCPU is limited.
-    pub(crate) fn new(limiter: LimiterSpec) -> Self {
-        match limiter.kind.descriptor().law {
-            Law::Pool => Self::Pool(DirtyQuota::new(Duration::ZERO)),
-            _ => Self::Buckets(Accounts::new(limiter.depth())),
-        }
-    }
-}
 
 /// The account of one vCPU. It charges every page harvested from the vCPU's ring, whoever harvested it.
 pub(super) struct Account {
@@ -69,10 +50,7 @@ impl Account {
         let harvested = self.shared.rings.harvested(self.vcpu);
         let pages = Pages(harvested.0 - self.charged.0);
         self.charged = harvested;
-        match &mut *self.shared.common() {
-            Common::Buckets(accounts) => accounts.charge(now, self.vcpu, pages),
-            Common::Pool(pool) => drop(pool.charge(now, self.vcpu, pages)),
-        }
+        self.shared.accounts().charge(now, self.vcpu, pages);
         if is_new {
             self.follow(now);
         }
@@ -81,26 +59,17 @@ impl Account {
 
     /// The pause that is due: zero if the vCPU may run.
     pub(super) fn pause(&mut self, now: Duration) -> Duration {
-        match &mut *self.shared.common() {
-            Common::Buckets(accounts) => accounts.pause(now, self.vcpu),
-            Common::Pool(pool) => pool.pause(now, self.vcpu),
-        }
+        self.shared.accounts().pause(now, self.vcpu)
     }
 
     /// How many pages it may dirty before it is settled again; `None` for any number.
     pub(super) fn grant(&mut self, now: Duration) -> Option<Pages> {
-        match &mut *self.shared.common() {
-            Common::Buckets(accounts) => accounts.grant(now, self.vcpu),
-            Common::Pool(pool) => pool.grant(self.vcpu),
-        }
+        self.shared.accounts().grant(now, self.vcpu)
     }
 
     /// When it is charged first in a run that begins `now`; `None` under a law that gains nothing by it.
     pub(super) fn interim(&self, now: Duration) -> Option<Interim> {
-        match &*self.shared.common() {
-            Common::Buckets(accounts) => Some(accounts.interim(now)),
-            Common::Pool(_) => None,
-        }
+        self.shared.accounts().interim(now)
     }
 
     /// Whether any limit holds this vCPU.
@@ -111,12 +80,7 @@ impl Account {
     fn follow(&mut self, now: Duration) {
         let limits = &self.shared.limits;
         let (quota, vm_quota) = (limits.quota(self.vcpu), limits.vm_quota());
-        let changed = self.quota != quota;
         self.quota = quota;
-        match &mut *self.shared.common() {
-            Common::Buckets(accounts) => accounts.follow(now, self.vcpu, quota, vm_quota),
-            Common::Pool(pool) if changed => pool.set_quota(now, self.vcpu, quota),
-            Common::Pool(_) => {}
-        }
+        self.shared.accounts().follow(now, self.vcpu, quota, vm_quota);
     }
 }

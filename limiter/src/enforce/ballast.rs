@@ -7,7 +7,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Enforcement, IN_FLIGHT, Pause, account::Account, alarm::Alarm, deadline};
+use super::{
+    account::Account,
+    alarm::Alarm,
+    deadline,
+    enforcement::{Enforcement, IN_FLIGHT, Pause},
+};
 use crate::{Error, exit::Exit, law::pace::Pace, shared::Shared, units::Pages};
 
 /// The kernel's reserve: 64 entries, and 512 more where Intel PML is in use.

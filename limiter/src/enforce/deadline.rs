@@ -8,7 +8,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Enforcement, IN_FLIGHT, Pause, account::Account, alarm::Alarm};
+use super::{
+    account::Account,
+    alarm::Alarm,
+    enforcement::{Enforcement, IN_FLIGHT, Pause},
+};
 use crate::{Error, exit::Exit, law::pace::Pace, rings::Whose, shared::Shared, units::Pages};
 
 /// The shortest run between two deadlines: below it the vCPU does little but exit. It is what a fast guest overruns a small

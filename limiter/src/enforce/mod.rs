@@ -8,15 +8,11 @@
 //! | `ballast` | a full ring, kept as small as the grant | off its debt | `ballast` |
 //! | `run_slice` | a full ring | a share of the time, dirty or not | `auto-converge` |
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use crate::{
     Error, LimiterSpec,
-    exit::Exit,
-    law::{
-        Enforced, Law,
-        periodic::{Policy, RingFullReap, SleepEnd, Threads},
-    },
+    law::{Enforced, Law},
     shared::Shared,
 };
 
@@ -24,86 +20,13 @@ mod account;
 mod alarm;
 mod ballast;
 mod deadline;
+mod enforcement;
 pub(crate) mod page_budget;
 mod ring_full;
 mod run_slice;
 
-pub(crate) use account::Common;
+pub(crate) use enforcement::Enforcement;
 use page_budget::PageCounter;
-
-/// The sleep that a vCPU is to take before it enters the guest again; none if `asked` is zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Pause {
-    /// How long.
-    pub(crate) asked: Duration,
-    /// What ends it before its time.
-    pub(crate) end: SleepEnd,
-}
-
-impl Pause {
-    /// No pause at all.
-    pub(crate) const NONE: Self = Self {
-        asked: Duration::ZERO,
-        end: SleepEnd::KickEndsIt,
-    };
-
-    /// One that nothing but a command ends before its time.
-    pub(crate) const fn to_its_end(asked: Duration) -> Self {
-        Self {
-            asked,
-            end: SleepEnd::RunsOut,
-        }
-    }
-}
-
-/// What happens around each run of one vCPU, on its thread.
-///
-/// Made on the thread that runs the vCPU, and stays there.
-pub(crate) trait Enforcement {
-    /// The vCPU would enter the guest at `now`: lets it, or asks for a pause after which it is asked again.
-    fn before_entry(&mut self, now: Duration) -> Result<Pause, Error>;
-
-    /// The vCPU left the guest at `left`, for the reason `exit`: reaps what must be reaped.
-    fn after_exit(&mut self, exit: Exit, left: Duration) -> Result<(), Error>;
-}
-
-/// How many of a ring's newest entries an enforcement holds back that often interrupts its vCPU.
-///
-/// An exit may come after a page was logged and before it is written. Were its entry reset with the others, the write
-/// would fault and be logged a second time, and the ring would say more than the guest wrote. Held back until the next
-/// reap, the page stays writable, and both agree.
-pub(crate) const IN_FLIGHT: u64 = 1;
-
-/// How rings are reaped under a law that computes its sleeps: as in QEMU under a limit, but that nothing except a command
-/// ends a sleep.
-const COMPUTED: Policy = Policy {
-    threads: Threads::Merged,
-    ring_full_reap: RingFullReap::OwnRing,
-    reaper_beside: false,
-    sleep_end: SleepEnd::RunsOut,
-};
-
-/// How rings are reaped where no limiter does it: as in QEMU without a limit.
-const UNLIMITED: Policy = Policy {
-    threads: Threads::Merged,
-    ring_full_reap: RingFullReap::AllRings,
-    reaper_beside: true,
-    sleep_end: SleepEnd::KickEndsIt,
-};
-
-fn policy(limiter: LimiterSpec) -> Policy {
-    match limiter.kind.descriptor().law {
-        // The size of the ring matters to the law, not to how its threads behave.
-        Law::Periodic(make) => make(0).policy(),
-        Law::FullRing(_) => COMPUTED,
-        _ => UNLIMITED,
-    }
-}
-
-/// Whether the background reaper works beside a limit.
-pub(crate) fn reaper_beside(limiter: LimiterSpec) -> bool {
-    policy(limiter).reaper_beside
-}
 
 /// The enforcement of `limiter` for one vCPU, whose pages `counter` counts if it is one that needs that.
 pub(crate) fn build(
@@ -128,7 +51,7 @@ pub(crate) fn build(
                 Law::FullRing(make) => Some(make()),
                 _ => None,
             };
-            Box::new(ring_full::RingFullSleep::new(shared, vcpu, policy(limiter), computed))
+            Box::new(ring_full::RingFullSleep::new(shared, vcpu, descriptor.policy, computed))
         }
     })
 }

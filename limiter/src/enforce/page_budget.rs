@@ -11,7 +11,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Enforcement, IN_FLIGHT, Pause, account::Account, alarm::Alarm};
+use super::{
+    account::Account,
+    alarm::Alarm,
+    enforcement::{Enforcement, IN_FLIGHT, Pause},
+};
 use crate::{Error, KickSignal, exit::Exit, law::interim::Interim, rings::Whose, shared::Shared, units::Pages};
 
 /// Counts the pages that one vCPU dirties, in the kernel, and signals its thread on the page that ends a budget.

@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Enforcement, Pause};
+use super::enforcement::{Enforcement, Pause};
 use crate::{
     Error,
     exit::Exit,

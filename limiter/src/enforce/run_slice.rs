@@ -3,7 +3,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Enforcement, Pause, alarm::Alarm};
+use super::{
+    alarm::Alarm,
+    enforcement::{Enforcement, Pause},
+};
 use crate::{Error, exit::Exit, law::auto_converge::RUN_SLICE, rings::Whose, shared::Shared};
 
 /// Counts one vCPU's running time and sends it to sleep.

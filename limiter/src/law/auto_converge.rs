@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{
     descriptor::{Bounds, Descriptor, Enforced, Law},
-    periodic::Reading,
+    periodic::{Policy, Reading},
 };
 use crate::units::Quota;
 
@@ -29,6 +29,7 @@ pub(super) const AUTO_CONVERGE: Descriptor = Descriptor {
     description: "QEMU's auto-converge: every vCPU sleeps 20 to 99 % of the time, readers too",
     law: Law::AutoConverge,
     enforced: Enforced::ByRunSlice,
+    policy: Policy::UNLIMITED,
     bounds: Bounds {
         is_periodic: true,
         cap_share: Some((100 - MAX_PCT) as f64 / 100.0),

@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::{
     depth::{Depth, resume_level},
     descriptor::{Bounds, Descriptor, Enforced, Law},
+    periodic::Policy,
     tokens::{FilledAt, TokenRate, Tokens},
 };
 use crate::units::{Pages, Quota};
@@ -21,6 +22,7 @@ pub(super) const BUDGET: Descriptor = Descriptor {
     description: "token bucket in pages; a timer takes the vCPU out of the guest to be charged",
     law: Law::Buckets,
     enforced: Enforced::ByDeadline,
+    policy: Policy::UNLIMITED,
     bounds: Bounds::NONE,
     limits_whole_vm: true,
 };
@@ -30,6 +32,7 @@ pub(super) const BUDGET_EBPF: Descriptor = Descriptor {
     description: "token bucket in pages; an eBPF program stops the vCPU on the page that spends it",
     law: Law::Buckets,
     enforced: Enforced::ByPageCounter,
+    policy: Policy::UNLIMITED,
     bounds: Bounds::NONE,
     limits_whole_vm: true,
 };
@@ -39,6 +42,7 @@ pub(super) const BALLAST: Descriptor = Descriptor {
     description: "token bucket in pages; entries held back make the ring full after as many as are wanted",
     law: Law::Buckets,
     enforced: Enforced::ByHeldEntries,
+    policy: Policy::UNLIMITED,
     bounds: Bounds::NONE,
     limits_whole_vm: true,
 };

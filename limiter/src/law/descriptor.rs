@@ -1,6 +1,9 @@
 //! What there is to say of a limiter, in one place: whoever asks about one asks its descriptor.
 
-use super::{full_ring::FullRingLaw, periodic::PeriodicLaw};
+use super::{
+    full_ring::FullRingLaw,
+    periodic::{PeriodicLaw, Policy},
+};
 
 /// A limiter: the law, how it is enforced, what it can do, and the words for it. It lives in the file of its law.
 #[derive(Debug)]
@@ -13,6 +16,8 @@ pub(crate) struct Descriptor {
     pub(crate) law: Law,
     /// What makes it happen on KVM.
     pub(crate) enforced: Enforced,
+    /// How the threads around the law behave.
+    pub(crate) policy: Policy,
     /// What bounds the rates that it can hold.
     pub(crate) bounds: Bounds,
     /// Whether it can hold all vCPUs together to one quota.

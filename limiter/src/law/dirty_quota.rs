@@ -14,8 +14,11 @@
 
 use std::time::Duration;
 
-use super::descriptor::{Bounds, Descriptor, Enforced, Law};
-use super::tokens::{FilledAt, TokenRate, Tokens};
+use super::{
+    descriptor::{Bounds, Descriptor, Enforced, Law},
+    periodic::Policy,
+    tokens::{FilledAt, TokenRate, Tokens},
+};
 use crate::units::{Pages, Quota};
 
 /// Length of an interval.
@@ -26,6 +29,7 @@ pub(super) const DIRTY_QUOTA: Descriptor = Descriptor {
     description: "the unmerged kernel series: pages for each 10 ms, what is left goes to a common pool",
     law: Law::Pool,
     enforced: Enforced::ByDeadline,
+    policy: Policy::UNLIMITED,
     bounds: Bounds::NONE,
     limits_whole_vm: false,
 };
@@ -60,7 +64,7 @@ impl DirtyQuota {
     }
 
     /// Limits `vcpu`, whose first interval then begins, or with `None` frees it. A vCPU that has a limit keeps its
-    /// interval, and a debt its length in time.
+    /// interval, and a debt its length in time; the limit that it has already changes nothing.
     pub fn set_quota(&mut self, now: Duration, vcpu: usize, quota: Option<Quota>) {
         self.advance(now);
         if self.accounts.len() <= vcpu {
@@ -70,6 +74,7 @@ impl DirtyQuota {
         *account = quota.map(|quota| {
             let rate = TokenRate::of(quota);
             match *account {
+                Some(old) if old.rate == rate => old,
                 Some(old) => Account {
                     rate,
                     left: old.left.repriced(old.rate, rate).min(rate.during(INTERVAL)),

@@ -6,7 +6,7 @@ use super::{
     auto_converge, budget,
     descriptor::{Bounds, Descriptor, Enforced, Law},
     dirty_quota,
-    periodic::PeriodicLaw,
+    periodic::{PeriodicLaw, Policy},
     qemu_7_2, qemu_10, qemu_v11, ring_sleep,
 };
 
@@ -62,6 +62,7 @@ const NONE: Descriptor = Descriptor {
     description: "no limit: what the guest does when left alone",
     law: Law::Nothing,
     enforced: Enforced::AtFullRing,
+    policy: Policy::UNLIMITED,
     bounds: Bounds::NONE,
     limits_whole_vm: false,
 };
@@ -158,9 +159,9 @@ mod tests {
 
     #[test]
     fn the_laws_of_qemu_differ_in_how_they_are_built() {
-        use crate::law::periodic::{Policy, RingFullReap, SleepEnd, Threads};
+        use crate::law::periodic::{RingFullReap, SleepEnd, Threads};
 
-        let policy = |kind: LimiterKind| kind.periodic_law(4096).map(|law| law.policy());
+        let policy = |kind: LimiterKind| kind.descriptor().policy;
         let merged = Policy {
             threads: Threads::Merged,
             ring_full_reap: RingFullReap::OwnRing,
@@ -177,9 +178,9 @@ mod tests {
             reaper_beside: true,
             sleep_end: SleepEnd::KickEndsIt,
         };
-        assert_eq!(policy(LimiterKind::QemuV11), Some(split));
-        assert_eq!(policy(LimiterKind::Qemu72), Some(merged));
-        assert_eq!(policy(LimiterKind::Qemu10), Some(runs_out));
-        assert_eq!(policy(LimiterKind::Budget), None);
+        assert_eq!(policy(LimiterKind::QemuV11), split);
+        assert_eq!(policy(LimiterKind::Qemu72), merged);
+        assert_eq!(policy(LimiterKind::Qemu10), runs_out);
+        assert_eq!(policy(LimiterKind::Budget), Policy::UNLIMITED);
     }
 }

@@ -18,9 +18,6 @@ pub struct Reading {
 
 /// A law that adjusts, once a period, the sleep that a vCPU takes after each ring-full exit.
 pub trait PeriodicLaw: Send {
-    /// How the threads around this law behave.
-    fn policy(&self) -> Policy;
-
     /// Takes the readings of one period, one a plugged vCPU. A vCPU without a quota is left as it is.
     fn adjust(&mut self, readings: &[Reading]);
 
@@ -35,22 +32,32 @@ pub trait PeriodicLaw: Send {
     fn ended(&mut self);
 }
 
-/// How a periodic limiter is built around its law. QEMU's versions differ in this more than in their arithmetic.
+/// How the threads around a law behave. QEMU's versions differ in this more than in their arithmetic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Policy {
+pub(crate) struct Policy {
     /// Which threads measure and adjust.
-    pub threads: Threads,
+    pub(crate) threads: Threads,
     /// Whose ring is reaped at a ring-full exit while a limit is in service. (Without one it is all, always.)
-    pub ring_full_reap: RingFullReap,
+    pub(crate) ring_full_reap: RingFullReap,
     /// Whether the 1 s background reaper goes on beside the limiter, or idles while a limit is in service.
-    pub reaper_beside: bool,
+    pub(crate) reaper_beside: bool,
     /// What a kick does to a vCPU that sleeps off its throttle.
-    pub sleep_end: SleepEnd,
+    pub(crate) sleep_end: SleepEnd,
+}
+
+impl Policy {
+    /// Where no limiter does it: as in QEMU without a limit.
+    pub(crate) const UNLIMITED: Self = Self {
+        threads: Threads::Merged,
+        ring_full_reap: RingFullReap::AllRings,
+        reaper_beside: true,
+        sleep_end: SleepEnd::KickEndsIt,
+    };
 }
 
 /// Which threads measure and adjust.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Threads {
+pub(crate) enum Threads {
     /// Two threads of the same period, not synchronised: an adjustment may see a reading twice, or miss one.
     Split,
     /// One thread: measure, then adjust.
@@ -59,7 +66,7 @@ pub enum Threads {
 
 /// Whose ring is reaped at a ring-full exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RingFullReap {
+pub(crate) enum RingFullReap {
     /// Every vCPU's.
     AllRings,
     /// Only that of the vCPU that exited.
@@ -68,7 +75,7 @@ pub enum RingFullReap {
 
 /// What the kick of the periodic sync does to a vCPU that sleeps off its throttle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SleepEnd {
+pub(crate) enum SleepEnd {
     /// It cuts the sleep short, so that every vCPU runs at least once a period.
     KickEndsIt,
     /// Nothing: the sleep runs its course and the sync waits for it.

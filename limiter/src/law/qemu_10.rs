@@ -16,6 +16,12 @@ pub(super) const QEMU_10: Descriptor = Descriptor {
     description: "QEMU 10: as 7.2, but the sleep runs its course and the measurement waits for it",
     law: Law::Periodic(|ring_entries| Box::new(Qemu10::new(ring_entries))),
     enforced: Enforced::AtFullRing,
+    policy: Policy {
+        threads: Threads::Merged,
+        ring_full_reap: RingFullReap::OwnRing,
+        reaper_beside: false,
+        sleep_end: SleepEnd::RunsOut,
+    },
     bounds: BOUNDS,
     limits_whole_vm: false,
 };
@@ -36,15 +42,6 @@ impl Qemu10 {
 }
 
 impl PeriodicLaw for Qemu10 {
-    fn policy(&self) -> Policy {
-        Policy {
-            threads: Threads::Merged,
-            ring_full_reap: RingFullReap::OwnRing,
-            reaper_beside: false,
-            sleep_end: SleepEnd::RunsOut,
-        }
-    }
-
     fn adjust(&mut self, readings: &[Reading]) {
         for reading in readings {
             if let Some(quota) = reading.quota {

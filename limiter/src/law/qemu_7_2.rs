@@ -16,6 +16,12 @@ pub(super) const QEMU_7_2: Descriptor = Descriptor {
     description: "QEMU 7.2: sleep after a full ring, one thread, the kick of each period ends the sleep",
     law: Law::Periodic(|ring_entries| Box::new(Qemu72::new(ring_entries))),
     enforced: Enforced::AtFullRing,
+    policy: Policy {
+        threads: Threads::Merged,
+        ring_full_reap: RingFullReap::OwnRing,
+        reaper_beside: false,
+        sleep_end: SleepEnd::KickEndsIt,
+    },
     bounds: BOUNDS,
     limits_whole_vm: false,
 };
@@ -36,15 +42,6 @@ impl Qemu72 {
 }
 
 impl PeriodicLaw for Qemu72 {
-    fn policy(&self) -> Policy {
-        Policy {
-            threads: Threads::Merged,
-            ring_full_reap: RingFullReap::OwnRing,
-            reaper_beside: false,
-            sleep_end: SleepEnd::KickEndsIt,
-        }
-    }
-
     fn adjust(&mut self, readings: &[Reading]) {
         for reading in readings {
             if let Some(quota) = reading.quota {

@@ -19,6 +19,12 @@ pub(super) const QEMU_V11: Descriptor = Descriptor {
     description: "QEMU's patch series v11: sleep after a full ring, two threads, acts on every second miss",
     law: Law::Periodic(|ring_entries| Box::new(QemuV11::new(ring_entries))),
     enforced: Enforced::AtFullRing,
+    policy: Policy {
+        threads: Threads::Split,
+        ring_full_reap: RingFullReap::AllRings,
+        reaper_beside: true,
+        sleep_end: SleepEnd::KickEndsIt,
+    },
     bounds: BOUNDS,
     limits_whole_vm: false,
 };
@@ -64,15 +70,6 @@ impl QemuV11 {
 }
 
 impl PeriodicLaw for QemuV11 {
-    fn policy(&self) -> Policy {
-        Policy {
-            threads: Threads::Split,
-            ring_full_reap: RingFullReap::AllRings,
-            reaper_beside: true,
-            sleep_end: SleepEnd::KickEndsIt,
-        }
-    }
-
     fn adjust(&mut self, readings: &[Reading]) {
         for reading in readings {
             if let Some(quota) = reading.quota {

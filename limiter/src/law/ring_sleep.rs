@@ -17,14 +17,24 @@ use std::time::Duration;
 use super::{
     descriptor::{Bounds, Descriptor, Enforced, Law},
     full_ring::FullRingLaw,
+    periodic::{Policy, RingFullReap, SleepEnd, Threads},
 };
 use crate::units::{Pages, Quota};
+
+/// As in QEMU under a limit, but that nothing except a command ends a sleep.
+const COMPUTED: Policy = Policy {
+    threads: Threads::Merged,
+    ring_full_reap: RingFullReap::OwnRing,
+    reaper_beside: false,
+    sleep_end: SleepEnd::RunsOut,
+};
 
 pub(super) const RING_SLEEP: Descriptor = Descriptor {
     name: "ring-sleep",
     description: "sleep after a full ring, computed from the pages it held; any quota, stalls as long as a ring",
     law: Law::FullRing(|| Box::<RingSleep>::default()),
     enforced: Enforced::AtFullRing,
+    policy: COMPUTED,
     bounds: Bounds {
         ring_cycles: true,
         ..Bounds::NONE

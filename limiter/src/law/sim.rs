@@ -6,7 +6,10 @@
 
 use std::time::Duration;
 
-use super::periodic::{PeriodicLaw, Reading, RingFullReap, SleepEnd, Threads};
+use super::{
+    LimiterKind,
+    periodic::{PeriodicLaw, Policy, Reading, RingFullReap, SleepEnd, Threads},
+};
 use crate::{
     rate::Harvest,
     units::{MibPerSec, PAGES_PER_MIB, Pages, Quota},
@@ -29,6 +32,7 @@ pub(super) struct Machine {
     ring_entries: u64,
     period: Nanos,
     law: Box<dyn PeriodicLaw>,
+    policy: Policy,
     vcpus: Vec<Vcpu>,
     measurer: Measurer,
     /// When the adjusting thread runs next; only with [`Threads::Split`].
@@ -78,13 +82,14 @@ pub(super) struct Rates {
 }
 
 impl Machine {
-    pub(super) fn new(law: Box<dyn PeriodicLaw>, ring_entries: u32, period: Duration, unlimited: &[f64]) -> Self {
+    pub(super) fn new(kind: LimiterKind, ring_entries: u32, period: Duration, unlimited: &[f64]) -> Self {
         let period = nanos(period);
         Self {
             now: 0,
             ring_entries: ring_entries.into(),
             period,
-            law,
+            law: kind.periodic_law(ring_entries).expect("a law that works in periods"),
+            policy: kind.descriptor().policy,
             vcpus: unlimited.iter().map(|&rate| Vcpu::new(MibPerSec(rate))).collect(),
             measurer: Measurer::Waits { until: period },
             adjusts_at: period + period * ADJUSTER_LAG_PERMILLE / 1000,
@@ -150,13 +155,13 @@ impl Machine {
         }
         if self.adjusts_at <= self.now {
             self.adjusts_at += self.period;
-            if self.law.policy().threads == Threads::Split {
+            if self.policy.threads == Threads::Split {
                 self.adjust();
             }
         }
         if self.reaps_at <= self.now {
             self.reaps_at += REAPER_PERIOD;
-            if self.law.policy().reaper_beside {
+            if self.policy.reaper_beside {
                 self.reap_all();
             }
         }
@@ -168,7 +173,7 @@ impl Machine {
             return;
         }
         // The ring is full.
-        match self.law.policy().ring_full_reap {
+        match self.policy.ring_full_reap {
             RingFullReap::AllRings => self.reap_all(),
             RingFullReap::OwnRing => self.vcpus[index].reap(self.now),
         }
@@ -192,7 +197,7 @@ impl Machine {
         for index in first..self.vcpus.len() {
             let vcpu = &mut self.vcpus[index];
             if let State::Sleeping { until } = vcpu.state {
-                match self.law.policy().sleep_end {
+                match self.policy.sleep_end {
                     SleepEnd::KickEndsIt => vcpu.state = State::Running { since: self.now },
                     SleepEnd::RunsOut => {
                         self.measurer = Measurer::Kicks { next: index + 1, until };
@@ -209,7 +214,7 @@ impl Machine {
                 over: Duration::from_nanos(self.period),
             };
         }
-        if self.law.policy().threads == Threads::Merged {
+        if self.policy.threads == Threads::Merged {
             self.adjust();
         }
         self.measurer = Measurer::Waits {

@@ -31,6 +31,16 @@ fn a_vcpu_sleeps_to_the_end_of_its_interval() {
 }
 
 #[test]
+fn the_quota_that_it_has_already_takes_nothing_away() {
+    // Half a page per interval: two of them make one.
+    let mut law = machine(&[0.195_312_5]);
+    assert_eq!(law.pause(ms(10), 0), Duration::ZERO);
+    assert_eq!(law.grant(0), Some(Pages(1)));
+    law.set_quota(ms(10), 0, Some(quota(0.195_312_5)));
+    assert_eq!(law.grant(0), Some(Pages(1)));
+}
+
+#[test]
 fn what_one_did_not_claim_another_draws() {
     let mut law = machine(&[25.0, 25.0]);
     // vCPU 1 takes 30 ms over its first 64 pages, and so leaves 20 ms' worth.

@@ -3,7 +3,7 @@
 use super::{
     Task,
     bounds::Start,
-    solve::{Held, held_from},
+    held::{Held, held_from},
 };
 use crate::units::Pages;
 

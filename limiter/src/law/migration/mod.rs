@@ -28,6 +28,7 @@
 mod bounds;
 mod dirtying;
 mod forecast;
+mod held;
 mod refusal;
 mod solve;
 

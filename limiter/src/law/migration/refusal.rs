@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{Task, bounds::Start, solve};
+use super::{Task, bounds::Start, held};
 use crate::units::MibPerSec;
 
 /// The least of each that would do, the others being as they were asked for; `None` where none would.
@@ -22,7 +22,7 @@ const LONGEST_MS: u64 = 30 * 24 * 3_600_000;
 
 pub(super) fn of(task: &Task) -> Refusal {
     let keeps = |task: &Task| {
-        let total = solve::total(task, solve::least_quota(task), Start::AtOnce);
+        let total = held::total(task, held::least_quota(task), Start::AtOnce);
         total.is_some_and(|total| total <= task.within.as_secs_f64())
     };
     let within = least(LONGEST_MS, |ms| {

@@ -2,23 +2,12 @@
 
 use std::time::Duration;
 
-use super::{
-    Again, Bounded, Plan, Refusal, Task,
-    bounds::{Start, Worst},
-    forecast::forecast,
-    refusal,
-};
+use super::{Again, Bounded, Plan, Refusal, Task, bounds::Start, forecast::forecast, held::held_from, refusal};
 use crate::units::{PAGES_PER_MIB, Pages, Quota};
-
-/// The lowest quota as a part of the bandwidth: halving it once more would buy half a percent of the time.
-const LEAST_PART: f64 = 0.01;
 
 /// The guest runs free in the first pass if this part of the bandwidth is enough afterwards. Lower, it would seem to stand
 /// still; higher, it would be limited for longer, and lose more work, because what it dirties has to be sent as well.
 const WANTED_PART: f64 = 0.25;
-
-/// Halvings of an interval until a quota is exact to one part in 10^12.
-const HALVINGS: u32 = 40;
 
 /// The largest quota that keeps the promise, and when it begins.
 pub fn plan(task: &Task) -> Result<Plan, Refusal> {
@@ -76,45 +65,6 @@ pub fn again(task: &Task) -> Result<Again, Refusal> {
             bound: Duration::from_secs_f64(held.total),
         },
     })
-}
-
-/// A quota and what it keeps.
-pub(super) struct Held {
-    /// In pages a second.
-    pub(super) quota: f64,
-    pub(super) worst: Worst,
-    /// The longest total time.
-    pub(super) total: f64,
-}
-
-/// The largest quota that keeps the promise.
-pub(super) fn held_from(task: &Task, start: Start) -> Option<Held> {
-    let within = task.within.as_secs_f64();
-    let keeps = |quota: f64| total(task, quota, start).is_some_and(|total| total <= within);
-    let (mut kept, mut broken) = (least_quota(task), task.bandwidth.pages_per_sec());
-    if !keeps(kept) {
-        return None;
-    }
-    for _ in 0..HALVINGS {
-        let middle = f64::midpoint(kept, broken);
-        *(if keeps(middle) { &mut kept } else { &mut broken }) = middle;
-    }
-    let worst = Worst::of(task, kept)?;
-    let total = worst.total(task, start)?;
-    Some(Held {
-        quota: kept,
-        worst,
-        total,
-    })
-}
-
-/// The longest total time with a quota.
-pub(super) fn total(task: &Task, quota: f64, start: Start) -> Option<f64> {
-    Worst::of(task, quota)?.total(task, start)
-}
-
-pub(super) fn least_quota(task: &Task) -> f64 {
-    task.bandwidth.pages_per_sec() * LEAST_PART
 }
 
 fn quota(pages_per_sec: f64) -> Quota {

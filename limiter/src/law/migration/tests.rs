@@ -110,7 +110,7 @@ proptest! {
 fn the_bound_is_close_to_what_was_measured() {
     for (bandwidth, measured) in [(64.0, 9.0), (100.0, 5.2)] {
         let task = small(250 * 256, bandwidth * 0.256, Duration::MAX, ms(350));
-        let bound = solve::total(&task, 20.0 * 256.0, bounds::Start::AfterFirstPass).expect("it ends");
+        let bound = held::total(&task, 20.0 * 256.0, bounds::Start::AfterFirstPass).expect("it ends");
         assert!(bound > measured && bound < measured * 1.15, "{bound} {measured}");
     }
 }

@@ -2,7 +2,7 @@
 //! 1,540 to 1,700 MiB/s unlimited.
 
 use super::*;
-use crate::law::LimiterKind::{self, Qemu10, Qemu72, QemuV11};
+use crate::law::LimiterKind::{Qemu10, Qemu72, QemuV11};
 
 const UNLIMITED: f64 = 1650.0;
 const ALL: [LimiterKind; 3] = [QemuV11, Qemu72, Qemu10];
@@ -14,8 +14,7 @@ fn secs(seconds: u64) -> Duration {
 
 /// A guest that has run unlimited for a while, then `quota` is set on its first vCPU.
 fn limited(kind: LimiterKind, ring_entries: u32, period: Duration, unlimited: &[f64], quota: f64) -> Machine {
-    let law = kind.periodic_law(ring_entries).expect("a law of QEMU");
-    let mut machine = Machine::new(law, ring_entries, period, unlimited);
+    let mut machine = Machine::new(kind, ring_entries, period, unlimited);
     machine.run(period * 2);
     machine.set_quota(0, Some(quota));
     machine
@@ -38,8 +37,7 @@ fn assert_near(actual: f64, expected: f64, tolerance: f64, what: &str) {
 #[test]
 fn unlimited_it_reads_what_the_guest_does() {
     for kind in ALL {
-        let law = kind.periodic_law(4096).expect("a law of QEMU");
-        let rates = Machine::new(law, 4096, secs(1), &[UNLIMITED]).run(secs(10))[0];
+        let rates = Machine::new(kind, 4096, secs(1), &[UNLIMITED]).run(secs(10))[0];
         assert_near(rates.read, UNLIMITED, 2.0, "read");
         assert_near(rates.truth, UNLIMITED, 2.0, "truth");
     }

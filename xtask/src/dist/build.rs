@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::said;
+use super::said::said;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 

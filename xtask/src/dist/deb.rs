@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 
-use super::{DESCRIPTION, Release, SUMMARY, tarball};
+use super::{
+    release::{DESCRIPTION, Release, SUMMARY},
+    tarball,
+};
 
 /// The package's name and bytes.
 pub(super) fn pack(release: &Release) -> Result<(String, Vec<u8>)> {

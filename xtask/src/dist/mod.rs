@@ -4,42 +4,25 @@
 mod build;
 mod deb;
 mod licences;
+mod release;
 mod rpm;
+mod said;
 mod tarball;
 
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context as _, Result, ensure};
 
+use self::{
+    release::{Item, Release},
+    said::said,
+};
+
 /// What is promised of the binary's size.
 const MOST_BYTES: u64 = 15_000_000;
-
-/// Bytes that go into every package.
-struct Item {
-    /// Where it lies in the tarball.
-    in_tarball: String,
-    /// Where a package installs it, from the root.
-    installed: String,
-    mode: u32,
-    bytes: Vec<u8>,
-}
-
-/// What there is to pack, and what is said of it.
-struct Release {
-    version: &'static str,
-    /// Of the commit, in seconds since 1970: no file is younger.
-    time: u32,
-    items: Vec<Item>,
-}
-
-const SUMMARY: &str = "Limits how fast KVM guests dirty memory, and shows what a limiter did";
-const DESCRIPTION: &str = "Observes KVM virtual machines from inside the kernel, holds them to a dirty rate from outside, \
-                           and measures dirty-rate limiters, QEMU's among them, on a guest of its own.";
-const LICENCE: &str = "MIT OR Apache-2.0";
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -128,17 +111,4 @@ fn items(root: &Path, built: &build::Built) -> Result<Vec<Item>> {
     }
     items.sort_by(|a, b| a.in_tarball.cmp(&b.in_tarball));
     Ok(items)
-}
-
-/// The one line that a command prints in `folder`.
-fn said(program: &str, arguments: &[&str], folder: &Path) -> Result<String> {
-    let output = Command::new(program).args(arguments).current_dir(folder).output();
-    let output = output.with_context(|| format!("starting {program}"))?;
-    ensure!(
-        output.status.success(),
-        "{program} {}: {}",
-        arguments.join(" "),
-        output.status
-    );
-    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use rpm::{BuildConfig, CompressionWithLevel, FileOptions, PackageBuilder};
 
-use super::{DESCRIPTION, LICENCE, Release, SUMMARY};
+use super::release::{DESCRIPTION, LICENCE, Release, SUMMARY};
 
 /// The package's name and bytes.
 pub(super) fn pack(release: &Release) -> Result<(String, Vec<u8>)> {

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use anyhow::Result;
 use flate2::{Compression, GzBuilder};
 
-use super::Release;
+use super::release::Release;
 
 /// The tarball's name and bytes: one folder, named as the tarball.
 pub(super) fn pack(release: &Release) -> Result<(String, Vec<u8>)> {

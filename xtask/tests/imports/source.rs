@@ -122,7 +122,10 @@ impl Source {
                     return;
                 }
                 TokenTree::Group(group) => {
-                    for branch in trees(group.stream()).split(|token| is_punct(Some(token), ',')) {
+                    let branches = trees(group.stream());
+                    let branches = branches.split(|token| is_punct(Some(token), ','));
+                    // After a trailing comma there is none.
+                    for branch in branches.filter(|branch| !branch.is_empty()) {
                         self.tree(module, &full, branch, passed_on);
                     }
                     return;

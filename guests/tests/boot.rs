@@ -44,7 +44,7 @@ fn image() -> Vec<u8> {
             seed: n,
         })
         .collect();
-    elf(&vcpus, 1_000_000_000).unwrap()
+    elf(&vcpus, None, 1_000_000_000).unwrap()
 }
 
 fn region(vcpu: u64) -> Region {

@@ -21,6 +21,7 @@ use dirtyrig_rig::{
         process::{Launch, Qemu},
     },
     qmp::client::{QmpClient, QmpError},
+    trace::{Head, Write, Writer},
 };
 use dirtyrig_testkit::{Need, run, trial};
 use libtest_mimic::Failed;
@@ -56,6 +57,7 @@ fn main() {
         );
         each("a QEMU without a ring can't be attached to", one_without_a_ring_is_told);
         each("a run on it is recorded under its name", a_run_is_recorded);
+        each("a trace is a guest there as in the rig", a_trace_is_a_guest);
         each(
             "killed in a sweep, the finished cells are kept",
             a_sweep_survives_its_end,
@@ -102,7 +104,7 @@ fn start(binary: &Binary, ring_entries: u32) -> Result<Qemu, Failed> {
         })
         .collect();
     let launch = Launch {
-        image: &elf(&vcpus, 1_000_000_000)?,
+        image: &elf(&vcpus, None, 1_000_000_000)?,
         vcpus: vcpus.len(),
         memory_mib: 64,
         ring_entries,
@@ -316,6 +318,54 @@ fn a_run_is_recorded(binary: &Binary) -> Result<(), Failed> {
     if limited <= Some(0.0) || limited >= unlimited {
         return Err(format!("unlimited {unlimited:?}, limited {limited:?}").into());
     }
+    Ok(())
+}
+
+/// A trace at a rate that any host follows, one vCPU of which writes twice as much as the other: under a quota far above it each VMM's
+/// guest does the same, and that is only so if each vCPU follows its own table.
+fn a_trace_is_a_guest(binary: &Binary) -> Result<(), Failed> {
+    const STEP_NS: u64 = 2_000_000;
+    let dir = tempfile::tempdir()?;
+    let trace = dir.path().join("two.trace");
+    let head = Head {
+        tool_version: "test".to_owned(),
+        pid: 1,
+        process: "made".to_owned(),
+        vcpus: vec![0, 1],
+        started_utc: String::new(),
+        started_ns: 0,
+    };
+    let mut writer = Writer::create(&trace, &head)?;
+    for (vcpu, every) in [(0, 1), (1, 2)] {
+        for n in (0..500).step_by(every) {
+            let (at_ns, page) = (n * STEP_NS, n % 97 + 1000 * u64::from(vcpu));
+            writer.write(vcpu, Some(vcpu), Write { at_ns, slot: 0, page })?;
+        }
+    }
+    writer.finish(0, Duration::from_secs(1))?;
+    let vmm = format!("rig,qemu:{}", binary.path.display());
+    let arguments = [
+        "sweep",
+        "--replay",
+        "two.trace",
+        "--vmm",
+        &vmm,
+        "--limiter",
+        "none",
+        "--warm-up",
+        "2s",
+    ];
+    let out = ["--duration", "2s", "--probes", "off", "--json", "--out", "rec"];
+    let told = succeeded(&dirtyrig(dir.path(), &arguments).args(out).output()?)?;
+    let rows = told.as_array().ok_or("no rows")?;
+    assert_eq!(rows.len(), 4, "{told}");
+    for pair in rows.chunks(2) {
+        let rate = |row: &Value| row["guest_mib_s"].as_f64().unwrap_or_default();
+        let ratio = rate(&pair[0]) / rate(&pair[1]);
+        assert!((1.5..2.5).contains(&ratio), "{ratio}: {told}");
+        assert!(pair.iter().all(|row| row["guest"] == "replay:two.trace"), "{told}");
+    }
+    assert_ne!(rows[0]["vmm"], rows[2]["vmm"]);
     Ok(())
 }
 

@@ -13,9 +13,11 @@
 
 mod entry;
 
+use std::sync::atomic::Ordering;
+
 use crate::{
     PAGE_SIZE,
-    block::{Region, VcpuBlock},
+    block::{REPLAY_FOREVER, Region, VcpuBlock},
     image::{ImageError, LowMemory, MAX_MEMORY_END, MAX_VCPUS, PAGE_TABLES, put},
     program::Program,
 };
@@ -23,7 +25,7 @@ use crate::{
 /// What one vCPU of a booted guest does; the same that [`Program::configure`] takes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BootVcpu {
-    /// Its program. `replay` waits for a table (see [`VcpuBlock::set_replay`]).
+    /// Its program. `replay` follows its table of [`Tables`], and waits without one.
     pub program: Program,
     /// The pages that the program works on; none, and it waits.
     pub region: Region,
@@ -33,41 +35,68 @@ pub struct BootVcpu {
 
 const ELF_HEADER_BYTES: u64 = 64;
 const PROGRAM_HEADER_BYTES: u64 = 56;
-const NOTE: u64 = ELF_HEADER_BYTES + 2 * PROGRAM_HEADER_BYTES;
+const NOTE: u64 = ELF_HEADER_BYTES + 3 * PROGRAM_HEADER_BYTES;
+/// Of an entry of a table.
+const ENTRY_BYTES: u64 = 8;
 const NOTE_BYTES: u64 = 24;
 /// What is loaded starts in the file on a page of its own, as it does in memory.
 const LOAD: u64 = PAGE_SIZE;
 
 const _: () = assert!(entry::TABLE + 8 * (1 + MAX_VCPUS as u64) <= PAGE_TABLES);
 
-/// Builds the ELF image of a guest whose vCPUs' TSC runs at `tsc_hz`.
+/// What the vCPUs of a guest that replays follow, see [`crate::replay`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tables {
+    /// Where the first one lies, at the start of a page behind every region; the others follow it.
+    pub gpa: u64,
+    /// A table for each vCPU.
+    pub tables: Vec<Vec<u64>>,
+    /// How many TSC ticks behind its table a vCPU may be and still catch up.
+    pub catch_up_ticks: u64,
+}
+
+/// Builds the ELF image of a guest whose vCPUs' TSC runs at `tsc_hz`, and of the tables that its vCPUs follow, if they do.
 ///
-/// The file holds an ELF header, two program headers (the note with the entry; all of memory from 1 MiB to the end of
-/// the low memory) and nothing else: no sections, no symbols.
-pub fn elf(vcpus: &[BootVcpu], tsc_hz: u64) -> Result<Vec<u8>, ImageError> {
+/// The file holds an ELF header, three program headers (the note with the entry; all of memory from 1 MiB to the end of
+/// the low memory; the tables) and nothing else: no sections, no symbols.
+pub fn elf(vcpus: &[BootVcpu], tables: Option<&Tables>, tsc_hz: u64) -> Result<Vec<u8>, ImageError> {
     let programs: Vec<Program> = vcpus.iter().map(|vcpu| vcpu.program.clone()).collect();
     // The page tables reach as far as they can: the local APIC, which the entry needs, lies just below 4 GiB.
     let LowMemory { mut bytes, entries } = LowMemory::build(&programs, MAX_MEMORY_END)?;
     put(&mut bytes, entry::BASE, entry::code());
     put_word(&mut bytes, entry::TABLE, vcpus.len() as u64);
+    let mut table_gpa = tables.map_or(0, |tables| tables.gpa);
     for (index, (vcpu, entry)) in vcpus.iter().zip(&entries).enumerate() {
         put_word(&mut bytes, entry::TABLE + 8 + 8 * index as u64, entry.rip);
         let block = VcpuBlock::default();
         vcpu.program.configure(&block, vcpu.region, vcpu.seed, tsc_hz);
+        if let Some(tables) = tables {
+            let entries = tables.tables.get(index).map_or(0, Vec::len) as u64;
+            block.set_replay(table_gpa, entries, REPLAY_FOREVER);
+            block.catch_up_ticks.store(tables.catch_up_ticks, Ordering::Relaxed);
+            table_gpa += entries * ENTRY_BYTES;
+        }
         for (offset, value) in block.parameters() {
             put_word(&mut bytes, entry.rdi + offset as u64, value);
         }
     }
-    let mut file = headers(bytes.len() as u64 - entry::BASE);
+    let low_bytes = bytes.len() as u64 - entry::BASE;
+    let mut file = headers(
+        low_bytes,
+        tables.map_or((0, 0), |tables| (tables.gpa, table_gpa - tables.gpa)),
+    );
     file.resize(LOAD as usize, 0);
     file.extend_from_slice(&bytes[entry::BASE as usize..]);
+    let entries = tables.iter().flat_map(|tables| tables.tables.iter().flatten());
+    file.extend(entries.flat_map(|entry| entry.to_le_bytes()));
     Ok(file)
 }
 
 /// The ELF header, the program headers and the note, as in the System V ABI, and in Xen's PVH boot protocol the note.
-fn headers(load_bytes: u64) -> Vec<u8> {
+fn headers(low_bytes: u64, (tables_gpa, tables_bytes): (u64, u64)) -> Vec<u8> {
     const EXECUTABLE: u16 = 2;
     const X86_64: u16 = 62;
+    const PT_NULL: u32 = 0;
     const PT_LOAD: u32 = 1;
     const PT_NOTE: u32 = 4;
     const READ_WRITE_EXECUTE: u32 = 7;
@@ -85,7 +114,7 @@ fn headers(load_bytes: u64) -> Vec<u8> {
         out.extend(word.to_le_bytes());
     }
     out.extend(0_u32.to_le_bytes());
-    for half in [ELF_HEADER_BYTES as u16, PROGRAM_HEADER_BYTES as u16, 2, 0, 0, 0] {
+    for half in [ELF_HEADER_BYTES as u16, PROGRAM_HEADER_BYTES as u16, 3, 0, 0, 0] {
         out.extend(half.to_le_bytes());
     }
     let mut segment = |kind: u32, flags: u32, offset: u64, address: u64, bytes: u64, align: u64| {
@@ -96,7 +125,10 @@ fn headers(load_bytes: u64) -> Vec<u8> {
         }
     };
     segment(PT_NOTE, READ, NOTE, 0, NOTE_BYTES, 4);
-    segment(PT_LOAD, READ_WRITE_EXECUTE, LOAD, entry::BASE, load_bytes, PAGE_SIZE);
+    segment(PT_LOAD, READ_WRITE_EXECUTE, LOAD, entry::BASE, low_bytes, PAGE_SIZE);
+    // Without tables it is none.
+    let kind = if tables_bytes == 0 { PT_NULL } else { PT_LOAD };
+    segment(kind, READ, LOAD + low_bytes, tables_gpa, tables_bytes, PAGE_SIZE);
     // Sizes of name and content (a pointer of the file's class), type, name, content.
     for word in [4, 8, XEN_ELFNOTE_PHYS32_ENTRY] {
         out.extend(word.to_le_bytes());
@@ -138,16 +170,16 @@ mod tests {
 
     #[test]
     fn headers_and_note_have_the_sizes_that_they_state() {
-        let headers = headers(0);
+        let headers = headers(0, (0, 0));
         assert_eq!(headers.len() as u64, NOTE + NOTE_BYTES);
         assert!(headers.len() as u64 <= LOAD);
-        let file = elf(&[VCPU], 1).unwrap();
+        let file = elf(&[VCPU], None, 1).unwrap();
         assert_eq!(file.len() as u64, LOAD + LOW_MEMORY_BYTES - entry::BASE);
     }
 
     #[test]
     fn every_vcpu_has_its_program_and_its_parameters() {
-        let file = elf(&[VCPU, BootVcpu { seed: 6, ..VCPU }], 1_000_000).unwrap();
+        let file = elf(&[VCPU, BootVcpu { seed: 6, ..VCPU }], None, 1_000_000).unwrap();
         assert_eq!(word(&file, entry::TABLE), 2);
         for (vcpu, seed) in [(0, 5), (1, 6)] {
             let expected = VcpuBlock::default();
@@ -161,6 +193,31 @@ mod tests {
             for (offset, value) in expected.parameters() {
                 assert_eq!(word(&file, block + offset as u64), value, "offset {offset}");
             }
+        }
+    }
+
+    #[test]
+    fn every_vcpu_has_its_table_behind_the_low_memory() {
+        let tables = Tables {
+            gpa: 0x200_0000,
+            tables: vec![vec![1, 2, 3], vec![4]],
+            catch_up_ticks: 9,
+        };
+        let file = elf(&[VCPU, VCPU], Some(&tables), 1_000_000).unwrap();
+        let header = (ELF_HEADER_BYTES + 2 * PROGRAM_HEADER_BYTES) as usize;
+        let field = |offset: usize| u64::from_le_bytes(file[header + offset..][..8].try_into().unwrap());
+        let (offset, gpa, bytes) = (field(8), field(24), field(32));
+        assert_eq!((gpa, bytes), (tables.gpa, 32));
+        let words = file[offset as usize..]
+            .chunks(8)
+            .map(|word| u64::from_le_bytes(word.try_into().unwrap()));
+        assert_eq!(words.collect::<Vec<_>>(), [1, 2, 3, 4]);
+        for (vcpu, gpa, entries) in [(0, tables.gpa, 3), (1, tables.gpa + 24, 1)] {
+            let block = LowMemory::block_gpa(vcpu);
+            let is = |field: usize| word(&file, block + field as u64);
+            assert_eq!(is(offset_of!(VcpuBlock, replay_gpa)), gpa);
+            assert_eq!(is(offset_of!(VcpuBlock, replay_entries)), entries);
+            assert_eq!(is(offset_of!(VcpuBlock, catch_up_ticks)), 9);
         }
     }
 
@@ -182,7 +239,7 @@ mod tests {
     #[test]
     fn too_many_vcpus_are_refused() {
         assert_eq!(
-            elf(&[VCPU; MAX_VCPUS + 1], 1).unwrap_err(),
+            elf(&[VCPU; MAX_VCPUS + 1], None, 1).unwrap_err(),
             ImageError::TooManyVcpus { vcpus: MAX_VCPUS + 1 }
         );
     }

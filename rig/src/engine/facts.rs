@@ -1,6 +1,6 @@
 //! What is known of a cell before it runs, in the words of the analysis.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use dirtyrig_guests::Program;
 use dirtyrig_limiter::LimiterSpec;
@@ -21,7 +21,7 @@ pub fn facts(cell: u32, repetition: u32, target: &dyn Target, scenario: &Scenari
         vmm: target.vmm().to_owned(),
         limiter: vm.limiter.kind.to_string(),
         guests: if is_ours {
-            vm.programs.iter().map(|program| Some(program.to_string())).collect()
+            vm.programs.iter().map(|program| Some(named(program, vm))).collect()
         } else {
             vec![None; vm.vcpus]
         },
@@ -32,6 +32,15 @@ pub fn facts(cell: u32, repetition: u32, target: &dyn Target, scenario: &Scenari
         sees_pauses: target.sees_pauses(),
         law: law(vm.limiter),
         measure_from_s: None,
+    }
+}
+
+/// A program, and which trace it follows: two of them are as unlike as any two guests.
+fn named(program: &Program, vm: &VmSpec) -> String {
+    let file = vm.replay.as_deref().and_then(Path::file_name);
+    match (program, file) {
+        (Program::Replay, Some(file)) => format!("{program}:{}", file.to_string_lossy()),
+        _ => program.to_string(),
     }
 }
 

@@ -9,7 +9,7 @@ pub mod own_vm;
 mod page_counter;
 pub mod probed;
 pub mod probing;
-mod replay_tables;
+pub mod replay_tables;
 mod sampler;
 #[cfg(test)]
 pub mod simulated;

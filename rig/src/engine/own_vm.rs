@@ -19,15 +19,10 @@ use dirtyrig_machine::{
 use super::{
     limits::Limits,
     page_counter,
-    replay_tables::ReplayTables,
+    replay_tables::{self, ReplayTables},
     spec::VmSpec,
     target::{Stall, Target, VcpuSnapshot},
 };
-
-/// How far behind its trace a replay may fall and still catch up, as a fraction of a second: 100 ms, which is more than a
-/// busy host takes a vCPU away for, so that what is lost there is made up; and less than what most throttles add up to, so
-/// that a limited guest does not owe all that it was kept from.
-const REPLAY_CATCH_UP_PER_SECOND: u64 = 10;
 
 /// A machine whose vCPUs execute the rig's programs, each on its share of the memory.
 pub struct OwnVm {
@@ -93,7 +88,7 @@ impl OwnVm {
             if replay.is_some() {
                 vm.block(vcpu)?
                     .catch_up_ticks
-                    .store(vm.machine.tsc_hz() / REPLAY_CATCH_UP_PER_SECOND, Ordering::Relaxed);
+                    .store(replay_tables::catch_up_ticks(vm.machine.tsc_hz()), Ordering::Relaxed);
             }
         }
         for vcpu in 0..spec.plugged {

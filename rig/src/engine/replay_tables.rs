@@ -8,6 +8,16 @@ use dirtyrig_machine::memory::{GuestMemory, Region};
 
 use crate::trace::{Outline, Replay};
 
+/// How far behind its trace a replay may fall and still catch up, as a fraction of a second: 100 ms, which is more than a
+/// busy host takes a vCPU away for, so that what is lost there is made up; and less than what most throttles add up to, so
+/// that a limited guest does not owe all that it was kept from.
+const CATCH_UP_PER_SECOND: u64 = 10;
+
+/// The same in ticks of a time-stamp counter of `tsc_hz`.
+pub fn catch_up_ticks(tsc_hz: u64) -> u64 {
+    tsc_hz / CATCH_UP_PER_SECOND
+}
+
 const ENTRY_BYTES: u64 = 8;
 /// Entries that are written at a time.
 const CHUNK: usize = 1 << 17;

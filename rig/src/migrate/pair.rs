@@ -64,7 +64,7 @@ impl Guest {
                 seed: self.seed.wrapping_add(vcpu),
             })
             .collect();
-        elf(&vcpus, tsc_hz()?).context("can't lay out the guest")
+        elf(&vcpus, None, tsc_hz()?).context("can't lay out the guest")
     }
 
     /// Memory of the VM.

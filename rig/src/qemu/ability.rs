@@ -25,7 +25,9 @@ pub fn is_from_outside(limiter: LimiterKind) -> bool {
 }
 
 /// An error that names what QEMU `version` can't do of `spec`.
-pub fn check(spec: &VmSpec, version: Version) -> Result<(), QemuError> {
+///
+/// `tables_mib` is what the tables of a trace take beside its memory.
+pub fn check(spec: &VmSpec, version: Version, tables_mib: u64) -> Result<(), QemuError> {
     let unable = |what: String, remedy: &str| {
         Err(QemuError::Unable {
             what,
@@ -57,7 +59,7 @@ pub fn check(spec: &VmSpec, version: Version) -> Result<(), QemuError> {
     if spec.thp {
         return unable("huge pages".to_owned(), "leave `--thp` out, or use `--vmm rig`");
     }
-    let most = MEMORY_END_MIB - (REGION_BASE >> 20);
+    let most = (MEMORY_END_MIB - (REGION_BASE >> 20)).saturating_sub(tables_mib);
     if spec.memory_mib > most {
         return unable(
             format!("{} MiB of memory without a hole", spec.memory_mib),

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use dirtyrig_guests::{
     PAGE_SIZE, Region,
-    boot::{BootVcpu, elf},
+    boot::{BootVcpu, Tables, elf},
     image::REGION_BASE,
 };
 use dirtyrig_limiter::law::LimiterKind;
@@ -30,10 +30,12 @@ use super::{
 use crate::{
     engine::{
         limits::Limits,
+        replay_tables::catch_up_ticks,
         spec::VmSpec,
         target::{Stall, Target, VcpuSnapshot},
     },
     qmp::client::QmpError,
+    trace::{Outline, Replay},
 };
 
 /// The longest that QEMU's rate measurement runs: it keeps the pages logged until a limit does.
@@ -66,26 +68,39 @@ impl QemuTarget {
     /// lives as long as the target.
     pub fn start(spec: &VmSpec, binary: Option<&Path>) -> anyhow::Result<Self> {
         let binary = Binary::find(binary)?;
-        ability::check(spec, binary.version)?;
+        let replay = spec.replay.as_deref().map(Outline::read).transpose()?;
+        let tables_mib = replay.as_ref().map_or(0, Outline::tables_mib);
+        ability::check(spec, binary.version, tables_mib)?;
+        let tsc_hz = tsc_hz()?;
+        let tables = replay
+            .map(|trace| tables(&trace, spec.memory_mib, tsc_hz))
+            .transpose()?;
         let pages_each = (spec.memory_mib << 20) / PAGE_SIZE / spec.vcpus as u64;
         let vcpus: Vec<BootVcpu> = (0_u64..)
             .zip(&spec.programs)
             .map(|(vcpu, program)| BootVcpu {
                 program: program.clone(),
-                region: Region {
-                    gpa: REGION_BASE + vcpu * pages_each * PAGE_SIZE,
-                    pages: pages_each,
+                // The vCPUs of a trace shared their memory.
+                region: match &tables {
+                    Some(_) => Region {
+                        gpa: REGION_BASE,
+                        pages: pages_each * spec.vcpus as u64,
+                    },
+                    None => Region {
+                        gpa: REGION_BASE + vcpu * pages_each * PAGE_SIZE,
+                        pages: pages_each,
+                    },
                 },
                 seed: spec.seed.wrapping_add(vcpu),
             })
             .collect();
-        let image = elf(&vcpus, tsc_hz()?).context("can't lay out the guest")?;
+        let image = elf(&vcpus, tables.as_ref(), tsc_hz).context("can't lay out the guest")?;
         let qemu = Qemu::start(
             &binary,
             Launch {
                 image: &image,
                 vcpus: spec.vcpus,
-                memory_mib: spec.memory_mib + (REGION_BASE >> 20),
+                memory_mib: spec.memory_mib + tables_mib + (REGION_BASE >> 20),
                 ring_entries: spec.ring.entries(),
             },
         )?;
@@ -109,7 +124,7 @@ impl QemuTarget {
     /// Attaches to the QEMU behind `socket`, whatever its guest.
     pub fn attach(spec: &VmSpec, socket: &Path) -> anyhow::Result<Self> {
         let mut qemu = running::Running::find(socket)?;
-        ability::check(spec, qemu.version)?;
+        ability::check(spec, qemu.version, 0)?;
         qemu.check_ring()?;
         let (watch, without_probes) = Watch::new(qemu.pid, qemu.threads.clone());
         if let Some(why) = without_probes {
@@ -154,6 +169,15 @@ impl QemuTarget {
         }
         .into()
     }
+}
+
+/// What the vCPUs follow, behind the `memory_mib` that they dirty.
+fn tables(trace: &Outline, memory_mib: u64, tsc_hz: u64) -> anyhow::Result<Tables> {
+    Ok(Tables {
+        gpa: REGION_BASE + (memory_mib << 20),
+        tables: Replay::load(trace, tsc_hz)?.tables,
+        catch_up_ticks: catch_up_ticks(tsc_hz),
+    })
 }
 
 fn name(version: Version) -> String {

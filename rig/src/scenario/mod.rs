@@ -9,7 +9,10 @@ mod text;
 pub mod values;
 pub mod vmm;
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use dirtyrig_guests::Program;
 use dirtyrig_limiter::{
@@ -169,8 +172,10 @@ pub enum ScenarioError {
         /// The vCPUs of the trace.
         vcpus: usize,
     },
-    /// A replay in a VMM that has no room for its table.
-    #[error("a trace is replayed by the rig's own VM: leave `--vmm {vmm}` out, or `--replay`")]
+    /// A replay in a VM that has a guest already.
+    #[error(
+        "a QEMU that runs already runs its own guest: leave `--replay` out, or give `--vmm qemu` instead of `--vmm {vmm}`"
+    )]
     ReplayElsewhere {
         /// The VMM that was asked for.
         vmm: Vmm,
@@ -211,7 +216,7 @@ impl Scenario {
         let programs = programs.spread(vcpus);
         let cycle = programs.iter().filter_map(Program::cycle).max();
         let vmm = single("--vmm", &settings.vmm)?.unwrap_or_default();
-        if replay.is_some() && vmm != Vmm::Rig {
+        if replay.is_some() && matches!(vmm, Vmm::Attach { .. }) {
             return Err(ScenarioError::ReplayElsewhere { vmm });
         }
         let memory_mib = match &replay {
@@ -236,7 +241,8 @@ impl Scenario {
                     burst,
                 },
                 seed,
-                replay: settings.replay.clone(),
+                // From wherever it goes on, a sweep finds it again.
+                replay: settings.replay.as_deref().map(absolute).transpose()?,
                 vmm,
             },
             quotas: quotas
@@ -373,6 +379,16 @@ pub fn warm_up(least: Duration, cycle: Option<Duration>) -> Duration {
     least.max(cycle.mul_f64(1.5 * cycles as f64))
 }
 
+fn absolute(path: &Path) -> Result<PathBuf, ScenarioError> {
+    std::path::absolute(path).map_err(|source| {
+        ScenarioError::Trace(TraceError::Io {
+            operation: "find",
+            path: path.to_owned(),
+            source,
+        })
+    })
+}
+
 fn single<T: Clone>(flag: &'static str, values: &[T]) -> Result<Option<T>, ScenarioError> {
     match values {
         [] => Ok(None),
@@ -451,7 +467,7 @@ mod tests {
             ("memory = 16", "give `--memory 20`"),
             ("vcpus = 3", "leave `--vcpus` out"),
             ("guest = 'random'", "leave `--guest` out"),
-            ("vmm = 'qemu'", "leave `--vmm qemu` out"),
+            ("vmm = 'attach:/run/qmp'", "runs its own guest: leave `--replay` out"),
         ] {
             let error = with(more).expect_err(more).to_string();
             assert!(error.contains(words), "{more}: {error}");

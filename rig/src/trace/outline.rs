@@ -123,9 +123,14 @@ impl Outline {
         self.writes() + self.vcpus.len() as u64 * (2 + waits)
     }
 
+    /// MiB that hold all tables, at most.
+    pub fn tables_mib(&self) -> u64 {
+        (self.most_entries() * ENTRY_BYTES).div_ceil(1 << 20)
+    }
+
     /// MiB that the guest has in all: what lies before the region, the region, and the tables behind it.
     fn total_mib(&self) -> u64 {
-        (REGION_BASE >> 20) + self.memory_mib() + (self.most_entries() * ENTRY_BYTES).div_ceil(1 << 20)
+        (REGION_BASE >> 20) + self.memory_mib() + self.tables_mib()
     }
 
     /// What the user should know before it is replayed.

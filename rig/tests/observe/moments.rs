@@ -67,7 +67,7 @@ fn start(ring: u32, vcpus: usize) -> Result<Qemu, Failed> {
         })
         .collect();
     let launch = Launch {
-        image: &elf(&boot, 2_000_000_000)?,
+        image: &elf(&boot, None, 2_000_000_000)?,
         vcpus,
         memory_mib: (REGION_BASE + vcpus as u64 * pages * 4096).div_ceil(1 << 20) + 1,
         ring_entries: ring,

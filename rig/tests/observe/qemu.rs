@@ -108,7 +108,7 @@ pub(crate) fn start(ring_entries: u32) -> Result<Qemu, Failed> {
         .collect();
     let launch = Launch {
         // The guest's clock need not be right for what is counted.
-        image: &elf(&vcpus, 2_000_000_000)?,
+        image: &elf(&vcpus, None, 2_000_000_000)?,
         vcpus: vcpus.len(),
         memory_mib: 128,
         ring_entries,

@@ -69,7 +69,7 @@ pub(crate) fn image(path: &Path, apic_ids: &[usize], pages: u64) -> anyhow::Resu
             seed: vcpu,
         })
         .collect();
-    fs::write(path, elf(&guests, tsc_hz()?)?)?;
+    fs::write(path, elf(&guests, None, tsc_hz()?)?)?;
     Ok(REGION_BASE + blocks * pages * PAGE_SIZE)
 }
 

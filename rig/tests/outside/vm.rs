@@ -53,7 +53,7 @@ impl Qemu {
             })
             .collect();
         let launch = Launch {
-            image: &elf(&guests, tsc_hz()?)?,
+            image: &elf(&guests, None, tsc_hz()?)?,
             vcpus,
             memory_mib: (REGION_BASE + vcpus as u64 * pages * PAGE_SIZE) >> 20,
             ring_entries: ring.unwrap_or(0),

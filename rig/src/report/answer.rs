@@ -96,7 +96,7 @@ fn others(points: &[&Point]) -> Option<String> {
     const WHYS: [(Verdict, &str); 6] = [
         (
             Verdict::ToleranceBound,
-            "stayed off the quota within the law's tolerance",
+            "stayed off the quota by less than the law acts on",
         ),
         (Verdict::Missed, "missed the quota without a bound that explains it"),
         (Verdict::Oscillating, "kept swinging"),

@@ -232,9 +232,10 @@ fn cell(recording: &str, row: &Summary) -> anyhow::Result<Vec<Value>> {
     Ok(cells)
 }
 
-/// The first sentence of a finding, which is the answer, and the rest.
+/// The beginning of a finding, which is the answer, and the rest.
 fn answered(finding: &str) -> (&str, &str) {
-    let end = finding.find(". ").map_or(finding.len(), |end| end + 1);
+    let ends = [". ", "; "].into_iter().filter_map(|end| finding.find(end));
+    let end = ends.min().map_or(finding.len(), |end| end + 1);
     finding.split_at(end)
 }
 

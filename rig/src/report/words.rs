@@ -53,7 +53,7 @@ fn why(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Held => "held it",
         Verdict::FloorBound => "ended at the floor of ring bytes / period",
-        Verdict::ToleranceBound => "ended off it, where the law's tolerance leaves things alone",
+        Verdict::ToleranceBound => "ended off it by less than the law acts on",
         Verdict::CapBound => "ended at what the longest sleep lets through",
         Verdict::Missed => "missed it without a bound that explains it",
         Verdict::Oscillating => "kept swinging",

@@ -24,17 +24,17 @@ use super::{
     shaped::{image, traced},
 };
 
-const NAME: &str = "dirtyrig-trial";
+pub(super) const NAME: &str = "dirtyrig-trial";
 const QUOTA_MIB_S: f64 = 1.0;
 
 /// A libvirt daemon with all its files in a folder; dropping it destroys the domain and ends it.
-struct Libvirt {
+pub(super) struct Libvirt {
     daemon: Child,
     folder: tempfile::TempDir,
 }
 
 impl Libvirt {
-    fn start() -> Result<Self, Failed> {
+    pub(super) fn start() -> Result<Self, Failed> {
         let folder = tempfile::tempdir()?;
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../xtask/libvirt.sh");
         let daemon = Command::new(script)
@@ -57,11 +57,11 @@ impl Libvirt {
         Ok(libvirt)
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub(super) fn at(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn virsh(&self, arguments: &[&str]) -> Result<String, Failed> {
+    pub(super) fn virsh(&self, arguments: &[&str]) -> Result<String, Failed> {
         let socket = self.at("run/libvirt/libvirt-sock");
         let uri = format!("qemu+unix:///system?socket={}", socket.display());
         let output = Command::new("virsh")
@@ -75,14 +75,15 @@ impl Libvirt {
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
-    /// Starts a domain of two sockets of three cores; its pages are logged once something asks for it.
-    fn create(&self) -> Result<(), Failed> {
+    /// Starts a domain of two sockets of three cores, and waits until its guest runs on all of them: logged from while the firmware
+    /// runs, a ring may be pushed past its end. Its pages are logged once something asks for it.
+    pub(super) fn create(&self) -> Result<(), Failed> {
         let memory_mib = image(&self.at("guest.elf"), &SIX_IDS, 4096)? >> 20;
         let domain = format!(
             "<domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>\
              <name>{NAME}</name><memory unit='MiB'>{memory_mib}</memory><vcpu>6</vcpu>\
              <os><type arch='x86_64' machine='q35'>hvm</type><kernel>{}</kernel></os>\
-             <features><kvm><dirty-ring state='on' size='1024'/></kvm></features>\
+             <features><acpi/><kvm><dirty-ring state='on' size='1024'/></kvm></features>\
              <cpu mode='custom' match='exact' check='none'><model fallback='allow'>qemu64</model>\
              <topology sockets='2' dies='1' cores='3' threads='1'/></cpu>\
              <devices><emulator>{}</emulator><controller type='usb' model='none'/><memballoon model='none'/></devices>\
@@ -92,11 +93,15 @@ impl Libvirt {
         );
         fs::write(self.at("domain.xml"), domain)?;
         self.virsh(&["create", &self.at("domain.xml").display().to_string()])?;
+        eventually("six vCPUs in the guest's program", || {
+            let registers = self.virsh(&["qemu-monitor-command", NAME, "--hmp", "info registers -a"]);
+            registers.is_ok_and(|all| all.matches("CPL=3").count() == SIX_IDS.len())
+        });
         Ok(())
     }
 
     /// Turns dirty logging on, for a minute, the only way that libvirt lets others do it.
-    fn log_for_a_minute(&self) -> Result<(), Failed> {
+    pub(super) fn log_for_a_minute(&self) -> Result<(), Failed> {
         let command = r#"{"execute": "calc-dirty-rate", "arguments": {"calc-time": 60, "mode": "dirty-ring"}}"#;
         self.virsh(&["qemu-monitor-command", NAME, command])?;
         Ok(())
@@ -124,7 +129,7 @@ fn qemu() -> Result<PathBuf, Failed> {
 }
 
 /// Every vCPU of the domain has spent its grant again.
-fn stopped_again(limiter: &Limiter) {
+pub(super) fn stopped_again(limiter: &Limiter) {
     let stops = || {
         limiter
             .books()

@@ -3,6 +3,7 @@
 mod command;
 mod identity;
 mod libvirt;
+mod libvirt_monitor;
 mod shaped;
 mod vm;
 
@@ -70,6 +71,11 @@ fn main() {
             "a_domain_of_libvirt",
             &[Need::Kvm, Need::Bpf, Need::Qemu, Need::Libvirt],
             libvirt::a_domain,
+        ),
+        trial(
+            "answered_as_by_qemu_through_libvirt",
+            &[Need::Kvm, Need::Bpf, Need::Qemu, Need::Libvirt],
+            libvirt_monitor::answers_alike,
         ),
     ]);
 }

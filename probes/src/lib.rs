@@ -67,7 +67,6 @@ mod quota;
 mod sources;
 mod status;
 mod target;
-mod tracee;
 mod tracefs;
 
 pub use attach::AttachKind;
@@ -86,5 +85,4 @@ pub use quota::{Log, Quota};
 pub use sources::{Source, SourceStatus, page_sources};
 pub use status::{EventStatus, Lost, Sees, Status};
 pub use target::Target;
-pub use tracee::{Change, Tracee, next_change};
 pub use tracefs::{NoTracefs, Tracefs};

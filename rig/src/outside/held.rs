@@ -12,15 +12,13 @@
 use std::{fs, io, thread, time::Duration};
 
 use dirtyrig_limiter::law::interim::Interim;
-use dirtyrig_probes::{
-    Tracee,
-    identity::{VcpuId, proc_text, process_name},
-};
+use dirtyrig_probes::identity::{VcpuId, proc_text, process_name};
 use nix::errno::Errno;
 
 use super::{
     error::OutsideError,
     signal::{Masks, StopSignal},
+    tracee::Tracee,
 };
 
 /// How the thread is held.

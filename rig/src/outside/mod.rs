@@ -61,6 +61,7 @@ mod remote;
 mod signal;
 mod target;
 mod threads;
+mod tracee;
 mod tracer;
 mod wake;
 

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use dirtyrig_probes::{Change, Tracee, next_change};
-
 use super::{
     super::{
         End,
         error::OutsideError,
         held::{Hold, Pause},
         signal::StopSignal,
+        tracee::{Change, Tracee, next_change},
     },
     Tracer, pages, system,
 };

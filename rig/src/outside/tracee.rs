@@ -1,4 +1,4 @@
-//! A thread of another process, held by ptrace: stopped, continued, let go. What a limiter needs that works from outside.
+//! A thread of another process, held by ptrace: stopped, continued, let go.
 //!
 //! `PTRACE_SEIZE` stops nothing by itself. From then on each signal that is about to reach the thread stops it first,
 //! and its tracer decides what becomes of the signal. Signals are plain numbers here, because VMMs kick their vCPUs with
@@ -13,7 +13,7 @@ use nix::libc;
 
 /// A thread that this thread has seized.
 #[derive(Debug)]
-pub struct Tracee {
+pub(super) struct Tracee {
     thread: libc::pid_t,
     /// Not `Send`: requests must come from the thread that seized.
     _tracer: PhantomData<*const ()>,
@@ -21,7 +21,7 @@ pub struct Tracee {
 
 /// What became of a tracee: why it stopped, or that it is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub(super) enum Change {
     /// It stopped because this signal is about to be delivered; [`Tracee::resume`] delivers it, another, or none.
     Signal(i32),
     /// Its whole process was stopped (`SIGSTOP`, ctrl-z): [`Tracee::listen`] leaves it so until `SIGCONT`.
@@ -36,7 +36,7 @@ pub enum Change {
 
 impl Tracee {
     /// Seizes a thread, which goes on running. `EPERM` if it may not be traced or has a tracer, `ESRCH` if it is gone.
-    pub fn seize(thread: u32) -> io::Result<Self> {
+    pub(super) fn seize(thread: u32) -> io::Result<Self> {
         let tracee = Self {
             thread: thread.cast_signed(),
             _tracer: PhantomData,
@@ -45,29 +45,24 @@ impl Tracee {
         Ok(tracee)
     }
 
-    /// The thread's id.
-    pub fn thread(&self) -> u32 {
-        self.thread.cast_unsigned()
-    }
-
     /// Lets a stopped thread run on and delivers `signal`, 0 for none.
-    pub fn resume(&self, signal: i32) -> io::Result<()> {
+    pub(super) fn resume(&self, signal: i32) -> io::Result<()> {
         self.request(libc::PTRACE_CONT, signal.cast_unsigned() as usize)
     }
 
     /// Leaves a thread stopped that is in a [`Change::GroupStop`], until its process goes on.
-    pub fn listen(&self) -> io::Result<()> {
+    pub(super) fn listen(&self) -> io::Result<()> {
         self.request(libc::PTRACE_LISTEN, 0)
     }
 
     /// Lets a stopped thread go for good and delivers `signal`, 0 for none.
-    pub fn detach(self, signal: i32) -> io::Result<()> {
+    pub(super) fn detach(self, signal: i32) -> io::Result<()> {
         self.request(libc::PTRACE_DETACH, signal.cast_unsigned() as usize)
     }
 
     /// Whether the signal for which the thread is stopped was sent by the kernel itself, as an eBPF program does, and
     /// not by a process.
-    pub fn is_from_kernel(&self) -> io::Result<bool> {
+    pub(super) fn is_from_kernel(&self) -> io::Result<bool> {
         let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
         // SAFETY: the kernel writes a `siginfo_t` there, or nothing.
         let done = unsafe {
@@ -102,7 +97,7 @@ impl Tracee {
 
 /// What happened next to one of this thread's tracees, by thread id; `None` if nothing did. It doesn't wait: the kernel
 /// sends this process a `SIGCHLD` for each. A child process of this very thread would be reaped too.
-pub fn next_change() -> io::Result<Option<(u32, Change)>> {
+pub(super) fn next_change() -> io::Result<Option<(u32, Change)>> {
     let mut status = 0;
     // SAFETY: `status` is a valid place to write to.
     match unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD | libc::WNOHANG) } {

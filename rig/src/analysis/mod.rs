@@ -18,7 +18,7 @@ pub mod verdict;
 pub mod windows;
 
 pub use probed::add_probes;
-pub use settle::{Rules, Settling, State};
+pub use settle::{Drift, Moving, Rules, Settling, State};
 pub use summarize::{CellFacts, LawFacts, summarize};
 pub use trust::trust;
 pub use untold::logged_rate;

@@ -1,4 +1,4 @@
-//! When a rate has settled: detected, not guessed.
+//! When a rate, and the throttle that makes it, has settled: detected, not guessed.
 //!
 //! The rate is averaged under [`windows`](super::windows), which gives a value each period; n of them are there. A cell
 //! then is in one of four [`State`]s, found in three steps.
@@ -21,6 +21,11 @@
 //!    - `h <= max(10 % of m, 0.5 MiB/s)`, or no value further than that from m: the mean is known well enough.
 //!
 //!    Otherwise it is *moving*.
+//! 4. **Whether its throttle does.** A law that acts once a period may turn its throttle for a minute before the rate answers:
+//!    where a vCPU fills its ring twice a period, it goes on filling it twice until the sleep has grown by enough. So the
+//!    throttle is averaged under the same windows, and where each of the last [`Rules::min_values`] is above the one before, or
+//!    each below, and the change is 1 % or more, the state is *moving*. A sleep counts as a period at most: what is longer holds
+//!    the vCPU through the whole of it, however long.
 
 use std::time::Duration;
 
@@ -72,7 +77,7 @@ pub enum State {
     /// Fewer values than a steady part needs.
     TooShort,
     /// The transient goes on, or can't be told from a drift.
-    Moving,
+    Moving(Moving),
     /// Swings about a mean.
     Oscillating {
         /// When the swinging part begins.
@@ -89,10 +94,30 @@ impl State {
     /// When the part begins that can be measured.
     pub fn since_s(self) -> Option<f64> {
         match self {
-            Self::TooShort | Self::Moving => None,
+            Self::TooShort | Self::Moving(_) => None,
             Self::Oscillating { since_s } | Self::Settled { since_s } => Some(since_s),
         }
     }
+}
+
+/// What moves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Moving {
+    /// Whether the rate does.
+    pub rate: bool,
+    /// How the throttle does, if it does.
+    pub throttle: Option<Drift>,
+}
+
+/// A throttle that goes one way.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Drift {
+    /// What it was, in seconds.
+    pub from_s: f64,
+    /// What it is.
+    pub to_s: f64,
+    /// In what time.
+    pub over_s: f64,
 }
 
 /// Follows a rate while it is sampled.
@@ -101,6 +126,7 @@ pub struct Settling {
     rules: Rules,
     start_s: f64,
     windows: Windows,
+    throttle: Windows,
     state: State,
 }
 
@@ -111,12 +137,17 @@ impl Settling {
             rules,
             start_s,
             windows: Windows::new(start_s, rules.window_s),
+            throttle: Windows::new(start_s, rules.window_s),
             state: State::TooShort,
         }
     }
 
-    /// Takes in the mean `rate` (MiB/s) from the previous sample to `t_s`. The state changes when a window is full.
-    pub fn push(&mut self, t_s: f64, rate: f64) -> State {
+    /// Takes in the mean `rate` (MiB/s) from the previous sample to `t_s`, and the throttle in force, in seconds, of a law that
+    /// has one. The state changes when a window is full.
+    pub fn push(&mut self, t_s: f64, rate: f64, throttle_s: Option<f64>) -> State {
+        if let Some(throttle_s) = throttle_s {
+            self.throttle.push(t_s, throttle_s);
+        }
         if self.windows.push(t_s, rate) {
             self.state = self.classify();
         }
@@ -144,14 +175,20 @@ impl Settling {
         if values.len() < self.rules.min_values {
             return State::TooShort;
         }
+        let moving = |rate| {
+            State::Moving(Moving {
+                rate,
+                throttle: self.drift(),
+            })
+        };
         let cut = truncation(values);
         if stats::mean(&values[cut..]) <= 0.0 {
-            return State::Moving;
+            return moving(true);
         }
         let since = extend(values, cut);
         let part = &values[since..];
         if since == values.len() / 2 || part.len() < self.rules.min_values {
-            return State::Moving;
+            return moving(true);
         }
         let since_s = self.start_s + since as f64 * self.rules.window_s;
         let (mean, sd) = (stats::mean(part), stats::sd(part));
@@ -160,11 +197,32 @@ impl Settling {
                 return State::Oscillating { since_s };
             }
         } else if stands_still(part, mean, sd) {
-            return State::Settled { since_s };
+            return match self.drift() {
+                None => State::Settled { since_s },
+                Some(_) => moving(false),
+            };
         }
-        State::Moving
+        moving(true)
+    }
+
+    /// How the throttle moves, if it does.
+    fn drift(&self) -> Option<Drift> {
+        let values = self.throttle.values();
+        let last = &values[values.len().checked_sub(self.rules.min_values)?..];
+        let (&from_s, &to_s) = last.first().zip(last.last())?;
+        let one_way = last.is_sorted_by(|a, b| a < b) || last.is_sorted_by(|a, b| a > b);
+        let matters = (to_s - from_s).abs() >= DRIFT * from_s.max(to_s);
+        (one_way && matters).then_some(Drift {
+            from_s,
+            to_s,
+            over_s: (last.len() - 1) as f64 * self.rules.window_s,
+        })
     }
 }
+
+/// The least change of a throttle that counts, as a share of it: QEMU's smallest steps, 4 ms a period on a sleep of 800 ms, make it 3 to
+/// 4 % in eight windows.
+const DRIFT: f64 = 0.01;
 
 /// Where the part begins that is like the tail from `cut` on.
 fn extend(values: &[f64], cut: usize) -> usize {

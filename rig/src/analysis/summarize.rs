@@ -14,7 +14,7 @@ use dirtyrig_limiter::units::{MibPerSec, Pages};
 use super::{
     parts::{Part, unlimited_rate},
     pauses::Pauses,
-    settle::{Rules, Settling, State},
+    settle::{Moving, Rules, Settling, State},
     steady::{Steady, overshoot_pct},
     together::together,
     untold::{by_log, is_untold, told_by_log, untell},
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     engine::target::Stall,
-    recording::schema::{Sample, Summary},
+    recording::schema::{Moves, Sample, Summary},
 };
 
 /// Periods until a reading speaks of nothing but what came after an instant: one that was under way, and one more.
@@ -74,6 +74,12 @@ pub struct CellFacts {
 }
 
 impl LawFacts {
+    /// The throttle in force, in seconds, of a law that sets one once a period; what others tell is that of their last pause.
+    pub fn throttle_s(&self, row: &Sample) -> Option<f64> {
+        let throttle = Duration::from_micros(row.throttle_us?);
+        self.period.map(|period| throttle.min(period).as_secs_f64())
+    }
+
     /// By which rules a rate under this law settles at a quota: its windows cover what rises and falls by itself, a cycle of
     /// the guest's, or of a ring that is filled and paused for.
     pub fn rules(&self, quota_mib_s: Option<f64>, ring_entries: Option<u32>, guest_cycle: Option<Duration>) -> Rules {
@@ -179,7 +185,7 @@ impl<'a> Course<'a> {
         let mut settling = Settling::new(rules, limited.start_s);
         for row in limited.rows {
             if let Some(rate) = row.guest_mib_s {
-                settling.push(row.t_s, rate);
+                settling.push(row.t_s, rate, facts.law.throttle_s(row));
             }
         }
         let state = settling.state();
@@ -325,12 +331,23 @@ fn summarize_vcpu<'a>(
         predicted_floor_mib_s: floor,
         cap_floor_mib_s: course.cap_floor(facts),
         verdict: judgement.verdict,
+        moves: moves(course.state),
         reason: judgement.reason,
         vm_quota_mib_s: last.vm_quota_mib_s,
         vm_guest_mib_s: rate_of_all(sums, |row| row.written_pages, measured.start_s, last.t_s),
         vm_ring_mib_s: rate_of_all(sums, |row| row.harvested_pages, measured.start_s, last.t_s),
         cost_pct: measured.gain_per_s(|row| row.cost_us).map(|us| us / 1e6 * 100.0),
         ..settings(facts)
+    }
+}
+
+/// What of a vCPU moves, in a word.
+fn moves(state: State) -> Option<Moves> {
+    match state {
+        State::Moving(Moving { rate: false, .. }) => Some(Moves::Throttle),
+        State::Moving(Moving { throttle: None, .. }) => Some(Moves::Rate),
+        State::Moving(_) => Some(Moves::Both),
+        _ => None,
     }
 }
 

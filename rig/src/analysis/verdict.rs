@@ -19,7 +19,7 @@
 //! A reason says which of two bounds decided, and gives its figures with as many digits as it takes for the sentence to be
 //! true of them as they are printed.
 
-use super::settle::State;
+use super::settle::{Moving, State};
 use crate::recording::schema::Verdict;
 
 /// What the true rate was taken from.
@@ -178,17 +178,33 @@ fn unsteady(evidence: &Evidence, guest: f64) -> Option<(Verdict, String)> {
                 None => format!("swings about {}", rate(guest)),
             },
         )),
-        State::Moving => Some((
-            Verdict::NotSettled,
-            format!(
-                "still moving when its time was up; {} on average over the measured part",
-                rate(guest)
-            ),
-        )),
+        State::Moving(moving) => Some((Verdict::NotSettled, still_moving(moving, guest))),
         State::TooShort => Some((
             Verdict::NotSettled,
             "too short to tell: give it a longer --duration".to_owned(),
         )),
+    }
+}
+
+fn still_moving(moving: Moving, guest: f64) -> String {
+    let guest = rate(guest);
+    match moving {
+        Moving {
+            rate: false,
+            throttle: Some(drift),
+        } => format!(
+            "the rate stands at {guest}, but the throttle was still moving when its time was up: from {:.0} to {:.0} ms in the \
+             last {:.0} s",
+            1e3 * drift.from_s,
+            1e3 * drift.to_s,
+            drift.over_s
+        ),
+        Moving { throttle: None, .. } => {
+            format!("still moving when its time was up; {guest} on average over the measured part")
+        }
+        Moving { .. } => format!(
+            "rate and throttle were still moving when its time was up; {guest} on average over the measured part"
+        ),
     }
 }
 

@@ -52,7 +52,7 @@ impl<'a> Measured<'a> {
         let rate = row.guest_mib_s.or_else(|| logged_rate(follower.logged, row));
         follower.logged = row.harvested_pages.map(|pages| (row.t_s, pages));
         if let Some(rate) = rate {
-            follower.settling.push(row.t_s, rate);
+            follower.settling.push(row.t_s, rate, facts.law.throttle_s(row));
         }
         follower.last_s = row.t_s;
         follower.awake = plugged;
@@ -89,7 +89,7 @@ impl Follower {
 
     fn is_done(&self) -> bool {
         match self.settling.state() {
-            State::TooShort | State::Moving => false,
+            State::TooShort | State::Moving(_) => false,
             State::Settled { .. } => true,
             State::Oscillating { since_s } => self.last_s - since_s >= self.enough_s,
         }

@@ -68,6 +68,7 @@ impl Row for Summary {
         "probe_lost",
         "probe_notes",
         "vm_ring_mib_s",
+        "moves",
     ];
 
     fn cell(&self) -> u32 {
@@ -180,6 +181,18 @@ impl Verdict {
             Self::Unknown => "unknown",
         }
     }
+}
+
+/// What was still moving when a cell ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Moves {
+    /// The rate.
+    Rate,
+    /// The throttle, while the rate stood still.
+    Throttle,
+    /// Both.
+    Both,
 }
 
 /// One vCPU of one cell, measured over its settled part: a row of `summary.csv`.
@@ -346,6 +359,9 @@ pub struct Summary {
     /// The rate at which pages of all vCPUs together were harvested, or logged, in the measured part.
     #[serde(default)]
     pub vm_ring_mib_s: Option<f64>,
+    /// What was still moving when the cell ended; empty where nothing was, or it was too short to tell.
+    #[serde(default)]
+    pub moves: Option<Moves>,
 }
 
 /// What was counted.
@@ -398,7 +414,7 @@ mod tests {
              harvest_ns_entry,reset_ns_entry,timer_late_p99_us,steal_pct,disturbed,vm_quota_mib_s,vm_guest_mib_s,cost_pct,\
              probe_pushed_pages,probe_reset_pages,probe_ring_full_exits,probe_userspace_exits,probe_hardware_exits,\
              probe_pauses,probe_stall_p50_us,probe_stall_p99_us,probe_stall_p999_us,probe_stall_max_us,\
-             probe_overhead_p50_us,probe_overhead_p99_us,probe_lost,probe_notes,vm_ring_mib_s"
+             probe_overhead_p50_us,probe_overhead_p99_us,probe_lost,probe_notes,vm_ring_mib_s,moves"
         );
         assert_eq!(table::columns::<ExitRow>().join(","), "cell,vcpu,source,reason,count");
     }

@@ -19,7 +19,7 @@ fn follow(rules: Rules, seconds: f64, mut rate: impl FnMut(f64) -> f64) -> Vec<S
     (1..=samples)
         .map(|sample| {
             let t_s = f64::from(sample) * STEP_S;
-            settling.push(t_s, rate(t_s))
+            settling.push(t_s, rate(t_s), None)
         })
         .collect()
 }
@@ -160,6 +160,42 @@ fn a_cycle_that_the_windows_cover_settles() {
     }
 }
 
+/// The states under a rate of 127 and a throttle.
+fn under(seconds: u32, throttle_s: impl Fn(f64) -> f64) -> Vec<State> {
+    let mut settling = Settling::new(rules(), 0.0);
+    let samples = 1..=seconds * 10;
+    let at = samples.map(|sample| f64::from(sample) * STEP_S);
+    at.map(|t_s| settling.push(t_s, 127.0, Some(throttle_s(t_s)))).collect()
+}
+
+#[test]
+fn a_rate_on_a_stair_has_not_settled_while_its_throttle_climbs() {
+    // The law of 7.2 at ring 16384 and quota 64: two rings a period, which reads 127, and a sleep of 760 ms that grows by a tenth of
+    // the 40 ms which the ring takes to fill, once a second.
+    let states = under(40, |t_s| 0.76 + 0.004 * t_s.floor());
+    assert!(!ever_settled(&states));
+    let State::Moving(Moving {
+        rate: false,
+        throttle: Some(drift),
+    }) = last(&states)
+    else {
+        panic!("{:?}", last(&states));
+    };
+    assert!((drift.to_s - drift.from_s - 0.028).abs() < 1e-3, "{drift:?}");
+    assert!((drift.over_s - 7.0).abs() < 1e-9, "{drift:?}");
+}
+
+#[test]
+fn a_throttle_that_stands_or_sways_lets_a_rate_settle() {
+    let sways = |t_s: f64| 0.76 + 0.004 * f64::from((t_s as u32 / 2) % 2);
+    let steps_once = |t_s: f64| if t_s < 6.0 { 0.76 } else { 0.8 };
+    let past_it = |t_s: f64| if t_s < 4.0 { 0.7 + 0.01 * t_s.floor() } else { 0.74 };
+    for throttle in [&sways as &dyn Fn(f64) -> f64, &steps_once, &past_it, &|_| 0.0] {
+        let states = under(20, throttle);
+        assert_eq!(last(&states), State::Settled { since_s: 0.0 });
+    }
+}
+
 #[test]
 fn a_limit_cycle_oscillates() {
     let states = follow(rules(), 60.0, |t_s| 500.0 * (1.0 + 0.8 * (t_s * 0.7).sin()));
@@ -174,7 +210,13 @@ fn a_limit_cycle_oscillates() {
 #[test]
 fn a_vcpu_that_sleeps_has_not_settled() {
     let states = follow(rules(), 60.0, |t_s| if t_s <= 2.0 { 1700.0 } else { 0.0 });
-    assert_eq!(last(&states), State::Moving);
+    assert_eq!(
+        last(&states),
+        State::Moving(Moving {
+            rate: true,
+            throttle: None
+        })
+    );
     assert!(!ever_settled(&states));
 }
 
@@ -204,9 +246,9 @@ proptest! {
         let rules = rules();
         let (mut coarse, mut fine) = (Settling::new(rules, 0.0), Settling::new(rules, 0.0));
         for (second, &rate) in rates.iter().enumerate() {
-            coarse.push(second as f64 + 1.0, rate);
+            coarse.push(second as f64 + 1.0, rate, None);
             for quarter in 1..=4 {
-                fine.push(second as f64 + f64::from(quarter) * 0.25, rate);
+                fine.push(second as f64 + f64::from(quarter) * 0.25, rate, None);
             }
         }
         prop_assert_eq!(coarse.state(), fine.state());

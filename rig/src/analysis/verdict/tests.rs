@@ -2,7 +2,12 @@
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{super::settle::Drift, *};
+
+const RATE: Moving = Moving {
+    rate: true,
+    throttle: None,
+};
 
 /// A QEMU law on a ring of `ring_mib` with a period of 1 s, on a host that dirties 1,600 MiB/s.
 fn qemu(ring_mib: f64, quota: f64, ring: f64, guest: f64) -> Evidence {
@@ -98,7 +103,7 @@ fn bounds_that_a_limiter_does_not_have_explain_nothing() {
 
 #[test]
 fn what_did_not_settle_is_never_held() {
-    for state in [State::Moving, State::TooShort] {
+    for state in [State::Moving(RATE), State::TooShort] {
         let evidence = Evidence {
             state,
             ..qemu(256.0, 256.0, 256.0, 256.0)
@@ -108,10 +113,32 @@ fn what_did_not_settle_is_never_held() {
 }
 
 #[test]
+fn what_moves_is_named() {
+    let reason = |moving| {
+        judge(&Evidence {
+            state: State::Moving(moving),
+            ..qemu(64.0, 64.0, 127.0, 127.0)
+        })
+        .reason
+    };
+    let throttle = Some(Drift {
+        from_s: 0.76,
+        to_s: 0.788,
+        over_s: 7.0,
+    });
+    assert_eq!(
+        reason(Moving { rate: false, throttle }),
+        "the rate stands at 127 MiB/s, but the throttle was still moving when its time was up: from 760 to 788 ms in the last 7 s"
+    );
+    assert!(reason(Moving { rate: true, throttle }).starts_with("rate and throttle were still moving"));
+    assert!(reason(RATE).starts_with("still moving when its time was up"));
+}
+
+#[test]
 fn without_a_quota_there_is_nothing_to_hold() {
     let evidence = Evidence {
         quota: None,
-        state: State::Moving,
+        state: State::Moving(RATE),
         ..qemu(256.0, 1.0, 1600.0, 1600.0)
     };
     assert_eq!(verdict(&evidence), Verdict::Unlimited);
@@ -247,7 +274,7 @@ fn evidence() -> impl Strategy<Value = Evidence> {
     let state = prop_oneof![
         3 => Just(State::Settled { since_s: 1.0 }),
         1 => Just(State::Oscillating { since_s: 1.0 }),
-        1 => Just(State::Moving),
+        1 => Just(State::Moving(RATE)),
         1 => Just(State::TooShort),
     ];
     let figures = quota.prop_flat_map(|quota| {

@@ -1,19 +1,26 @@
 //! `dirtyrig floor`: the lowest quota that a limiter holds.
 
+use std::{collections::HashMap, path::PathBuf};
+
 use anyhow::Context;
 use dirtyrig_limiter::units::Quota;
 use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 use super::{progress::Live, results, table::verdict};
 use crate::{
     cli::{
         exit,
-        output::{data, json, note},
+        flags::OutputFlags,
+        output::{self, data, note},
     },
-    engine::{build_target, interrupt::Interrupt, sink::Discard},
+    engine::{build_target, interrupt::Interrupt},
     machine::require_kvm,
     qemu::choice::Choice,
-    recording::schema::{Summary, Verdict},
+    recording::{
+        Manifest, Recorder, Recording,
+        schema::{Summary, Verdict},
+    },
     scenario::{
         End, Scenario,
         per_vcpu::{MaybeQuota, PerVcpu},
@@ -37,11 +44,14 @@ use crate::{
 ///
 /// Beside the floor stands the lowest rate to which the limiter brought the guest, whatever the quota: the letter of QEMU's
 /// dirty limit calls that its minimum.
+///
+/// Each try is a cell of a recording, as those of a sweep are. An interrupted search keeps those that were finished.
 #[derive(clap::Args, Clone, Debug)]
 #[command(
     mut_arg("quota", |arg| arg.hide(true)),
     mut_arg("at", |arg| arg.hide(true)),
     mut_arg("probes", |arg| arg.hide(true)),
+    mut_arg("json", |arg| arg.help("Print JSON instead of CSV")),
     mut_arg("repetitions", |arg| arg.help("How often the two quotas next to the floor are tried [default: 3]")),
     after_help = "\
 Examples:
@@ -75,9 +85,8 @@ pub struct Args {
     #[arg(long, value_name = "PCT", default_value = "10", value_parser = positive, help_heading = "Search", allow_negative_numbers = true)]
     resolution: f64,
 
-    /// Print JSON instead of CSV
-    #[arg(long, help_heading = "Output")]
-    json: bool,
+    #[command(flatten)]
+    output: OutputFlags,
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -143,29 +152,110 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let choice = Choice::of(&mut settings)?;
     anyhow::ensure!(
         settings.probes.is_none(),
-        "`floor` records nothing that probes could add to: leave `--probes` out"
+        "`floor` runs its cells without probes: leave `--probes` out"
     );
     let seed = settings.seed.unwrap_or_else(results::seed);
     let combinations = choice.fitting(settings.combinations());
     for combination in &combinations {
         limited(combination, args.lowest, seed)?;
     }
+    let dir = results::folder(args.output.out.as_deref(), "floor")?;
     require_kvm()?;
     let interrupt = Interrupt::from_signals()?;
+    let mut tries = Tries {
+        dir,
+        machine: results::machine(),
+        searched: describe(args, &settings)?,
+        seed,
+        interrupt: &interrupt,
+        recorder: None,
+    };
+    let outcome = search_all(args, &combinations, &mut tries);
+    let kept = tries.end()?;
+    if let Some(dir) = &kept {
+        let words = if outcome.is_ok() { "results" } else { "the quotas that were tried until then" };
+        note(format_args!("{words}: {}", dir.display()));
+    }
+    let rows = outcome?;
+    if args.output.json {
+        output::json(&rows)?;
+    }
+    if let Some(dir) = kept {
+        results::plots(&Recording::open(dir)?);
+    }
+    Ok(exit::OK)
+}
+
+fn search_all(args: &Args, combinations: &[Settings], tries: &mut Tries<'_>) -> anyhow::Result<Vec<FloorRow>> {
     let mut rows = Vec::new();
     for (index, combination) in combinations.iter().enumerate() {
-        let row = search(args, combination, seed, &interrupt)?;
+        let row = search(args, combination, tries)?;
         note(verdict_in_words(&row));
-        if !args.json {
+        if !args.output.json {
             // As they come: a search is long, and the next one may be interrupted.
             data(csv_lines(&row, index == 0)?)?;
         }
         rows.push(row);
     }
-    if args.json {
-        json(&rows)?;
+    Ok(rows)
+}
+
+/// What is searched, for the manifest.
+fn describe(args: &Args, settings: &Settings) -> anyhow::Result<Value> {
+    let settings = serde_json::to_value(settings).context("can't describe the settings")?;
+    Ok(json!({
+        "floor": settings,
+        "within_pct": args.within,
+        "lowest_mib_s": args.lowest.mib_per_sec(),
+        "resolution_pct": args.resolution,
+    }))
+}
+
+/// The tries of all searches: each is a cell of one recording, which begins with the first of them.
+struct Tries<'a> {
+    dir: PathBuf,
+    machine: Map<String, Value>,
+    searched: Value,
+    seed: u64,
+    interrupt: &'a Interrupt,
+    recorder: Option<Recorder>,
+}
+
+impl Tries<'_> {
+    /// Runs a cell and keeps it.
+    fn run(&mut self, scenario: &Scenario, repetition: u32) -> anyhow::Result<Vec<Summary>> {
+        let recorder = match &mut self.recorder {
+            Some(recorder) => recorder,
+            none => {
+                let manifest = Manifest::new(self.seed, [], self.machine.clone(), self.searched.clone());
+                none.insert(Recorder::create(self.dir.clone(), manifest)?)
+            }
+        };
+        let cell = recorder.plan_cell()?;
+        let target = build_target(&scenario.vm).context("can't start the guest")?;
+        let mut live = Live::quiet(scenario);
+        let outcome = run_on(target, (cell, repetition), scenario, recorder, &mut live, self.interrupt);
+        live.end();
+        match outcome {
+            Ok((_, summaries)) => {
+                recorder.append_summaries(cell, &summaries)?;
+                Ok(summaries)
+            }
+            Err(error) => {
+                recorder.abandon_cell()?;
+                Err(error)
+            }
+        }
     }
-    Ok(exit::OK)
+
+    /// Ends the recording: its folder, if anything was tried.
+    fn end(self) -> anyhow::Result<Option<PathBuf>> {
+        let Some(recorder) = self.recorder else {
+            return Ok(None);
+        };
+        recorder.finish()?;
+        Ok(Some(self.dir))
+    }
 }
 
 /// The cell that tries `quota` on every vCPU.
@@ -178,8 +268,9 @@ fn limited(settings: &Settings, quota: Quota, seed: u64) -> anyhow::Result<Scena
     Ok(Scenario::new(&settings, seed, End::WhenMeasured)?)
 }
 
-fn search(args: &Args, settings: &Settings, seed: u64, interrupt: &Interrupt) -> anyhow::Result<FloorRow> {
-    let unlimited = calibration::unlimited_mib_s(settings, &build_target, interrupt)?;
+fn search(args: &Args, settings: &Settings, tries: &mut Tries<'_>) -> anyhow::Result<FloorRow> {
+    let seed = tries.seed;
+    let unlimited = calibration::unlimited_mib_s(settings, &build_target, tries.interrupt)?;
     let highest = HIGHEST_SHARE * unlimited;
     let lowest = args.lowest.mib_per_sec();
     anyhow::ensure!(
@@ -196,6 +287,8 @@ fn search(args: &Args, settings: &Settings, seed: u64, interrupt: &Interrupt) ->
         repetitions,
     });
     let mut steady = Vec::new();
+    // How often each quota was tried.
+    let mut tried: HashMap<u64, u32> = HashMap::new();
     let scenario = limited(settings, args.lowest, seed)?;
     let vm = &scenario.vm;
     note(format_args!(
@@ -206,7 +299,9 @@ fn search(args: &Args, settings: &Settings, seed: u64, interrupt: &Interrupt) ->
     ));
     while let Some(quota_mib_s) = floor.next() {
         let quota = Quota::new(quota_mib_s).context("the search left the range of quotas")?;
-        let summaries = try_quota(&limited(settings, quota, seed)?, interrupt)?;
+        let repetition = tried.entry(quota_mib_s.to_bits()).or_default();
+        let summaries = tries.run(&limited(settings, quota, seed)?, *repetition)?;
+        *repetition += 1;
         let held = summaries.iter().all(|row| is_held(row, args.within));
         let rate = |row: &Summary| {
             row.guest_mib_s
@@ -246,14 +341,6 @@ fn search(args: &Args, settings: &Settings, seed: u64, interrupt: &Interrupt) ->
         lowest_rate_mib_s: lowest_rate.map(|(rate, _)| rate),
         lowest_rate_quota_mib_s: lowest_rate.map(|(_, quota)| quota),
     })
-}
-
-fn try_quota(scenario: &Scenario, interrupt: &Interrupt) -> anyhow::Result<Vec<Summary>> {
-    let target = build_target(&scenario.vm).context("can't start the guest")?;
-    let mut live = Live::quiet(scenario);
-    let outcome = run_on(target, (0, 0), scenario, &mut Discard, &mut live, interrupt);
-    live.end();
-    outcome.map(|(_, summaries)| summaries)
 }
 
 /// Whether a vCPU settled within `within_pct` of its quota, by its own counter. What the law itself tolerates does not

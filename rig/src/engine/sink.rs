@@ -26,7 +26,7 @@ impl Sink for Recorder {
     }
 }
 
-/// Keeps nothing: for cells that are only asked one question, as in calibration and in the search for a floor.
+/// Keeps nothing: for cells that are only asked one question, as in calibration.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Discard;
 

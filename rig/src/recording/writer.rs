@@ -155,6 +155,14 @@ impl Recorder {
         self.manifest.cells.difference(&self.finished).copied()
     }
 
+    /// Plans one more cell, where what is to be run follows from what was found: its number.
+    pub fn plan_cell(&mut self) -> Result<u32, RecordingError> {
+        let cell = self.manifest.cells.last().map_or(0, |last| last + 1);
+        self.manifest.cells.insert(cell);
+        self.manifest.write(&self.dir)?;
+        Ok(cell)
+    }
+
     /// Appends samples of the cell that is being run.
     pub fn append_samples(&mut self, samples: &[Sample]) -> Result<(), RecordingError> {
         self.samples.append(&table::encode(samples, &self.dir.join(SAMPLES))?)?;

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use dirtyrig_guests::{
@@ -73,6 +73,10 @@ fn main() {
             without_a_log_the_unlimited_rate_is_unknown,
         ),
         (
+            "attached to with a ring that doesn't fill, the unlimited rate is the guest's",
+            the_unlimited_rate_is_the_guests,
+        ),
+        (
             "attached to and interrupted, its limits are cancelled",
             interrupted_its_limits_are_cancelled,
         ),
@@ -92,8 +96,12 @@ fn binaries() -> Vec<Option<PathBuf>> {
 const RING: u32 = 1024;
 
 fn start(binary: &Binary, ring_entries: u32) -> Result<Qemu, Failed> {
-    let pages = 4 * u64::from(RING);
-    let vcpus: Vec<BootVcpu> = (0..2)
+    start_writing(binary, ring_entries, 2, 4 * u64::from(RING))
+}
+
+/// One whose vCPUs write `pages` each, in order.
+fn start_writing(binary: &Binary, ring_entries: u32, vcpus: u64, pages: u64) -> Result<Qemu, Failed> {
+    let vcpus: Vec<BootVcpu> = (0..vcpus)
         .map(|vcpu| BootVcpu {
             program: Program::Sequential,
             region: Region {
@@ -106,7 +114,7 @@ fn start(binary: &Binary, ring_entries: u32) -> Result<Qemu, Failed> {
     let launch = Launch {
         image: &elf(&vcpus, None, 1_000_000_000)?,
         vcpus: vcpus.len(),
-        memory_mib: 64,
+        memory_mib: (REGION_BASE + vcpus.len() as u64 * pages * 4096).div_ceil(1 << 20),
         ring_entries,
     };
     Ok(Qemu::start(binary, launch)?)
@@ -402,6 +410,39 @@ fn without_a_log_the_unlimited_rate_is_unknown() -> Result<(), Failed> {
         if !row["unlimited_mib_s"].is_null() || row["verdict"] == "guest-too-slow" {
             return Err(format!("an unlimited rate was made up: {row}").into());
         }
+    }
+    Ok(())
+}
+
+/// At ring 65536 a vCPU of a slow host stays in `KVM_RUN` for as long as QEMU lets it, and no event tells of its pages.
+fn the_unlimited_rate_is_the_guests() -> Result<(), Failed> {
+    const LARGE: u32 = 65536;
+    const WINDOW: Duration = Duration::from_secs(1);
+    // More pages than the ring has entries: a page is logged once between two resets.
+    let qemu = start_writing(&Binary::find(None)?, LARGE, 1, 2 * u64::from(LARGE))?;
+    let folder = tempfile::tempdir()?;
+    let vmm = format!("attach:{}", qemu.socket().display());
+    let mut command = dirtyrig(folder.path(), &["run", "--vmm", &vmm, "--out", "out", "--json"]);
+    command.args(["--quota", "5", "--warm-up", "3s", "--duration", "2s"]);
+    let mut child = Killed(command.stdout(fs::File::create(folder.path().join("rows"))?).spawn()?);
+    // The guest's own counter; a limit that can't act changes nothing of it.
+    let mut seen = Vec::new();
+    wait_until("the run ends", || {
+        seen.push((Instant::now(), qemu.truth(0).written));
+        Ok(child.0.try_wait()?.is_some())
+    })?;
+    if !child.0.wait()?.success() {
+        return Err("it failed".into());
+    }
+    let rows: Value = serde_json::from_str(&fs::read_to_string(folder.path().join("rows"))?)?;
+    let unlimited = rows[0]["unlimited_mib_s"].as_f64().ok_or_else(|| format!("{rows}"))?;
+    let rates = seen.iter().filter_map(|(begun, before)| {
+        let (end, after) = seen.iter().find(|(at, _)| at.duration_since(*begun) >= WINDOW)?;
+        Some((after - before) as f64 / 256.0 / end.duration_since(*begun).as_secs_f64())
+    });
+    let (least, most) = rates.fold((f64::MAX, 0.0), |(least, most), rate| (rate.min(least), rate.max(most)));
+    if !(0.95 * least..=1.05 * most).contains(&unlimited) {
+        return Err(format!("it was {least} to {most} by the guest's counter: {rows}").into());
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ use dirtyrig_limiter::{
 };
 use serde_json::{Value, json};
 
-use super::error::QemuError;
+use super::{error::QemuError, running};
 use crate::{
     engine::limits::{InForce, Limits, Whom},
     qmp::client::{QmpClient, QmpError},
@@ -26,6 +26,9 @@ use crate::{
 
 /// How often the readings are asked for: as often as the engine takes a sample.
 const ASK_EVERY: Duration = Duration::from_millis(100);
+
+/// How often to ask which vCPUs there are: one that is plugged has a row within a second.
+const ASK_VCPUS_EVERY: Duration = Duration::from_millis(500);
 
 /// A limit that no vCPU reaches, in MiB/s: under it QEMU's limiter measures and never throttles.
 const UNREACHED: u64 = 1 << 24;
@@ -64,6 +67,10 @@ enum Order {
 struct Shared {
     /// The vCPUs by `cpu-index`.
     vcpus: BTreeMap<usize, Asked>,
+    /// What was asked for all of them, those to come included.
+    of_all: Option<Quota>,
+    /// The thread of each that is plugged, as QEMU said last.
+    threads: BTreeMap<usize, u32>,
     failure: Option<QmpError>,
 }
 
@@ -80,6 +87,8 @@ impl OwnLimiter {
     pub fn start(client: QmpClient, vcpus: BTreeSet<usize>, logging: Logging, restore: bool) -> Self {
         let shared = Arc::new(Mutex::new(Shared {
             vcpus: vcpus.into_iter().map(|vcpu| (vcpu, Asked::default())).collect(),
+            of_all: None,
+            threads: BTreeMap::new(),
             failure: None,
         }));
         let (orders, received) = mpsc::channel();
@@ -88,6 +97,7 @@ impl OwnLimiter {
             shared: Arc::clone(&shared),
             logging,
             logged_until: None,
+            asked_vcpus: None,
             limited: false,
         };
         let work = move || {
@@ -112,6 +122,9 @@ impl OwnLimiter {
     fn ask(&self, which: Which, quota: Option<Quota>, order: Order) -> Result<(), QmpError> {
         self.check()?;
         let mut shared = lock(&self.shared);
+        if which == Which::All {
+            shared.of_all = quota;
+        }
         for (&vcpu, asked) in &mut shared.vcpus {
             if matches!(which, Which::All) || which == Which::One(vcpu) {
                 if asked.quota.is_none() {
@@ -126,6 +139,11 @@ impl OwnLimiter {
             let _ = orders.send(order);
         }
         Ok(())
+    }
+
+    /// The thread of each vCPU that is plugged, as QEMU said last; those of an earlier time are not among them.
+    pub fn threads(&self) -> BTreeMap<usize, u32> {
+        lock(&self.shared).threads.clone()
     }
 
     /// What the thread failed on, once.
@@ -213,6 +231,7 @@ struct Worker {
     shared: Arc<Mutex<Shared>>,
     logging: Logging,
     logged_until: Option<Instant>,
+    asked_vcpus: Option<Instant>,
     /// Whether QEMU was told of any limit of ours.
     limited: bool,
 }
@@ -224,6 +243,7 @@ impl Worker {
         }
         loop {
             self.keep_logging()?;
+            self.look_for_vcpus()?;
             match orders.recv_timeout(ASK_EVERY) {
                 Ok(order) => self.carry_out(&order)?,
                 Err(mpsc::RecvTimeoutError::Timeout) => self.read()?,
@@ -274,6 +294,25 @@ impl Worker {
             Err(error) => return Err(error),
         };
         self.logged_until = Some(Instant::now() + logged);
+        Ok(())
+    }
+
+    /// A vCPU that was plugged meanwhile is under the limit that was set for all: QEMU's holds for every index that it has room for.
+    fn look_for_vcpus(&mut self) -> Result<(), QmpError> {
+        if self.asked_vcpus.is_some_and(|asked| asked.elapsed() < ASK_VCPUS_EVERY) {
+            return Ok(());
+        }
+        let threads = running::threads(&mut self.client)?;
+        self.asked_vcpus = Some(Instant::now());
+        let mut shared = lock(&self.shared);
+        let of_all = Asked {
+            quota: shared.of_all,
+            ..Asked::default()
+        };
+        for &vcpu in threads.keys() {
+            shared.vcpus.entry(vcpu).or_insert(of_all);
+        }
+        shared.threads = threads;
         Ok(())
     }
 

@@ -235,14 +235,17 @@ impl Target for QemuTarget {
         };
         let truths: Vec<Option<Truth>> = (0..self.max_vcpus()).map(truth).collect();
         self.check()?;
+        if let Guest::Theirs(_) = self.guest {
+            self.watch.follow(&self.own.threads());
+        }
         let seen = self.watch.look()?;
-        let snapshot = |(vcpu, truth): (usize, &Option<Truth>)| {
+        let snapshot = |(vcpu, truth): (usize, Option<Truth>)| {
             let Some(seen) = seen.get(&vcpu) else {
                 return VcpuSnapshot::ABSENT;
             };
             let kernel = seen.kernel;
             VcpuSnapshot {
-                plugged: true,
+                plugged: seen.plugged,
                 written_pages: truth.map(|truth| truth.written),
                 read_pages: truth.map(|truth| truth.read),
                 harvested_pages: kernel.map(|kernel| kernel.pushed_pages),
@@ -255,7 +258,9 @@ impl Target for QemuTarget {
                 ..VcpuSnapshot::default()
             }
         };
-        let mut shots: Vec<VcpuSnapshot> = truths.iter().enumerate().map(snapshot).collect();
+        // Of one that was plugged just now nobody of ours knows the truth.
+        let truths = truths.into_iter().chain(std::iter::repeat(None));
+        let mut shots: Vec<VcpuSnapshot> = truths.take(self.max_vcpus()).enumerate().map(snapshot).collect();
         if let Some(held) = &self.held {
             held.complete(&mut shots)?;
         }

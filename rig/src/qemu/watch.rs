@@ -10,16 +10,18 @@ use dirtyrig_probes::{Event, Options, Probes, StallCause, Target, VcpuCounters, 
 
 use crate::engine::target::Stall;
 
-/// What one thread has done. Counts only grow.
+/// What one vCPU has done. Counts only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
+    /// Whether it has a thread that lives.
+    pub plugged: bool,
     /// Time in `KVM_RUN`; without the probes, time on a CPU. `None` of a thread that is gone.
     pub in_guest: Option<Duration>,
     /// What only the probes show.
     pub kernel: Option<Kernel>,
 }
 
-/// What the probes saw of one thread.
+/// What the probes saw of one vCPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kernel {
     /// Pages pushed to its ring.
@@ -37,8 +39,8 @@ pub struct Kernel {
 /// Watches the vCPU threads of one process.
 pub struct Watch {
     pid: u32,
-    /// Of each vCPU, by index.
-    threads: BTreeMap<usize, u32>,
+    /// Of each vCPU, by index: one that is plugged again has another thread. The last is that of now.
+    threads: BTreeMap<usize, Vec<u32>>,
     probes: Option<Probes>,
     /// Where the clock of stalls has its 0.
     epoch: Duration,
@@ -56,7 +58,7 @@ impl Watch {
         };
         let watch = Self {
             pid,
-            threads,
+            threads: threads.into_iter().map(|(index, thread)| (index, vec![thread])).collect(),
             probes,
             epoch: monotonic_now(),
             stalls: Vec::new(),
@@ -77,37 +79,44 @@ impl Watch {
 
     /// The index of each thread's vCPU.
     pub fn indices(&self) -> HashMap<u32, usize> {
-        self.threads.iter().map(|(&index, &thread)| (thread, index)).collect()
+        let of_one = |(&index, threads): (&usize, &Vec<u32>)| threads.iter().map(move |&thread| (thread, index)).collect();
+        self.threads.iter().flat_map(|one| -> Vec<_> { of_one(one) }).collect()
+    }
+
+    /// Keeps up with vCPUs that are plugged: `threads` are those of now.
+    pub fn follow(&mut self, threads: &BTreeMap<usize, u32>) {
+        for (&index, &thread) in threads {
+            let known = self.threads.entry(index).or_default();
+            if !known.contains(&thread) {
+                known.push(thread);
+            }
+        }
     }
 
     /// What each vCPU has done, by index.
     pub fn look(&mut self) -> Result<BTreeMap<usize, Seen>, dirtyrig_probes::Error> {
         self.drain()?;
         let Some(probes) = &mut self.probes else {
-            let time = |(&index, &thread): (&usize, &u32)| {
-                let (in_guest, kernel) = (cpu_time(self.pid, thread), None);
-                (index, Seen { in_guest, kernel })
+            let time = |(&index, threads): (&usize, &Vec<u32>)| {
+                let in_guest = threads.last().and_then(|&thread| cpu_time(self.pid, thread));
+                let seen = Seen {
+                    plugged: in_guest.is_some(),
+                    in_guest,
+                    kernel: None,
+                };
+                (index, seen)
             };
             return Ok(self.threads.iter().map(time).collect());
         };
         let counters = probes.vcpus()?;
-        let of = |thread: &u32| counters.iter().find(|vcpu| vcpu.thread == *thread);
-        Ok(self
-            .threads
-            .iter()
-            .map(|(&index, thread)| {
-                let last_stall = self.last_stall.get(thread).copied().unwrap_or_default();
-                // One that the probes have not seen has done nothing yet.
-                let seen = of(thread).map_or_else(
-                    || Seen {
-                        in_guest: Some(Duration::ZERO),
-                        kernel: Some(Kernel::default()),
-                    },
-                    |counters| seen(counters, last_stall),
-                );
-                (index, seen)
-            })
-            .collect())
+        let of = |thread: &u32| {
+            let last_stall = self.last_stall.get(thread).copied().unwrap_or_default();
+            let counters = counters.iter().find(|vcpu| vcpu.thread == *thread);
+            // One that the probes have not seen has done nothing yet.
+            counters.map_or(NOTHING_YET, |counters| seen(counters, last_stall))
+        };
+        let all = |(&index, threads): (&usize, &Vec<u32>)| (index, threads.iter().map(of).reduce(then).unwrap_or(NOTHING_YET));
+        Ok(self.threads.iter().map(all).collect())
     }
 
     /// The stalls after ring-full exits that ended since the last call.
@@ -125,7 +134,7 @@ impl Watch {
             let Event::Stall(stall) = event else { return };
             let vcpu = threads
                 .iter()
-                .find(|(_, thread)| **thread == stall.thread)
+                .find(|(_, threads)| threads.contains(&stall.thread))
                 .map(|(&index, _)| index);
             if let (StallCause::RingFull, Some(vcpu)) = (stall.cause, vcpu) {
                 last_stall.insert(stall.thread, stall.length());
@@ -143,9 +152,38 @@ impl Watch {
     }
 }
 
+const NOTHING_YET: Seen = Seen {
+    plugged: true,
+    in_guest: Some(Duration::ZERO),
+    kernel: Some(Kernel {
+        pushed_pages: 0,
+        ring_full_exits: 0,
+        exits: 0,
+        stalled: Duration::ZERO,
+        last_stall: Duration::ZERO,
+    }),
+};
+
+/// What a vCPU has done that had one thread and then another.
+fn then(earlier: Seen, later: Seen) -> Seen {
+    let kernel = |(earlier, later): (Kernel, Kernel)| Kernel {
+        pushed_pages: earlier.pushed_pages + later.pushed_pages,
+        ring_full_exits: earlier.ring_full_exits + later.ring_full_exits,
+        exits: earlier.exits + later.exits,
+        stalled: earlier.stalled + later.stalled,
+        last_stall: later.last_stall,
+    };
+    Seen {
+        plugged: later.plugged,
+        in_guest: earlier.in_guest.zip(later.in_guest).map(|(earlier, later)| earlier + later),
+        kernel: earlier.kernel.zip(later.kernel).map(kernel),
+    }
+}
+
 /// The counts of a thread.
 fn seen(counters: &VcpuCounters, last_stall: Duration) -> Seen {
     Seen {
+        plugged: !counters.gone,
         in_guest: Some(counters.in_run),
         kernel: Some(Kernel {
             pushed_pages: counters.pushed_pages,

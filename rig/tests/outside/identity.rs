@@ -6,7 +6,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
     os::unix::net::UnixStream,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -17,6 +17,10 @@ use dirtyrig_limiter::{
 use dirtyrig_probes::identity::NumberKind;
 use dirtyrig_rig::outside::{Fault, Limiter, OutsideError};
 use libtest_mimic::Failed;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -214,8 +218,57 @@ pub(super) fn plugged_and_unplugged() -> Result<(), Failed> {
         assert_eq!(vcpus, [(&json!(0), &json!(2)), (&json!(number), &json!(2))]);
         if !name.is_empty() {
             attached_with_gap(&qemu)?;
+            attached_as_one_is_plugged(&mut qemu)?;
         }
     }
+    Ok(())
+}
+
+/// A child that doesn't outlive its trial.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // Both fail if it has ended, which is what is wanted.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A vCPU that goes and comes while `run` is attached: it has rows with the limit of all.
+fn attached_as_one_is_plugged(qemu: &mut Shaped) -> Result<(), Failed> {
+    eject(qemu, 3)?;
+    eventually("one vCPU", || {
+        let vcpus = qemu.qmp.execute("query-cpus-fast", &Value::Null).expect("QEMU answers");
+        vcpus.as_array().is_some_and(|vcpus| vcpus.len() == 1)
+    });
+    let folder = tempfile::tempdir()?;
+    let child = Command::new(env!("CARGO_BIN_EXE_dirtyrig"))
+        .args(["run", "--vmm", &format!("attach:{}", qemu.at("qmp2").display())])
+        .args(["--warm-up", "300ms", "--quota", "50", "--duration", "10m", "--out", "out"])
+        .current_dir(folder.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let mut run = Killed(child);
+    let samples = || fs::read_to_string(folder.path().join("out/samples.csv")).unwrap_or_default();
+    let limited = |vcpu: &str| {
+        let text = samples();
+        let mut rows = csv::Reader::from_reader(text.as_bytes());
+        let names = rows.headers().ok()?.clone();
+        let at = |name: &str| names.iter().position(|found| found == name);
+        let (number, quota) = (at("vcpu")?, at("quota_mib_s")?);
+        let rows: Vec<csv::StringRecord> = rows.records().flatten().collect();
+        let last = rows.iter().rfind(|row| row.get(number) == Some(vcpu))?;
+        Some(last.get(quota) == Some("50.0"))
+    };
+    eventually("a limit of vCPU 0", || limited("0") == Some(true));
+    assert_eq!(limited("3"), None, "it isn't plugged yet");
+    plug(qemu)?;
+    eventually("a limit of vCPU 3", || limited("3") == Some(true));
+    kill(Pid::from_raw(run.0.id().cast_signed()), Signal::SIGINT)?;
+    assert_eq!(run.0.wait()?.code(), Some(130));
     Ok(())
 }
 

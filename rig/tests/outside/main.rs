@@ -91,7 +91,7 @@ fn watch(qemu: &Qemu, subjects: &[usize]) -> (u64, f64) {
 /// Checks that `subjects` vCPUs write what `quota` allows, together: in no window more than it and a burst each, and the page
 /// that was under way; in one of some as much as nine tenths of it, for the machine may be busy in the others.
 fn are_held(qemu: &Qemu, subjects: &[usize], quota: Quota) {
-    const TRIES: usize = 8;
+    const TRIES: usize = 30;
     let bursts = subjects.len() as f64 * DEPTH.burst.as_secs_f64();
     let mut seen = Vec::new();
     for _ in 0..TRIES {
@@ -149,8 +149,10 @@ fn vm_keeps() -> Result<(), Failed> {
 
 /// Guests that write and wait get their quota: each time that one is paused it has dirtied what came in, whatever kept it
 /// from that before. A bucket of two pauses' depth lets them have half to three quarters. The last is charged on its way, or
-/// it would get four fifths.
+/// it would get four fifths. In no window do they get more than that and what the bucket holds; in one of some they get it to
+/// three parts in a hundred, for what a busy host keeps a vCPU from beyond the bucket is never made up.
 fn waits() -> Result<(), Failed> {
+    const WINDOWS: usize = 10;
     let deep = Depth {
         burst: Duration::from_secs(1),
         ..DEPTH
@@ -162,14 +164,26 @@ fn waits() -> Result<(), Failed> {
         let asked = 0.75 * pages as f64 / PAGES_PER_MIB as f64 / span_s;
         let limiter = Limiter::attach(qemu.pid(), deep)?;
         limiter.set(Which::One(0), Quota::new(asked)?)?;
-        let (begun, before) = (Instant::now(), qemu.written(0));
-        thread::sleep(2 * WINDOW);
-        let asked_ms = || limiter.books()[0].1.asked;
-        let asked_before = asked_ms();
-        eventually("a pause", || asked_ms() > asked_before);
-        let due = asked * PAGES_PER_MIB as f64 * begun.elapsed().as_secs_f64();
-        let pages = (qemu.written(0) - before) as f64;
-        assert!((pages / due - 1.0).abs() < 0.03, "{program}: {pages} pages of {due:.0}");
+        let paused = || {
+            let asked = || limiter.books()[0].1.asked;
+            let before = asked();
+            eventually("a pause", || asked() > before);
+        };
+        let mut seen = Vec::new();
+        let is_held = |share: &f64| (share - 1.0).abs() < 0.03;
+        while !seen.last().is_some_and(is_held) {
+            assert!(seen.len() < WINDOWS, "{program}: {seen:.3?} of the quota");
+            paused();
+            let (begun, before) = (Instant::now(), qemu.written(0));
+            thread::sleep(2 * WINDOW);
+            paused();
+            let span_s = begun.elapsed().as_secs_f64();
+            let share = |pages: f64| pages / (asked * PAGES_PER_MIB as f64 * span_s);
+            let got = share((qemu.written(0) - before) as f64);
+            let most = 1.03 + deep.burst.as_secs_f64() / span_s;
+            assert!(got <= most, "{program}: {got:.3} of the quota, {most:.3} at most");
+            seen.push(got);
+        }
     }
     Ok(())
 }

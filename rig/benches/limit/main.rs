@@ -91,7 +91,7 @@ fn line(cell: &Cell, vcpus: u32, ring: u32, quota: f64, seconds: f64) -> String 
     }
     if !(0..vcpus).all(|vcpu| cell.reaches(vcpu, written, quota)) {
         return format!(
-            "| {vcpus} | {ring} | {quota} | out of reach | | | | {} |",
+            "| {vcpus} | {ring} | {quota} | out of reach | out of reach | out of reach | | {} |",
             marked(free_ms, 50.0, 0)
         );
     }

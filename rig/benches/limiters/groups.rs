@@ -74,9 +74,9 @@ fn changes(bench: &mut Bench) -> anyhow::Result<()> {
             bench.keep_if(reached(quota), row, limiter, 100.0 * (rate - quota).abs() / quota);
         }
         let stall = cell.longest_stall_ms(0, phases[3].at_s + 0.2, phases[3].until_s);
-        bench.keep("stall 25", limiter, stall);
+        bench.keep_if(reached(25.0), "stall 25", limiter, stall);
         let cost_pct = phases[3].cost_pct.context("the rig tells what limiting costs")?;
-        bench.keep("cost 25", limiter, cost_pct);
+        bench.keep_if(reached(25.0), "cost 25", limiter, cost_pct);
     }
     Ok(())
 }
@@ -131,7 +131,7 @@ fn rings(bench: &mut Bench) -> anyhow::Result<()> {
             let reached = cell.reaches(0, written, 25.0);
             bench.keep_if(reached, row, limiter, 100.0 * (rate - 25.0).abs() / 25.0);
             let stall = cell.longest_stall_ms(0, 0.3, f64::INFINITY);
-            bench.keep(stall_row, limiter, stall);
+            bench.keep_if(reached, stall_row, limiter, stall);
         }
     }
     Ok(())
@@ -188,7 +188,8 @@ fn reader_beside(bench: &mut Bench, limiter: &'static str) -> anyhow::Result<()>
     let rates: Vec<f64> = (turns.iter().map(|at_s| cell.rate(1, read, at_s + 0.1, at_s + TURN_S))).collect();
     for turn in (1..rates.len()).step_by(2) {
         let alone = f64::midpoint(rates[turn - 1], rates[turn + 1]);
-        bench.keep("reader beside", limiter, 100.0 * (1.0 - rates[turn] / alone));
+        let reached = cell.reaches(0, written, 25.0);
+        bench.keep_if(reached, "reader beside", limiter, 100.0 * (1.0 - rates[turn] / alone));
     }
     Ok(())
 }

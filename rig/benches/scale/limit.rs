@@ -49,8 +49,10 @@ pub(super) fn table(seconds: u32, most: u32) -> anyhow::Result<String> {
          longest stall, ms | 99 % of stalls, ms |\n|--:|--:|--:|--:|--:|--:|--:|--:|\n"
     );
     let interrupt = Interrupt::from_signals()?;
-    // As for the trials: more than one version may be there.
-    let qemu = env::var("DIRTYRIG_QEMU").map_or_else(|_| "qemu".to_owned(), |path| format!("qemu:{path}"));
+    // As for the trials, a list of more versions than the one along `PATH`: the first.
+    let more = env::var_os("DIRTYRIG_QEMU").unwrap_or_default();
+    let first = env::split_paths(&more).find(|path| !path.as_os_str().is_empty());
+    let qemu = first.map_or_else(|| "qemu".to_owned(), |path| format!("qemu:{}", path.display()));
     for (seed, vcpus) in (1_u64..).zip(VCPUS.into_iter().filter(|&vcpus| vcpus <= most)) {
         eprintln!("limit: {vcpus} vCPUs");
         let end_s = SETTLED_S + f64::from(seconds);
@@ -70,12 +72,20 @@ pub(super) fn table(seconds: u32, most: u32) -> anyhow::Result<String> {
         let (result, _) = run_on(target, (0, 0), &scenario, &mut Discard, &mut costs, &interrupt)?;
 
         let mut errors = Vec::new();
+        let mut slowest = f64::MAX;
         for vcpu in 0..vcpus {
             let own: Vec<&Sample> = result.samples.iter().filter(|row| row.vcpu == vcpu).collect();
+            slowest = slowest.min(rate(&own, -0.4, 0.0)?);
             for second in 0..seconds {
                 let from_s = SETTLED_S + f64::from(second);
                 errors.push(100.0 * (rate(&own, from_s, from_s + 1.0)? - QUOTA).abs() / QUOTA);
             }
+        }
+        if slowest < QUOTA {
+            let line = format!("| {vcpus} | out of reach: {slowest:.1} MiB/s unlimited | | | | | | |");
+            eprintln!("{line}");
+            let _ = writeln!(text, "{line}");
+            continue;
         }
         errors.sort_by(f64::total_cmp);
         let mut stalls: Vec<f64> = result

@@ -5,6 +5,8 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Arc,
+    thread::JoinHandle,
 };
 
 use dirtyrig_testkit::{Need, run, trial};
@@ -12,13 +14,12 @@ use libtest_mimic::Failed;
 
 fn main() {
     run(vec![
-        trial("a page fits its window and its script runs", &[Need::Chromium], fits),
-        trial("a page prints", &[Need::Chromium], prints),
         trial(
-            "no table is cut off in a window of 1300 px",
+            "a page fits its window, its script runs, and no table is cut off in one of 1300 px",
             &[Need::Chromium],
-            is_whole,
+            fits,
         ),
+        trial("a page prints", &[Need::Chromium], prints),
         trial(
             "a strict Content-Security-Policy takes nothing from a page of files",
             &[Need::Chromium],
@@ -26,6 +27,63 @@ fn main() {
         ),
     ]);
 }
+
+/// A folder served over HTTP, until it is dropped.
+struct Served {
+    server: Arc<tiny_http::Server>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Served {
+    /// With a `Content-Security-Policy`, if one is given.
+    fn start(folder: PathBuf, policy: Option<&'static str>) -> Result<Self, Failed> {
+        let server = Arc::new(tiny_http::Server::http("127.0.0.1:0").map_err(|error| error.to_string())?);
+        let requests = Arc::clone(&server);
+        let thread = std::thread::spawn(move || {
+            while let Ok(request) = requests.recv() {
+                let name = request.url().trim_start_matches('/').to_owned();
+                let kind = match name.rsplit_once('.').map(|(_, end)| end) {
+                    Some("html") => "text/html; charset=utf-8",
+                    Some("css") => "text/css; charset=utf-8",
+                    Some("svg") => "image/svg+xml",
+                    _ => "text/plain",
+                };
+                let header = |name: &str, value: &str| tiny_http::Header::from_bytes(name, value).expect("plain ASCII");
+                let body = fs::read(folder.join(&name)).unwrap_or_default();
+                let mut response = tiny_http::Response::from_data(body).with_header(header("Content-Type", kind));
+                if let Some(policy) = policy {
+                    response.add_header(header("Content-Security-Policy", policy));
+                }
+                // A browser that has gone needs no answer.
+                let _ = request.respond(response);
+            }
+        });
+        Ok(Self {
+            server,
+            thread: Some(thread),
+        })
+    }
+
+    fn address(&self, name: &str) -> String {
+        format!("http://{}/{name}", self.server.server_addr())
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.server.unblock();
+        if let Some(thread) = self.thread.take() {
+            // It answers nobody any more; what it panicked over has been seen by the browser.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the frames of a page have in their titles, in its own.
+const GATHER: &str = "<script>addEventListener('load', () => {
+  const frames = [...document.querySelectorAll('iframe')];
+  document.title = JSON.stringify(frames.map(frame => JSON.parse(frame.contentDocument.title)));
+});</script>";
 
 /// Put before the page's own script, so that its errors are heard.
 const LISTEN: &str = "<script>window.errors = []; addEventListener('error', e => errors.push(e.message));</script>";
@@ -83,30 +141,36 @@ fn browser(profile: &Path) -> Command {
     browser
 }
 
+/// Windows of several widths, light and dark, in one browser, for to start one takes longer than all that is shown in it: each is
+/// a frame of one page, which has their verdicts in its title.
 fn fits() -> Result<(), Failed> {
     let dir = tempfile::tempdir()?;
-    let path = page(dir.path())?;
-    let text = fs::read_to_string(&path)?;
+    let two = page(dir.path())?;
+    let text = fs::read_to_string(&two)?;
     let text = text.replacen("</head>", &format!("{LISTEN}</head>"), 1);
-    fs::write(&path, text.replacen("</body>", &format!("{JUDGE}</body>"), 1))?;
-    for (width, dark) in [(1600, false), (1600, true), (500, false), (500, true)] {
-        let mut browser = browser(&dir.path().join(format!("profile-{width}-{dark}")));
-        if dark {
-            browser.arg("--blink-settings=preferredColorScheme=0");
-        }
-        let output = browser
-            .arg(format!("--window-size={width},900"))
-            .arg("--dump-dom")
-            .arg(format!("file://{}", path.display()))
-            .output()?;
-        let dom = String::from_utf8_lossy(&output.stdout);
-        let title = dom
-            .split_once("<title>")
-            .and_then(|(_, rest)| rest.split_once("</title>"))
-            .ok_or("the browser shows no page")?
-            .0;
-        let facts: serde_json::Value =
-            serde_json::from_str(title).map_err(|_| format!("nothing was judged: {title}"))?;
+    fs::write(&two, text.replacen("</body>", &format!("{JUDGE}</body>"), 1))?;
+    let one = report(dir.path(), "html", "tables.html")?;
+    let text = fs::read_to_string(&one)?;
+    fs::write(&one, text.replacen("</body>", &format!("{TABLES}</body>"), 1))?;
+
+    let pages = [(1600, false), (1600, true), (500, false), (500, true)];
+    let tables = [(500, false), (800, false), (1300, true), (1600, true)];
+    let frame = |page: &str, width: i32, scheme: &str| {
+        format!("<iframe src=\"{page}\" style=\"width: {width}px; height: 900px; border: 0; color-scheme: {scheme}\"></iframe>")
+    };
+    let scheme = |dark| if dark { "dark" } else { "light" };
+    let shown = pages.map(|(width, dark)| frame("page.html", width, scheme(dark)));
+    let shown = [shown, tables.map(|(width, _)| frame("tables.html", width, "light"))].concat();
+    fs::write(
+        dir.path().join("index.html"),
+        format!("<!doctype html><title></title>{}{GATHER}", shown.concat()),
+    )?;
+    let served = Served::start(dir.path().to_owned(), None)?;
+    let facts = judged(&mut browser(&dir.path().join("profile")), &served.address("index.html"))?;
+    let facts = facts.as_array().filter(|facts| facts.len() == shown.len()).ok_or("a fact for each")?;
+    let (of_pages, of_tables) = facts.split_at(pages.len());
+
+    for ((width, dark), facts) in pages.into_iter().zip(of_pages) {
         let paper = if dark { "rgb(21, 23, 27)" } else { "rgb(255, 255, 255)" };
         let good = facts["over"] == 0
             && facts["errors"].as_array().is_some_and(Vec::is_empty)
@@ -116,6 +180,17 @@ fn fits() -> Result<(), Failed> {
             && facts["paper"] == paper;
         if !good {
             return Err(format!("{width} wide, dark {dark}: {facts}").into());
+        }
+    }
+    for ((width, is_wide), over) in tables.into_iter().zip(of_tables) {
+        let all = over.as_array().ok_or("no list")?;
+        let is_seen = |table: &serde_json::Value| {
+            let (whole, words, room) = (&table[0], &table[1], table[2].as_u64());
+            // Where there is no room for all columns, figures may be scrolled to, but not the reasons.
+            (*whole == 0 || !is_wide) && *words == 0 && room > Some(150)
+        };
+        if all.len() < 2 || !all.iter().all(is_seen) {
+            return Err(format!("{width} px: [out of sight, words out of sight, their width]: {over}").into());
         }
     }
     Ok(())
@@ -160,28 +235,6 @@ const TABLES: &str = "<script>addEventListener('load', () => {
   ]));
 });</script>";
 
-fn is_whole() -> Result<(), Failed> {
-    let dir = tempfile::tempdir()?;
-    let path = report(dir.path(), "html", "page.html")?;
-    let text = fs::read_to_string(&path)?;
-    fs::write(&path, text.replacen("</body>", &format!("{TABLES}</body>"), 1))?;
-    for (width, is_wide) in [(500, false), (800, false), (1300, true), (1600, true)] {
-        let mut browser = browser(&dir.path().join(format!("profile-{width}")));
-        browser.arg(format!("--window-size={width},900"));
-        let over = judged(&mut browser, &format!("file://{}", path.display()))?;
-        let all = over.as_array().ok_or("no list")?;
-        let is_seen = |table: &serde_json::Value| {
-            let (whole, words, room) = (&table[0], &table[1], table[2].as_u64());
-            // Where there is no room for all columns, figures may be scrolled to, but not the reasons.
-            (*whole == 0 || !is_wide) && *words == 0 && room > Some(150)
-        };
-        if all.len() < 2 || !all.iter().all(is_seen) {
-            return Err(format!("{width} px: [out of sight, words out of sight, their width]: {over}").into());
-        }
-    }
-    Ok(())
-}
-
 /// What is on the page, and what the policy refused. It is the one script that the test's policy lets through.
 const INVENTORY: &str = "addEventListener('load', () => {
   const count = what => document.querySelectorAll(what).length;
@@ -211,36 +264,11 @@ fn under_a_policy() -> Result<(), Failed> {
             text.replacen("</body>", &format!("{script}{INVENTORY}</script></body>"), 1),
         )?;
     }
-    let server = std::sync::Arc::new(tiny_http::Server::http("127.0.0.1:0").map_err(|error| error.to_string())?);
-    let address = server.server_addr().to_string();
-    let serving = std::thread::spawn({
-        let (server, files) = (std::sync::Arc::clone(&server), files.clone());
-        move || {
-            while let Ok(request) = server.recv() {
-                let name = request.url().trim_start_matches('/').to_owned();
-                let kind = match name.rsplit_once('.').map(|(_, end)| end) {
-                    Some("html") => "text/html; charset=utf-8",
-                    Some("css") => "text/css; charset=utf-8",
-                    Some("svg") => "image/svg+xml",
-                    _ => "text/plain",
-                };
-                let header = |name: &str, value: &str| tiny_http::Header::from_bytes(name, value).expect("plain ASCII");
-                let body = fs::read(files.join(&name)).unwrap_or_default();
-                let response = tiny_http::Response::from_data(body)
-                    .with_header(header("Content-Type", kind))
-                    .with_header(header("Content-Security-Policy", policy));
-                // A browser that has gone needs no answer.
-                let _ = request.respond(response);
-            }
-        }
-    });
+    let served = Served::start(files, Some(policy))?;
     let in_files = judged(
         &mut browser(&dir.path().join("profile-files")),
-        &format!("http://{address}/index.html"),
-    );
-    server.unblock();
-    serving.join().map_err(|_| "the server panicked")?;
-    let in_files = in_files?;
+        &served.address("index.html"),
+    )?;
     let in_one = judged(
         &mut browser(&dir.path().join("profile-one")),
         &format!("file://{}", whole.display()),

@@ -24,7 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
                 "--limiter",
                 "budget",
                 "--quota",
-                "50",
+                "5",
                 "--memory",
                 "64",
                 "--probes",
@@ -155,7 +155,7 @@ const RUN: &str = r#"
 assert set(processes.values()) == {"dirtyrig run"}, processes
 for name in ["vCPU 0 ring reading", "vCPU 0 guest"]:
     counter(name, "MiB/s")
-assert max(counter("vCPU 0 limit", "MiB/s")) == 50
+assert max(counter("vCPU 0 limit", "MiB/s")) == 5
 print(len(pauses) // 2)
 "#;
 

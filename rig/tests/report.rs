@@ -156,7 +156,9 @@ fn fits() -> Result<(), Failed> {
     let pages = [(1600, false), (1600, true), (500, false), (500, true)];
     let tables = [(500, false), (800, false), (1300, true), (1600, true)];
     let frame = |page: &str, width: i32, scheme: &str| {
-        format!("<iframe src=\"{page}\" style=\"width: {width}px; height: 900px; border: 0; color-scheme: {scheme}\"></iframe>")
+        format!(
+            "<iframe src=\"{page}\" style=\"width: {width}px; height: 900px; border: 0; color-scheme: {scheme}\"></iframe>"
+        )
     };
     let scheme = |dark| if dark { "dark" } else { "light" };
     let shown = pages.map(|(width, dark)| frame("page.html", width, scheme(dark)));
@@ -167,7 +169,10 @@ fn fits() -> Result<(), Failed> {
     )?;
     let served = Served::start(dir.path().to_owned(), None)?;
     let facts = judged(&mut browser(&dir.path().join("profile")), &served.address("index.html"))?;
-    let facts = facts.as_array().filter(|facts| facts.len() == shown.len()).ok_or("a fact for each")?;
+    let facts = facts
+        .as_array()
+        .filter(|facts| facts.len() == shown.len())
+        .ok_or("a fact for each")?;
     let (of_pages, of_tables) = facts.split_at(pages.len());
 
     for ((width, dark), facts) in pages.into_iter().zip(of_pages) {

@@ -173,7 +173,11 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let outcome = search_all(args, &combinations, &mut tries);
     let kept = tries.end()?;
     if let Some(dir) = &kept {
-        let words = if outcome.is_ok() { "results" } else { "the quotas that were tried until then" };
+        let words = if outcome.is_ok() {
+            "results"
+        } else {
+            "the quotas that were tried until then"
+        };
         note(format_args!("{words}: {}", dir.display()));
     }
     let rows = outcome?;
@@ -234,7 +238,14 @@ impl Tries<'_> {
         let cell = recorder.plan_cell()?;
         let target = build_target(&scenario.vm).context("can't start the guest")?;
         let mut live = Live::quiet(scenario);
-        let outcome = run_on(target, (cell, repetition), scenario, recorder, &mut live, self.interrupt);
+        let outcome = run_on(
+            target,
+            (cell, repetition),
+            scenario,
+            recorder,
+            &mut live,
+            self.interrupt,
+        );
         live.end();
         match outcome {
             Ok((_, summaries)) => {

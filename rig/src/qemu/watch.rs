@@ -58,7 +58,10 @@ impl Watch {
         };
         let watch = Self {
             pid,
-            threads: threads.into_iter().map(|(index, thread)| (index, vec![thread])).collect(),
+            threads: threads
+                .into_iter()
+                .map(|(index, thread)| (index, vec![thread]))
+                .collect(),
             probes,
             epoch: monotonic_now(),
             stalls: Vec::new(),
@@ -79,7 +82,8 @@ impl Watch {
 
     /// The index of each thread's vCPU.
     pub fn indices(&self) -> HashMap<u32, usize> {
-        let of_one = |(&index, threads): (&usize, &Vec<u32>)| threads.iter().map(move |&thread| (thread, index)).collect();
+        let of_one =
+            |(&index, threads): (&usize, &Vec<u32>)| threads.iter().map(move |&thread| (thread, index)).collect();
         self.threads.iter().flat_map(|one| -> Vec<_> { of_one(one) }).collect()
     }
 
@@ -115,7 +119,9 @@ impl Watch {
             // One that the probes have not seen has done nothing yet.
             counters.map_or(NOTHING_YET, |counters| seen(counters, last_stall))
         };
-        let all = |(&index, threads): (&usize, &Vec<u32>)| (index, threads.iter().map(of).reduce(then).unwrap_or(NOTHING_YET));
+        let all = |(&index, threads): (&usize, &Vec<u32>)| {
+            (index, threads.iter().map(of).reduce(then).unwrap_or(NOTHING_YET))
+        };
         Ok(self.threads.iter().map(all).collect())
     }
 
@@ -175,7 +181,10 @@ fn then(earlier: Seen, later: Seen) -> Seen {
     };
     Seen {
         plugged: later.plugged,
-        in_guest: earlier.in_guest.zip(later.in_guest).map(|(earlier, later)| earlier + later),
+        in_guest: earlier
+            .in_guest
+            .zip(later.in_guest)
+            .map(|(earlier, later)| earlier + later),
         kernel: earlier.kernel.zip(later.kernel).map(kernel),
     }
 }

@@ -245,7 +245,16 @@ fn attached_as_one_is_plugged(qemu: &mut Shaped) -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     let child = Command::new(env!("CARGO_BIN_EXE_dirtyrig"))
         .args(["run", "--vmm", &format!("attach:{}", qemu.at("qmp2").display())])
-        .args(["--warm-up", "300ms", "--quota", "50", "--duration", "10m", "--out", "out"])
+        .args([
+            "--warm-up",
+            "300ms",
+            "--quota",
+            "50",
+            "--duration",
+            "10m",
+            "--out",
+            "out",
+        ])
         .current_dir(folder.path())
         .stdin(Stdio::null())
         .stdout(Stdio::null())

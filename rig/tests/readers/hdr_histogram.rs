@@ -115,7 +115,10 @@ fn check(dir: &Path) -> Result<(), Failed> {
         kinds.entry(kind(one.0)).or_insert_with(Vec::new).push(one);
         kinds
     });
-    let chosen: BTreeMap<_, _> = of_kind.values().flat_map(|ones| [ones[0], ones[ones.len() - 1]]).collect();
+    let chosen: BTreeMap<_, _> = of_kind
+        .values()
+        .flat_map(|ones| [ones[0], ones[ones.len() - 1]])
+        .collect();
     let left = Mutex::new(chosen.into_iter());
     let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
     thread::scope(|scope| {

@@ -299,7 +299,7 @@ fn search(args: &Args, settings: &Settings, tries: &mut Tries<'_>) -> anyhow::Re
     });
     let mut steady = Vec::new();
     // How often each quota was tried.
-    let mut tried: HashMap<u64, u32> = HashMap::new();
+    let mut repeated: HashMap<u64, u32> = HashMap::new();
     let scenario = limited(settings, args.lowest, seed)?;
     let vm = &scenario.vm;
     note(format_args!(
@@ -310,7 +310,7 @@ fn search(args: &Args, settings: &Settings, tries: &mut Tries<'_>) -> anyhow::Re
     ));
     while let Some(quota_mib_s) = floor.next() {
         let quota = Quota::new(quota_mib_s).context("the search left the range of quotas")?;
-        let repetition = tried.entry(quota_mib_s.to_bits()).or_default();
+        let repetition = repeated.entry(quota_mib_s.to_bits()).or_default();
         let summaries = tries.run(&limited(settings, quota, seed)?, *repetition)?;
         *repetition += 1;
         let held = summaries.iter().all(|row| is_held(row, args.within));

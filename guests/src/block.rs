@@ -1,4 +1,4 @@
-//! The page that host and guest share, one a vCPU.
+//! The page that host and guest share, one per vCPU.
 //!
 //! ```text
 //! offset    0  counters      written by the guest alone, with plain stores
@@ -8,8 +8,8 @@
 //!        4096  end
 //! ```
 //!
-//! The parts lie on pairs of cache lines of their own (pairs, because the adjacent-line prefetcher fetches two),
-//! so that a host that polls the counters costs the guest no miss on its parameters.
+//! The parts lie on pairs of cache lines of their own: pairs, because the adjacent-line prefetcher fetches two. So a
+//! host that polls the counters costs the guest no miss on its parameters.
 //!
 //! # Orderings
 //! A counter is stored after the access that it counts has retired, and x86 keeps stores in order. So a host that loads

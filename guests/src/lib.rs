@@ -1,7 +1,7 @@
-//! What the vCPUs of a rig execute: small programs that write and read the pages of a region, each in its own pattern,
-//! and the page of memory through which the host steers them and reads what they truly did.
+//! What the vCPUs of a rig execute: small programs that write and read the pages of a region, each in its own pattern.
+//! Through a page of memory the host steers them and reads what they truly did.
 //!
-//! - [`block`]: the page that host and guest share, one a vCPU: truth counters and parameters.
+//! - [`block`]: the page that host and guest share, one per vCPU: truth counters and parameters.
 //! - [`Program`]: which pattern, with its parameters, as it is written on the command line.
 //! - [`image`]: the guest's low memory, ready to be copied in: page tables, code, stacks, blocks.
 //! - [`boot`]: the same low memory as an ELF image that QEMU boots.

@@ -22,8 +22,8 @@ pub(crate) const TICKS_SHIFT: u32 = 6;
 /// An entry with this page number only waits.
 const NO_PAGE: u32 = u32::MAX;
 
-/// Makes a table of `writes`, each the number of a page and the TSC ticks since the start of the run at which it was
-/// written, in the order of time. A tick that lies before its predecessor's counts as the same moment.
+/// Makes a table of `writes`, in the order of time. Each is the number of a page and the moment at which it was written,
+/// in TSC ticks since the start of the run. A tick that lies before its predecessor's counts as the same moment.
 ///
 /// Delays are rounded so that errors don't add up: each entry is due within a unit of its tick. A delay too long for
 /// an entry is preceded by entries that only wait.

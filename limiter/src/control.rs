@@ -10,8 +10,8 @@
 //! ```
 //!
 //! A request is made in three steps: change the state under the lock, raise `attention`, kick. The thread looks at
-//! `attention` between two runs of the guest, and in its sleep waits on the condition variable, so that no request waits
-//! for a throttle to run out.
+//! `attention` between two runs of the guest, and sleeps by waiting on the condition variable. So no request waits for a
+//! throttle to run out.
 
 use std::{
     sync::{

@@ -4,7 +4,7 @@
 //! [`LimitedVcpu::run`](attach::LimitedVcpu::run) in place of `VcpuFd::run`, and sets limits by
 //! [`dirty_limit::DirtyLimit`]: set, cancel, query. The dirty rings themselves are [`dirtyrig_ring`]'s.
 //!
-//! Behind that way in, a *law* ([`law`]) says how much a vCPU may dirty or how long it must sleep, and an *enforcement*
+//! Behind that way in, a *law* ([`law`]) says how much a vCPU may dirty or how long it must sleep. An *enforcement*
 //! makes that happen between two runs of the vCPU. A *limiter* ([`law::LimiterKind`]) is a named pair of the two.
 
 pub mod attach;

@@ -1,7 +1,7 @@
 //! All dirty rings of a VM, and the one lock under which they are reaped.
 //!
 //! The reset ioctl walks every ring of the VM. Were one thread to release entries while another runs the ioctl, the
-//! kernel would take back some of them in the wrong call, and nobody could check that what was given back was reset.
+//! kernel would take back some of them in the wrong call. Nobody could then check that what was given back was reset.
 //! So harvest, release and reset happen under one lock, whoever reaps: a vCPU thread, the reaper or the governor.
 
 use std::{

@@ -31,7 +31,7 @@ impl Pages {
 pub struct MibPerSec(pub f64);
 
 impl MibPerSec {
-    /// As pages a second.
+    /// As pages per second.
     pub fn pages_per_sec(self) -> f64 {
         self.0 * PAGES_PER_MIB as f64
     }

@@ -1,7 +1,7 @@
 //! What the probes cost the guest: `cargo bench -p dirtyrig-probes`.
 //!
-//! One guest dirties memory unlimited, all the time, while each round measures it bare and under each of the probes
-//! for a window, in an order that changes from round to round. Each is compared with the bare window of its own round,
+//! One guest dirties memory unlimited, all the time. Each round measures it for a window bare and under each of the
+//! probes, in an order that changes from round to round. Each is compared with the bare window of its own round,
 //! so that a slow drift of the machine cancels out. A rate is pages to a second of the vCPU thread's own CPU time:
 //! what the probes cost is spent on that thread, and another process that takes the CPU for a while is not their cost.
 

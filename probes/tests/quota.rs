@@ -107,7 +107,7 @@ fn overdrawn() -> Result<(), Failed> {
         let over = over.clone();
         Arc::new(move |_, _| {
             over.fetch_add(1, Ordering::Relaxed);
-            // A spent budget leaves a page an exit: slow down, so that the test does not spin.
+            // A spent budget leaves a page per exit: slow down, so that the test does not spin.
             std::thread::sleep(std::time::Duration::from_millis(1));
         })
     };

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Three recordings grow in the folder POOL, in turn, so that none has another hour of the machine than the others: `a`, and
-//! two that are slowed down from outside: `slow-20` and `slow-50`, where a process of higher priority takes the vCPU's CPU a
-//! quarter of the time, in bursts, so that a vCPU that is to wake has to wait for the burst's end. Each run is used once:
+//! two that are slowed down from outside: `slow-20` and `slow-50`. There a process of higher priority takes the vCPU's CPU a
+//! quarter of the time, in bursts: a vCPU that is to wake has to wait for the burst's end. Each run is used once:
 //! consecutive runs of a pool make a set, sets that follow one another are compared as two sweeps would be, by the code behind
 //! `dirtyrig check`, all its figures included.
 

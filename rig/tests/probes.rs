@@ -85,7 +85,7 @@ fn three_counts(kind: LimiterKind, vcpus: usize) -> Result<(), Failed> {
         assert_eq!(seen.reset_entries, seen.pushed_pages, "reset, by kvm_dirty_ring_reset");
         assert_eq!(seen.ring_full_exits, stats.ring_full_exits, "ring-full exits");
         assert_eq!(seen.userspace_exits, stats.exits, "returns of KVM_RUN");
-        // An exit between the log of a page and its write has the page logged twice, and so has a reset then, which any
+        // An exit between the log of a page and its write has the page logged twice. So has a reset then, which any
         // vCPU's exit can bring for the rings of all.
         let apart = seen.pushed_pages.abs_diff(written(&machine, vcpu));
         assert!(

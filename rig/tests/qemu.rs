@@ -414,7 +414,7 @@ fn without_a_log_the_unlimited_rate_is_unknown() -> Result<(), Failed> {
     Ok(())
 }
 
-/// At ring 65536 a vCPU of a slow host stays in `KVM_RUN` for as long as QEMU lets it, and no event tells of its pages.
+/// With large rings a vCPU of a slow host stays in `KVM_RUN` for as long as QEMU lets it, and no event tells of its pages.
 fn the_unlimited_rate_is_the_guests() -> Result<(), Failed> {
     const LARGE: u32 = 65536;
     const WINDOW: Duration = Duration::from_secs(1);

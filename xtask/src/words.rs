@@ -1,11 +1,12 @@
-//! Sentences that are hard to read: those of more than 30 words, and "a" where "per" is meant ("4 ns an entry").
+//! Sentences that are hard to read: those of more than 30 words, and "a" where "per" is meant (`4 ns an entry`).
 //!
 //! It reads Markdown as a reader does: code is left out, a span of code is one word, and list items and the cells of a table are
-//! sentences of their own.
+//! sentences of their own. Of Rust's files it reads the comments, which are Markdown too; the help of the command line is made of them.
 
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::Context;
@@ -14,10 +15,10 @@ use anyhow::Context;
 const MOST: usize = 30;
 
 /// What rates are counted in.
-const COUNTED: [&str; 39] = [
+const COUNTED: [&str; 38] = [
     "%", "b", "bits", "byte", "bytes", "cell", "cells", "column", "columns", "cpu", "cpus", "cycle", "cycles",
-    "entries", "exit", "exits", "file", "files", "fill", "gib", "kib", "line", "lines", "mib", "ms", "ns", "object",
-    "objects", "one", "page", "pages", "point", "points", "rate", "row", "rows", "s", "us", "value",
+    "entries", "exit", "exits", "file", "files", "gib", "kib", "line", "lines", "mib", "ms", "ns", "object", "objects",
+    "one", "page", "pages", "point", "points", "rate", "row", "rows", "s", "us", "value",
 ];
 
 /// What they are per.
@@ -60,7 +61,7 @@ const PER: [&str; 33] = [
 /// Which files to read.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Markdown files [default: README.md, ARCHITECTURE.md, CONTRIBUTING.md, docs/*.md, results/README.md]
+    /// Markdown and Rust files [default: all of the repository]
     files: Vec<PathBuf>,
 }
 
@@ -76,7 +77,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut found = 0;
     for file in files {
         let text = fs::read_to_string(&file).with_context(|| format!("can't read {}", file.display()))?;
-        for finding in findings(&text) {
+        for finding in findings_in(&file, &text) {
             found += 1;
             println!("{}:{}", file.display(), finding);
         }
@@ -85,20 +86,47 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Every file that the repository has, but for what comes from elsewhere.
 fn all(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let mut files: Vec<PathBuf> = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "results/README.md"]
-        .iter()
-        .map(|file| root.join(file))
-        .collect();
-    for entry in fs::read_dir(root.join("docs"))? {
-        files.push(entry?.path());
-    }
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "md"));
-    files.sort();
-    Ok(files)
+    let listed = Command::new("git")
+        .args(["ls-files", "-z", "*.md", "*.rs"])
+        .current_dir(root)
+        .output()
+        .context("can't run git")?;
+    anyhow::ensure!(
+        listed.status.success(),
+        "git ls-files: {}",
+        String::from_utf8_lossy(&listed.stderr)
+    );
+    let listed = String::from_utf8(listed.stdout).context("a file's name is not UTF-8")?;
+    let files = listed.split_terminator('\0').map(|file| root.join(file));
+    // A file may be listed and deleted already.
+    Ok(files.filter(|file| file.exists()).collect())
 }
 
-/// What is found in a text, each with its line.
+/// What is found in a file's text, each with its line.
+fn findings_in(file: &Path, text: &str) -> Vec<String> {
+    if file.extension().is_some_and(|extension| extension == "rs") {
+        findings(&comments(text))
+    } else {
+        findings(text)
+    }
+}
+
+/// The comments of a Rust file, each on its line; what is not a comment is an empty line.
+fn comments(text: &str) -> String {
+    let mut out = String::new();
+    for line in text.lines() {
+        let comment = ["///", "//!", "//"]
+            .iter()
+            .find_map(|mark| line.trim_start().strip_prefix(mark));
+        out.push_str(comment.unwrap_or_default());
+        out.push('\n');
+    }
+    out
+}
+
+/// What is found in Markdown, each with its line.
 fn findings(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (line, block) in blocks(text) {
@@ -183,8 +211,10 @@ fn sentences(block: &str) -> Vec<String> {
             sentence.push(word);
         }
         let end = word.trim_end_matches([')', '"', '*', '_']);
-        // A number in a list ends none.
-        if end.ends_with(['.', '?', '!', ':', ';']) && end.trim_end_matches('.').parse::<u32>().is_err() {
+        // The number of a list's item ends none.
+        let is_number_of_item = sentences.last().is_some_and(|sentence| sentence.len() == 1)
+            && end.trim_end_matches('.').parse::<u32>().is_ok();
+        if end.ends_with(['.', '?', '!', ':', ';']) && !is_number_of_item {
             sentences.push(Vec::new());
         }
     }
@@ -222,11 +252,29 @@ mod tests {
     }
 
     #[test]
+    fn of_rust_the_comments_are_read() {
+        let text =
+            "    /// One row a vCPU,\n    /// and so on.\nlet rows = \"a row a vCPU\"; // one a page\n\n//! Fine.";
+        assert_eq!(
+            findings_in(Path::new("a.rs"), text),
+            ["1: \"per\" is meant: row a vCPU,"]
+        );
+    }
+
+    /// The words of this repository.
+    #[test]
+    fn nothing_is_to_be_written_again() {
+        run(&Arguments { files: Vec::new() }).unwrap_or_else(|error| panic!("{error}: `cargo xtask words` lists them"));
+    }
+
+    #[test]
     fn a_sentence_is_counted_over_its_lines() {
         let long = "word ".repeat(31);
         assert_eq!(findings(&format!("{long}.")).len(), 1);
         assert_eq!(findings(&format!("Begins here\n{}.", "word ".repeat(29))).len(), 1);
         assert!(findings(&format!("Ends. {}.", "word ".repeat(29))).is_empty());
+        assert!(findings(&format!("It is 11. {}.", "word ".repeat(29))).is_empty());
+        assert_eq!(findings(&format!("1. {}.", "word ".repeat(30))).len(), 1);
         assert!(findings(&format!("```\n{long}\n```")).is_empty(), "code is none");
         assert!(findings(&format!("- {}\n- {}", "word ".repeat(20), "word ".repeat(20))).is_empty());
     }

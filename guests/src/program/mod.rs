@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn times_become_ticks() {
         assert_eq!(configured("burst:8/2ms", 9).pause_ticks.load(Relaxed), 6_000_000);
-        // 100 MiB/s is 25,600 pages a second.
+        // 100 MiB/s is 25,600 pages per second.
         let block = configured("paced:100", 9);
         assert_eq!(block.page_ticks.load(Relaxed), 117_187);
         assert_eq!(block.page_ticks_fraction.load(Relaxed), 1 << 63);

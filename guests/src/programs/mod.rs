@@ -3,8 +3,8 @@
 //! Entered with RDI = address of the vCPU's block, in long mode at CPL 3, and never left. A program uses no stack, no
 //! absolute address and nothing outside itself, so a copy of its bytes runs anywhere. What they share:
 //!
-//! - Counters live in registers (R8 pages written, R9 passes, R10 pages read), are taken from the block at the start,
-//!   so that a vCPU which is started again goes on counting, and are stored to it right after the access they count.
+//! - Counters live in registers (R8 pages written, R9 passes, R10 pages read). They are taken from the block at the start,
+//!   so that a vCPU which is started again goes on counting. They are stored to it right after the access they count.
 //! - `region_pages` is read first at each pass. While it is 0 the program waits; what it reads afterwards is at least
 //!   as new, because loads stay in order.
 //! - A write stores `iteration` into the first word of the page.

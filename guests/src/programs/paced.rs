@@ -3,7 +3,7 @@
 //! Each write is due a fixed time after the one before was *due*, so what a write takes doesn't add up. A program that
 //! is late writes on without a pause until it has caught up; but it catches up at most `catch_up_ticks`: when it finds
 //! itself further behind, the schedule moves up to that far in the past. So a vCPU that was held up for long goes on at
-//! its rate, after a burst of no more than that time's pages, and one that can't make its rate runs flat out.
+//! its rate, after a burst of no more than that time's pages. One that can't make its rate runs flat out.
 
 super::program! {
     dirtyrig_guest_paced_start .. dirtyrig_guest_paced_end,

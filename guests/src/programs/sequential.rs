@@ -1,7 +1,7 @@
 //! Writes one page after the other, as fast as it can.
 //!
 //! Stores that miss leave the store buffer one at a time, so each page's line and translation are asked for four pages
-//! ahead: 70 ns a page became 17 to 28, where no fault is in the way. A prefetch writes nothing, dirties nothing and
+//! ahead: 70 ns per page became 17 to 28, where no fault is in the way. A prefetch writes nothing, dirties nothing and
 //! never faults, not even beyond the region.
 
 super::program! {

@@ -183,8 +183,8 @@ pub(crate) fn block_in(memory: &GuestMemoryMmap) -> &VcpuBlock {
     assert!(block.addr().is_multiple_of(align_of::<VcpuBlock>()));
     #[expect(clippy::cast_ptr_alignment, reason = "checked in the line above")]
     let block = block.cast::<VcpuBlock>();
-    // SAFETY: the block lies within the low memory, is aligned (checked), stays mapped as long as `memory` lives, and
-    // is made of atomics alone, which the guest may change at any time.
+    // SAFETY: the block lies within the low memory, is aligned (checked) and stays mapped as long as `memory` lives.
+    // It is made of atomics alone, which the guest may change at any time.
     unsafe { &*block }
 }
 

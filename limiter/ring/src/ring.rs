@@ -127,8 +127,8 @@ impl DirtyRing {
         let position = (index % u64::from(self.size)) as usize;
         // SAFETY: the mapping has `size` entries, and `position` is below that.
         let entry = unsafe { self.entries.add(position) };
-        // SAFETY: it lives as long as `self`, is aligned as the mapping is to a page, and holds atomics only, for which any
-        // bytes are valid and whose change by the kernel, or by another mapping, is no data race.
+        // SAFETY: it lives as long as `self`, is aligned as the mapping is to a page, and holds atomics only. Any bytes are
+        // valid for these, and a change by the kernel, or through another mapping, is no data race.
         unsafe { entry.as_ref() }
     }
 

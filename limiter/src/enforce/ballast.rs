@@ -1,7 +1,7 @@
 //! Ballast: most of the ring is kept full, so that a large ring acts as one that is as small as the grant.
 //!
 //! Entries are harvested, and so counted, but held back from reset. Their pages stay writable without being logged, so a
-//! VMM must count them as dirty until the end, and a guest whose working set is smaller than the ballast is not slowed at
+//! VMM must count them as dirty until the end. A guest whose working set is smaller than the ballast is not slowed at
 //! all. In return the vCPU meets a ring-full exit after as many new pages as were left free, without privilege, timer or
 //! second thread. Until it has dirtied as many pages as are to be held, a deadline stands in for the missing ballast.
 

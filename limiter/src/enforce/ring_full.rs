@@ -1,7 +1,7 @@
 //! Sleep at the ring-full exit: the passive throttle of QEMU's dirty limit.
 //!
 //! A vCPU sleeps only when its ring is full. Whoever flushes the ring more often than the vCPU fills it takes the
-//! throttle away: hence the floor of ring bytes a period.
+//! throttle away: hence the floor of ring bytes per period.
 
 use std::{sync::Arc, time::Duration};
 

@@ -64,8 +64,8 @@ pub struct Bounds {
     pub is_periodic: bool,
     /// Whether it needs a full ring per period to act at all.
     pub whole_rings: bool,
-    /// Whether a vCPU fills a whole ring at full speed and then pauses for all of it, so that its cycle is as long as the
-    /// quota allows for a ring, whatever the period.
+    /// Whether a vCPU fills a whole ring at full speed and then pauses for all of it. Its cycle is then as long as the quota
+    /// allows for a ring, whatever the period.
     pub ring_cycles: bool,
     /// The least share of its unlimited rate to which it can slow a vCPU.
     pub cap_share: Option<f64>,

@@ -56,8 +56,8 @@ mod tests {
         burst: Duration::from_millis(10),
     };
 
-    /// What a vCPU may dirty next that had a grant of 128 pages, dirtied 100 of them at once and the rest after `wait`, under
-    /// a quota of 25.6 pages a millisecond.
+    /// What a vCPU may dirty next under a quota of 25.6 pages per millisecond. It had a grant of 128 pages, and dirtied 100 of
+    /// them at once and the rest after `wait`.
     fn next_grant(wait: Duration, charges: impl Iterator<Item = Duration>) -> Pages {
         let mut budget = Budget::new(Duration::ZERO, Quota::new(100.0).expect("a quota"), SHALLOW);
         assert_eq!(budget.grant(Duration::ZERO), Pages(128));

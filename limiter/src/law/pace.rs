@@ -13,7 +13,7 @@ const MEMORY: Duration = Duration::from_secs(10);
 /// The fastest recent run of a vCPU.
 #[derive(Clone, Debug)]
 pub struct Pace {
-    /// The highest rate since `since`, in pages a second.
+    /// The highest rate since `since`, in pages per second.
     peak: f64,
     /// The highest rate of the [`MEMORY`] before that.
     earlier_peak: f64,

@@ -192,7 +192,7 @@ mod tests {
         );
         // A new highest rate lowers the cap below the standing throttle: 16,000,000 / 2,000 x 99.
         assert_throttles(4096, &[(10, 1000, 1_584_000), (1200, 2000, 792_000)]);
-        // 65536 entries at 1,170: the 21.66 s a vCPU may sleep.
+        // 65536 entries at 1,170: the 21.66 s per vCPU may sleep.
         assert_throttles(65_536, &[(1, 1170, 21_661_497)]);
     }
 

@@ -21,7 +21,7 @@
 //! Buckets and reserve are together as large as the one of a [`Budget`](super::budget::Budget), so the guarantee is the
 //! same: together they dirty at most `quota x window + burst` in any window. A pause is `max_stall` when all are limited,
 //! and down to `max_stall / n` for a vCPU that has the quota to itself. A vCPU that joins makes the buckets of the others
-//! smaller; a grant that is out is not taken back from its vCPU but cut when it is charged next, so until then they may
+//! smaller. A grant that is out is not taken back from its vCPU: it is cut when it is charged next. Until then they may
 //! dirty as much more as the bucket of the one that joined holds.
 
 use std::time::Duration;

@@ -4,10 +4,10 @@ use std::{iter::Sum, time::Duration};
 
 use crate::units::{Pages, Quota};
 
-/// Units in a page: a rate in millionths of a page a second times a time in nanoseconds is a whole number of them.
+/// Units in a page: a rate in millionths of a page per second times a time in nanoseconds is a whole number of them.
 const PER_PAGE: i128 = 1_000_000_000_000_000;
 
-/// Millionths of a page a second. A quota is rounded to the nearest; at 0.25 MiB/s that is within a part in 10^8.
+/// Millionths of a page per second. A quota is rounded to the nearest; at 0.25 MiB/s that is within a part in 10^8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TokenRate(u64);
 
@@ -130,12 +130,12 @@ mod tests {
 
     #[test]
     fn a_rate_times_a_time_is_exact() {
-        // 0.25 MiB/s is 64 pages a second: one in 15.625 ms.
+        // 0.25 MiB/s is 64 pages per second: one in 15.625 ms.
         let slow = rate(0.25);
         assert_eq!(slow.during(Duration::from_micros(15625)), Tokens::ONE_PAGE);
         assert_eq!(slow.during(Duration::from_nanos(15_624_999)).whole_pages(), Pages(0));
         assert_eq!(slow.time_for(Tokens::ONE_PAGE), Duration::from_micros(15625));
-        // 10 GiB/s is 2,621,440 pages a second.
+        // 10 GiB/s is 2,621,440 pages per second.
         let fast = rate(10_240.0);
         assert_eq!(
             fast.during(Duration::from_hours(1)).whole_pages(),
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_time_is_rounded_up() {
-        // 3 pages a second: one takes 333,333,333.3 ns.
+        // 3 pages per second: one takes 333,333,333.3 ns.
         let third = rate(3.0 / 256.0);
         let needed = third.time_for(Tokens::ONE_PAGE);
         assert_eq!(needed, Duration::from_nanos(333_333_334));

@@ -19,8 +19,8 @@ pub struct VcpuThread {
 }
 
 /// The threads of `process` that run the vCPUs with the KVM ids `wanted`, by id; threads in `known` are others'. With
-/// `guess`, those of which the kernel says nothing are taken in order, if as many threads have run a guest as vCPUs are
-/// left, or, of a VM that never ran, are named like vCPUs: [`Evidence::Order`].
+/// `guess`, those of which the kernel says nothing are taken in order ([`Evidence::Order`]): if as many threads have run a
+/// guest as vCPUs are left, or, of a VM that never ran, if as many are named like vCPUs.
 pub fn vcpu_threads(
     process: u32,
     wanted: &BTreeSet<u32>,

@@ -3,7 +3,7 @@
 //! `cargo bench -p dirtyrig-rig --bench migrate -- --plans 100 --out results/plans [--seed N] [--qemu BINARY]`
 //!
 //! Each plan draws guest, memory, vCPUs, ring, bandwidth, total time (1.2 to 3.5 times the least) and blackout (50 to 300 ms
-//! above the fixed part), and takes 3 to 20 s. Interrupted, the same command goes on where it was. A run whose blackout the
+//! above the fixed part). It takes 3 to 20 s. Interrupted, the same command goes on where it was. A run whose blackout the
 //! machine kept from being seen is repeated; what decides is how far the looks lay apart, not what they saw.
 
 use std::{path::PathBuf, time::Duration};

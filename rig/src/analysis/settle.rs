@@ -13,17 +13,17 @@
 //!    not be over, and if it has fewer than [`Rules::min_values`] values nothing can be said: *moving*.
 //! 2. **Whether it swings.** If s / m exceeds [`Rules::swing_pct`], the state is *oscillating* once the values have
 //!    crossed m four times (two whole swings), and *moving* before.
-//! 3. **Whether it stands still.** With c the change along a straight line through it, e the standard error of c, w the
-//!    same allowing for autocorrelation, and h the half-width of the 95 % confidence interval of m, *settled* needs
+//! 3. **Whether it stands still.** Let c be the change along a straight line through it, e the standard error of c, and w
+//!    the same allowing for autocorrelation. Let h be the half-width of the 95 % confidence interval of m. *Settled* needs
 //!    - `|c| + t(0.95) w <= max(25 % of m, 2 s, 0.5 MiB/s)`: a drift that matters is ruled out, not merely unseen;
 //!    - `|c| <= max(5 % of m, 0.25 MiB/s)`, or `|c| <= t(0.995) e`: what drift is seen is small or chance. A QEMU law
-//!      that corrects by a tenth of the ring-full time each period crawls at 1 % a second, without noise, for a minute;
+//!      that corrects by a tenth of the ring-full time each period crawls at 1 % per second, without noise, for a minute;
 //!    - `h <= max(10 % of m, 0.5 MiB/s)`, or no value further than that from m: the mean is known well enough.
 //!
 //!    Otherwise it is *moving*.
 //! 4. **Whether its throttle does.** A law that acts once a period may turn its throttle for a minute before the rate answers:
 //!    where a vCPU fills its ring twice a period, it goes on filling it twice until the sleep has grown by enough. So the
-//!    throttle is averaged under the same windows, and where each of the last [`Rules::min_values`] is above the one before, or
+//!    throttle is averaged under the same windows. Where each of the last [`Rules::min_values`] is above the one before, or
 //!    each below, and the change is 1 % or more, the state is *moving*. A sleep counts as a period at most: what is longer holds
 //!    the vCPU through the whole of it, however long.
 
@@ -220,7 +220,7 @@ impl Settling {
     }
 }
 
-/// The least change of a throttle that counts, as a share of it: QEMU's smallest steps, 4 ms a period on a sleep of 800 ms, make it 3 to
+/// The least change of a throttle that counts, as a share of it: QEMU's smallest steps, 4 ms per period on a sleep of 800 ms, make it 3 to
 /// 4 % in eight windows.
 const DRIFT: f64 = 0.01;
 

@@ -1,7 +1,7 @@
 //! One cell's samples and pauses in, one summary a vCPU out.
 //!
-//! For each vCPU the **limited part** begins where its quota changed last (in a sweep at `t_s` = 0), the **measured
-//! part** where it settled within that, or where the engine says. Of a vCPU that never settled the second half is
+//! For each vCPU the **limited part** begins where its quota changed last (in a sweep at `t_s` = 0). The **measured
+//! part** begins where it settled within that, or where the engine says. Of a vCPU that never settled the second half is
 //! measured, and the verdict says so.
 //!
 //! A limiter's own reading is that of the last period that has ended, so it speaks of the measured part alone only from

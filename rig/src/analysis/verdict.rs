@@ -16,8 +16,8 @@
 //!
 //! r is *at* a bound b if `|r - b| <= max(15 % of b, 2 MiB/s)`.
 //!
-//! A reason says which of two bounds decided, and gives its figures with as many digits as it takes for the sentence to be
-//! true of them as they are printed.
+//! A reason says which of two bounds decided. It gives its figures with as many digits as make the sentence true of them as
+//! they are printed.
 
 use super::settle::{Moving, State};
 use crate::recording::schema::Verdict;

@@ -186,7 +186,7 @@ pub struct Outcome {
     pub only_in_baseline: Vec<Cell>,
     /// Cells that only the candidate has.
     pub only_in_candidate: Vec<Cell>,
-    /// One a cell and metric.
+    /// One per cell and metric.
     pub comparisons: Vec<Comparison>,
 }
 

@@ -10,11 +10,11 @@ const POWER: f64 = 0.9;
 /// More than this is no answer to give anybody: the cell is too noisy for what is asked of it.
 pub const MOST: usize = 1000;
 
-/// Repetitions a side with which the rank test at level `p` finds a shift by `least`, nine times in ten, in figures that
-/// scatter as those of `x` and `y` do; more than there are, and at most [`MOST`].
+/// Repetitions per side with which the rank test at level `p` finds a shift by `least`, nine times in ten. The figures
+/// scatter as those of `x` and `y` do. It is more than there are, and at most [`MOST`].
 ///
-/// Noether (1987): N = (z(1 - p / 2) + z(power))^2 / (3 (P - 1/2)^2), both sides together, where P is the chance that a
-/// shifted value exceeds one that is not; here the share of pairs within a side of which that is so.
+/// Noether (1987): N = (z(1 - p / 2) + z(power))^2 / (3 (P - 1/2)^2), both sides together. P is the chance that a
+/// shifted value exceeds one that is not: here the share of pairs within a side of which that is so.
 pub fn repetitions(x: &[f64], y: &[f64], least: f64, p: f64) -> usize {
     let normal = Normal::standard();
     let z = normal.inverse_cdf(1.0 - p / 2.0) + normal.inverse_cdf(POWER);

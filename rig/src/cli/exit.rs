@@ -51,7 +51,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// The error and its sources, one a line; a source that its parent already quotes is left out.
+/// The error and its sources, one per line; a source that its parent already quotes is left out.
 fn chain(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     let mut last = text.clone();

@@ -38,7 +38,7 @@ const SILENCE_S: f64 = 1.0;
 /// Hold a running VM of any VMM to a dirty rate, from outside
 ///
 /// The VM goes on unmodified and knows nothing of it: an eBPF program counts the pages that go to its dirty rings and
-/// signals a vCPU on the very page that spends its grant, and its thread is kept stopped until the debt is paid. It needs
+/// signals a vCPU on the very page that spends its grant. The vCPU's thread is kept stopped until the debt is paid. It needs
 /// root, a VM with dirty rings, and dirty logging on: a migration, or QEMU's `calc-dirty-rate` in the mode dirty-ring.
 /// The VM is free again when this ends, however it ends.
 #[derive(clap::Args, Clone, Debug)]

@@ -121,7 +121,7 @@ pub struct Args {
         value_parser = clap::value_parser!(u64).range(16..=1_048_576), help_heading = "Between two QEMUs of the rig's own")]
     memory: u64,
 
-    /// The guest's programs, one a vCPU, separated by commas, as in `run`
+    /// The guest's programs, one per vCPU, separated by commas, as in `run`
     #[arg(
         long,
         value_name = "PROGRAM",

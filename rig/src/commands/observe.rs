@@ -36,8 +36,8 @@ const LEAST_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Watch running VMs from inside the kernel
 ///
-/// Shows for each vCPU of QEMU, Firecracker, Cloud Hypervisor or any other KVM process how fast it dirties memory, how
-/// often its ring is full, how long it stalls, and why it exits. On a terminal it is a live view; `--csv` and `--json`
+/// Shows for each vCPU how fast it dirties memory, how often its ring is full, how long it stalls, and why it exits: of QEMU,
+/// Firecracker, Cloud Hypervisor or any other process that uses KVM. On a terminal it is a live view; `--csv` and `--json`
 /// print lines for pipes instead. Dirty rates need the VM's dirty ring and its dirty logging to be on. It needs root, or
 /// `CAP_BPF` and `CAP_PERFMON`.
 #[derive(clap::Args, Clone, Debug)]
@@ -58,11 +58,11 @@ pub struct Args {
     #[arg(long = "vm", value_name = "NAME", add = ArgValueCandidates::new(complete::names))]
     vms: Vec<String>,
 
-    /// Print a CSV line a vCPU and interval instead of the live view
+    /// Print a CSV line per vCPU and interval instead of the live view
     #[arg(long, conflicts_with = "json")]
     csv: bool,
 
-    /// Print a JSON object a vCPU and interval, one a line
+    /// Print a JSON object per vCPU and interval, one per line
     #[arg(long)]
     json: bool,
 

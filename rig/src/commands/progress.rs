@@ -47,7 +47,7 @@ pub(super) struct Live {
 }
 
 impl Live {
-    /// With a bar on a terminal and a line a second elsewhere.
+    /// With a bar on a terminal and a line per second elsewhere.
     pub(super) fn new(scenario: &Scenario) -> Self {
         Self {
             lines: true,

@@ -100,7 +100,7 @@ struct Found {
     longest_stall_ms: Option<f64>,
 }
 
-/// Which row a phase belongs to: limiter by its place in the list, subject, phase.
+/// Which row per phase belongs to: limiter by its place in the list, subject, phase.
 type Place = (usize, Subject, usize);
 
 /// The rows of a recording, by limiter in the order in which they are listed, vCPU and time.

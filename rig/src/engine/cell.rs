@@ -64,7 +64,7 @@ pub trait Sink {
 
 /// Who is told how a cell is going.
 pub trait Watch {
-    /// A sample was taken: one row a vCPU.
+    /// A sample was taken: one row per vCPU.
     fn sampled(&mut self, rows: &[Sample]);
     /// A change of the script was made.
     fn changed(&mut self, event: Event);

@@ -1,4 +1,4 @@
-//! The speed of a link, in bits or bytes a second.
+//! The speed of a link, in bits or bytes per second.
 
 use std::{fmt, str::FromStr};
 
@@ -31,7 +31,7 @@ impl Bandwidth {
         Self { bytes_per_sec }
     }
 
-    /// In bytes a second.
+    /// In bytes per second.
     pub fn bytes_per_sec(self) -> u64 {
         self.bytes_per_sec
     }

@@ -55,7 +55,7 @@ pub struct Order {
     pub promise: Promise,
     /// What the link carries.
     pub circumstances: Circumstances,
-    /// What QEMU is told to send at most, in bytes a second; 0 for any rate, `None` to leave what it has.
+    /// What QEMU is told to send at most, in bytes per second; 0 for any rate, `None` to leave what it has.
     pub max_bandwidth: Option<u64>,
     /// After which it is cancelled.
     pub give_up: Option<Duration>,

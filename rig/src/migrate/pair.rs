@@ -30,7 +30,7 @@ use crate::{
 };
 
 sockopt_impl!(
-    /// Bytes a second.
+    /// Bytes per second.
     MaxPacingRate, Both, libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, u64
 );
 

@@ -1,4 +1,4 @@
-//! Lines for pipes: CSV with a header, or a JSON object a line; one a vCPU and interval.
+//! Lines for pipes: CSV with a header, or a JSON object per line; one per vCPU and interval.
 
 use anyhow::Context as _;
 use dirtyrig_probes::VcpuId;

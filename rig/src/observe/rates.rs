@@ -10,7 +10,7 @@ use dirtyrig_probes::{ExitReason, Stall, StallCause, StallCounters, VcpuCounters
 
 use super::watched::{Reading, Sees};
 
-/// Intervals that the figures of stalls on a screen are taken over: at one a second, enough for a median of stalls that
+/// Intervals that the figures of stalls on a screen are taken over: at one per second, enough for a median of stalls that
 /// come once a second.
 const STEADY: usize = 10;
 

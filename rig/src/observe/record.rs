@@ -1,4 +1,4 @@
-//! Keeps what is seen as a recording: a cell a process, drawn by `plot` like any other.
+//! Keeps what is seen as a recording: a cell per process, drawn by `plot` like any other.
 //!
 //! Nobody outside the guest knows its true rate, nor what its limiter believes, asks or throttles: these are empty, and the
 //! pages that the kernel logged stand where the limiter's reading does.

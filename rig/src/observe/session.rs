@@ -24,7 +24,7 @@ use crate::{
 const TICK: Duration = Duration::from_millis(100);
 
 /// Counters are read for each report, and for whatever [`Outlet::reads_every`] asks for. The kernel's counts only grow, and
-/// the pages of a ring are told by its index at that moment, so the difference of two readings is right however far apart
+/// the pages of a ring are told by its index at that moment. So the difference of two readings is right however far apart
 /// they are. A reading costs a few system calls per vCPU, so more of them would cost in proportion to all vCPUs. Reports may
 /// be an hour apart: this often at least they are read for what doesn't wait, which is VMs that come, and vCPU threads that
 /// have ended, which make room for new ones.

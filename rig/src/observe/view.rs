@@ -1,4 +1,4 @@
-//! The live view: two lines a vCPU on a terminal, redrawn at each report.
+//! The live view: two lines per vCPU on a terminal, redrawn at each report.
 
 mod screen;
 

@@ -63,7 +63,7 @@ impl Reading {
 
 /// Attached probes.
 pub struct Watched {
-    /// One for all, or one a process.
+    /// One for all, or one per process.
     probes: Vec<(Option<u32>, Probes)>,
     vms: BTreeMap<u32, Vm>,
 }

@@ -49,7 +49,7 @@ pub struct RecordingView<'a> {
     pub machine: &'a str,
     /// Rates over time, of unfinished cells too.
     pub samples: &'a [Sample],
-    /// A row a vCPU of each finished cell.
+    /// A row per vCPU of each finished cell.
     pub summaries: &'a [Summary],
     /// Lengths of stalls, where they were recorded.
     pub stalls: &'a [Stalls],

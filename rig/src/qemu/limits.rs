@@ -1,7 +1,7 @@
 //! The limits of a QEMU, through its monitor, on a thread of its own.
 //!
-//! QEMU answers a command that sets or cancels a limit only when every vCPU has left the guest, and one that sleeps off
-//! a throttle may take many seconds to that. Nobody who samples can wait for it: what was asked for counts from the
+//! QEMU answers a command that sets or cancels a limit only when every vCPU has left the guest. One that sleeps off a
+//! throttle may take many seconds until then. Nobody who samples can wait for it: what was asked for counts from the
 //! moment it was asked, and the thread, which owns the connection, carries it out in turn and in between asks for the
 //! readings. It ends with the connection, or when [`OwnLimiter`] is dropped or ended.
 

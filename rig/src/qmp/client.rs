@@ -31,8 +31,8 @@ use super::framing::{Frame, Framer};
 /// How long a server may take to greet: it does so at once, unless it serves somebody else.
 const GREETING: Duration = Duration::from_secs(10);
 
-/// How long a reply may take. QEMU's longest throttle is 99 times what its ring takes to fill, so 22 s on a host that
-/// dirties 1,170 MiB/s with 65536 entries, and 140 s at 183 MiB/s.
+/// How long a reply may take. QEMU's longest throttle is 99 times what its ring takes to fill. With 65536 entries that is 22 s on
+/// a host that dirties 1,170 MiB/s, and 140 s at 183 MiB/s.
 pub const REPLY: Duration = Duration::from_mins(4);
 
 /// How often the process behind the socket is looked at.

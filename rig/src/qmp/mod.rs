@@ -1,4 +1,4 @@
-//! QMP, the protocol of QEMU's monitor: JSON objects, one a line, over a stream socket. [`client`] is the side that asks
+//! QMP, the protocol of QEMU's monitor: JSON objects, one per line, over a stream socket. [`client`] is the side that asks
 //! a real QEMU; the rest is the side that answers, a monitor that puts the limiter under remote control in QEMU's words.
 //!
 //! ```text

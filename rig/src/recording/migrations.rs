@@ -1,4 +1,4 @@
-//! Recordings of migrations: a row a pass, and a row a finished migration, which is the commit point.
+//! Recordings of migrations: a row per pass, and a row a finished migration, which is the commit point.
 
 use std::{
     collections::BTreeSet,
@@ -17,7 +17,7 @@ use super::{
     writer::{keep_finished, lock},
 };
 
-/// One row a pass.
+/// One row per pass.
 pub const PASSES: &str = "passes.csv";
 /// One row a finished migration.
 pub const MIGRATIONS: &str = "migrations.csv";

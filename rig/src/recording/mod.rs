@@ -35,13 +35,13 @@ pub use writer::Recorder;
 
 /// Describes the run; the first file to be written.
 pub const MANIFEST: &str = "manifest.json";
-/// One row a vCPU and sample.
+/// One row per vCPU and sample.
 pub const SAMPLES: &str = "samples.csv";
-/// One row a vCPU and finished cell.
+/// One row per vCPU and finished cell.
 pub const SUMMARY: &str = "summary.csv";
-/// One row a vCPU and reason of a cell that the probes watched.
+/// One row per vCPU and reason of a cell that the probes watched.
 pub const EXITS: &str = "exits.csv";
-/// One line a vCPU, kind and interval.
+/// One line per vCPU, kind and interval.
 pub const STALLS: &str = "stalls.hlog";
 
 #[cfg(test)]

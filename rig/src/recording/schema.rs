@@ -261,7 +261,7 @@ pub struct Summary {
     pub error_pct: Option<f64>,
     /// Standard deviation of the true rate as a share of its mean.
     pub oscillation_pct: Option<f64>,
-    /// Ring-full exits a second.
+    /// Ring-full exits per second.
     pub ring_full_per_s: Option<f64>,
     /// Pauses in the measured part; where there were none, the percentiles below are empty.
     pub pauses: Option<u64>,

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use dirtyrig_limiter::units::{Quota, QuotaError};
 
-/// One value a vCPU, written with `+` between them; vCPUs beyond the last value get the last one again.
+/// One value per vCPU, written with `+` between them; vCPUs beyond the last value get the last one again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PerVcpu<T>(Vec<T>);
 

@@ -79,7 +79,7 @@ pub struct Settings {
     #[serde(with = "text::one", skip_serializing_if = "Option::is_none")]
     pub plugged: Option<VcpuCount>,
 
-    /// Guest memory in MiB, shared out evenly between the vCPUs [default: 512 a vCPU]
+    /// Guest memory in MiB, shared out evenly between the vCPUs [default: 512 per vCPU]
     #[arg(long, value_name = "MIB", allow_negative_numbers = true)]
     #[serde(with = "text::one", skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryMib>,

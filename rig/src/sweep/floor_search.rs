@@ -10,8 +10,8 @@
 //!                     ×─×─┤                                   until they are close, then try both again
 //! ```
 //!
-//! Where no octave is held the steps are halved, until they are so narrow that every rate at which the guest may stand is
-//! within the allowed error of one of the quotas.
+//! Where no octave is held the steps are halved. They end when every rate at which the guest may stand is within the
+//! allowed error of one of the quotas.
 //!
 //! The result is the lowest quota *tried* that is held. A band of held quotas that is narrower than the steps, below the
 //! first that was found, is missed.

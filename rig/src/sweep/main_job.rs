@@ -2,8 +2,8 @@
 //!
 //! Published: at a period of 1 s the lowest quota held is 25 MiB/s with ring 4096 and 256 MiB/s with ring 65536. The
 //! reason is that a vCPU meets a ring-full exit, and so a sleep, only if it fills its ring within one period; the floor
-//! is ring bytes / period. A host on which one vCPU can't dirty 256 MiB/s at all can't show the second point, but the
-//! same mechanism at smaller rings or longer periods, whose floors lie within its reach.
+//! is ring bytes / period. A host on which one vCPU can't dirty 256 MiB/s at all can't show the second point. It can
+//! show the same mechanism at smaller rings or longer periods, whose floors lie within its reach.
 
 use std::time::Duration;
 
@@ -117,8 +117,8 @@ fn settings(base: &Settings, point: Point, limiter: LimiterKind, quota_mib_s: f6
     }
 }
 
-/// A quota well below the floor of a point, and further from it than the 25 MiB/s within which QEMU's laws leave things as
-/// they are, where the floor leaves room for that.
+/// A quota well below the floor of a point. Where the floor leaves room, it is further from it than the 25 MiB/s within
+/// which QEMU's laws make no adjustment.
 fn below(point: Point) -> f64 {
     (floor(point) / 8.0).min(PUBLISHED_QUOTA)
 }

@@ -168,7 +168,7 @@ pub(crate) fn same_pages() -> Result<(), Failed> {
 pub(crate) fn what_a_guest_did() -> Result<(), Failed> {
     let dir = tempfile::tempdir()?;
     let (traced, again) = (dir.path().join("guest.trace"), dir.path().join("again.trace"));
-    // 8 MiB a vCPU, twice what the ring covers.
+    // 8 MiB per vCPU, twice what the ring covers.
     let guest = Guest::start(&[
         "--vcpus", "2", "--ring", "1024", "--guest", "paced:40", "--memory", "16",
     ])?;

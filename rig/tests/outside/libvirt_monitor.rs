@@ -1,6 +1,6 @@
 //! Our QMP server beside QEMU's own, which libvirt asks: a domain that both speak for.
 //!
-//! libvirt talks to nobody's monitor but that of a QEMU that it has started, so its own traffic goes to QEMU, and what
+//! libvirt talks to nobody's monitor but that of a QEMU that it has started, so its own traffic goes to QEMU. What
 //! `virsh qemu-monitor-command` passes on is held against what our server says of the same domain.
 
 use std::{collections::BTreeSet, sync::Arc};

@@ -1,4 +1,4 @@
-//! How fast this host is. Hosts differ by a factor of ten, so what a trial asks of a limiter, and what it then expects, follows
+//! How fast this host is. Hosts differ by a factor of ten. So what a trial asks of a limiter, and what it then expects, follows
 //! from what a guest does here without a limit, measured in the same trial.
 
 use std::{

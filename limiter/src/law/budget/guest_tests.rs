@@ -113,7 +113,7 @@ fn a_quota_is_held_whatever_the_ring_the_speed_and_the_stop() {
     for (stop, burst) in STOPS.into_iter().flat_map(|stop| BURSTS.map(|burst| (stop, burst))) {
         for unlimited in [175.0, 1650.0, 50_000.0] {
             for quota in [0.25, 1.0, 25.0, 100.0, 500.0, 10_240.0] {
-                // A ring of 16 pages takes 20 us an exit: no more than 3,125 MiB/s; exits cost the others as well.
+                // A ring of 16 pages takes 20 us per exit: no more than 3,125 MiB/s; exits cost the others as well.
                 if quota > unlimited * 0.7 || stop == Stop::FullRing(16) && quota > 500.0 {
                     continue;
                 }

@@ -25,7 +25,7 @@ fn quota(mib_per_sec: f64) -> Quota {
     Quota::new(mib_per_sec).expect("a quota")
 }
 
-/// `rate` as whole millionths of a page a second, computed apart from [`TokenRate`].
+/// `rate` as whole millionths of a page per second, computed apart from [`TokenRate`].
 fn micropages_per_sec(quota: Quota) -> u128 {
     (quota.mib_per_sec() * PAGES_PER_MIB as f64 * 1e6).round() as u128
 }
@@ -215,7 +215,7 @@ proptest! {
 
 #[test]
 fn stops_on_the_page_at_25_mib_per_sec() {
-    // 6,400 pages a second, 5 ms: a refill of 32 pages.
+    // 6,400 pages per second, 5 ms: a refill of 32 pages.
     let mut budget = Budget::new(Duration::ZERO, quota(25.0), SHALLOW);
     assert_eq!((budget.refill(), budget.burst()), (Pages(32), Pages(64)));
     assert_eq!(budget.grant(Duration::ZERO), Pages(32));
@@ -293,7 +293,7 @@ fn a_clock_that_steps_back_neither_pays_twice_nor_stops_the_vcpu() {
 
 #[test]
 fn a_deep_bucket_saves_up_and_pauses_no_longer() {
-    // 6,400 pages a second.
+    // 6,400 pages per second.
     let mut budget = Budget::new(Duration::ZERO, quota(25.0), depth(Duration::from_millis(5), SECOND));
     assert_eq!((budget.refill(), budget.burst()), (Pages(32), Pages(6400)));
     assert_eq!(budget.grant(Duration::ZERO), Pages(32), "nothing is saved up yet");

@@ -1,4 +1,4 @@
-//! What no guest can exceed. Amounts are in pages, rates in pages a second, times in seconds.
+//! What no guest can exceed. Amounts are in pages, rates in pages per second, times in seconds.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ pub(super) struct Worst {
 }
 
 impl Worst {
-    /// The promised blackout is kept with `quota` pages a second; `None` if no threshold keeps it, or if more becomes dirty
+    /// The promised blackout is kept with `quota` pages per second; `None` if no threshold keeps it, or if more becomes dirty
     /// than is sent.
     pub(super) fn of(task: &Task, quota: f64) -> Option<Self> {
         let vmm = &task.vmm;

@@ -43,7 +43,7 @@ impl Dirtying {
         to.1 * seconds / to.0
     }
 
-    /// The highest rate that was seen, in pages a second.
+    /// The highest rate that was seen, in pages per second.
     pub(super) fn rate(&self) -> f64 {
         self.windows
             .iter()

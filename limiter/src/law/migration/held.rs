@@ -13,7 +13,7 @@ const HALVINGS: u32 = 40;
 
 /// A quota and what it keeps.
 pub(super) struct Held {
-    /// In pages a second.
+    /// In pages per second.
     pub(super) quota: f64,
     pub(super) worst: Worst,
     /// The longest total time.

@@ -14,7 +14,7 @@
 //!      └───┴─────────────┴──▶  time                          stop: the rest is sent
 //! ```
 //!
-//! **The bound.** Let the guest be held to `Q` (with what its devices write) and a burst of `b`, and let QEMU send at `B`
+//! **The bound.** Let the guest be held to `Q` (with what its devices write) and a burst of `b`. Let QEMU send at `B`
 //! except during `n` syncs of at most `c` each. Let `L` count what QEMU knows to be left, and what was dirtied since the last
 //! sync: a page that is written before it is sent counts twice, because with a dirty ring it is sent twice. Whatever the
 //! guest does, at most `V + b + Q t - B (t - n c)` is left after a time `t`, because each page that becomes dirty is charged.

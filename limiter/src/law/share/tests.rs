@@ -189,7 +189,7 @@ fn joins_and_leaves_while_it_runs() {
 
 #[test]
 fn all_buckets_are_together_as_large_as_one_of_a_single_vcpu() {
-    // 6,400 pages a second in 5 ms are 32, twice that is the burst.
+    // 6,400 pages per second in 5 ms are 32, twice that is the burst.
     let mut shared = VmBudget::new(Duration::ZERO, quota(25.0), SHALLOW);
     for vcpu in 0..4 {
         shared.join(Duration::ZERO, vcpu);
@@ -247,7 +247,7 @@ fn spend(shared: &mut VmBudget, vcpu: usize, from: Duration, span: Duration) -> 
 
 #[test]
 fn what_all_saved_up_is_for_whoever_wants_it() {
-    // 6,400 pages a second.
+    // 6,400 pages per second.
     let mut shared = VmBudget::new(Duration::ZERO, quota(25.0), DEEP);
     for vcpu in 0..4 {
         shared.join(Duration::ZERO, vcpu);

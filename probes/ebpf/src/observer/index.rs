@@ -1,4 +1,4 @@
-//! Pages by the ring's own index, which KVM raises by one a page: read when a vCPU enters and leaves `KVM_RUN`, and whenever
+//! Pages by the ring's own index, which KVM raises by one per page: read when a vCPU enters and leaves `KVM_RUN`, and whenever
 //! the reader asks. So nothing runs for each page once it is known which vCPU has which ring, which its first push tells.
 
 use core::ffi::c_void;

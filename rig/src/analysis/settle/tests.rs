@@ -170,8 +170,8 @@ fn under(seconds: u32, throttle_s: impl Fn(f64) -> f64) -> Vec<State> {
 
 #[test]
 fn a_rate_on_a_stair_has_not_settled_while_its_throttle_climbs() {
-    // The law of 7.2 at ring 16384 and quota 64: two rings a period, which reads 127, and a sleep of 760 ms that grows by a tenth of
-    // the 40 ms which the ring takes to fill, once a second.
+    // The law of 7.2 at ring 16384 and quota 64: two rings per period, which reads 127. The sleep of 760 ms
+    // grows once per second, by a tenth of the 40 ms which the ring takes to fill.
     let states = under(40, |t_s| 0.76 + 0.004 * t_s.floor());
     assert!(!ever_settled(&states));
     let State::Moving(Moving {

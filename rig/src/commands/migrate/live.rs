@@ -1,4 +1,4 @@
-//! A migration as it goes: a line on a terminal, a line a pass elsewhere, and a row a pass in the recording.
+//! A migration as it goes: a line on a terminal, a line per pass elsewhere, and a row per pass in the recording.
 
 use std::{io::IsTerminal as _, time::Duration};
 

@@ -36,7 +36,7 @@ fn pages(view: &RecordingView<'_>, _choice: &Choice<'_>) -> Result<Vec<Page>, Sk
             "it needs cells of two quotas and two rings (or periods) or more",
         ));
     }
-    // Tables this size are read, not compared: one a page keeps the words in the tiles large.
+    // Tables this size are read, not compared: one per page keeps the words in the tiles large.
     let rows: Vec<(Option<u32>, u64)> = rings
         .iter()
         .flat_map(|ring| periods.iter().map(move |p| (*ring, *p)))

@@ -1,4 +1,4 @@
-//! The lowest rate a limiter comes down to against the size of the ring, beside what the period predicts.
+//! The lowest rate per limiter comes down to against the size of the ring, beside what the period predicts.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! `stalls.hlog`: the pauses as histograms in `HdrHistogram`'s own log format, which its other tools read.
 //!
 //! One line holds the pauses of one vCPU in one interval: a tag, the interval's start and length in seconds, its
-//! largest value in milliseconds, and the histogram (V2, compressed, base64) of values in **nanoseconds**, the units
+//! largest value in milliseconds, and the histogram (V2, compressed, base64) of values in **nanoseconds**. These are the units
 //! that `HdrHistogram`'s own writers use. The tag is `cell3/vcpu0/stall`. Starts are seconds since `StartTime` and never
 //! go back ([`clock`]); before the first line of a cell a comment says where on that clock the cell's own 0 is.
 //!

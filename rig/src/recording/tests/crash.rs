@@ -4,8 +4,8 @@ use std::fs;
 
 use super::*;
 
-/// Cuts `file` off behind `from`, and hands each state of the folder to `check`: at each byte of the last row, at each of the
-/// two before and behind the end of every other, and at every 13th in between, which comes to each column as the rows go by.
+/// Cuts `file` off behind `from`, and hands each state of the folder to `check`. It cuts at each byte of the last row, and at
+/// each of the two before and behind the end of every other. In between it cuts at every 13th, which comes to each column as the rows go by.
 fn at_every_byte(dir: &Path, file: &str, from: usize, check: impl FnMut(&Path)) {
     let whole = fs::read(dir.join(file)).expect("the file is there");
     let is_end = |len: usize| whole[len.saturating_sub(2)..whole.len().min(len + 2)].contains(&b'\n');

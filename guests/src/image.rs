@@ -142,6 +142,7 @@ pub(crate) fn put(bytes: &mut [u8], gpa: u64, content: &[u8]) {
 
 /// Why no image can be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ImageError {
     /// More vCPUs than there is room for.
     #[error("{vcpus} vCPUs are too many for a guest: give at most {MAX_VCPUS}")]

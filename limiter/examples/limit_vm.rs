@@ -49,13 +49,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
 
     // 2. The limiter.
-    let spec = LimiterSpec {
-        kind: LimiterKind::Budget,
-        period: Duration::from_secs(1),
-        max_stall: Duration::from_millis(5),
-        burst: Duration::from_secs(1),
-    };
-    let limiter = VmLimiter::new(Arc::clone(&vm), VmSpec::new(ring, 1, spec))?;
+    let spec = VmSpec::new(ring, 1, LimiterSpec::new(LimiterKind::Budget));
+    let limiter = VmLimiter::new(Arc::clone(&vm), spec)?;
 
     thread::scope(|scope| {
         let limiter = &limiter;

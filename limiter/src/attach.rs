@@ -8,8 +8,8 @@
 //! # fn vmm(kvm: &kvm_ioctls::Kvm, vm: Arc<kvm_ioctls::VmFd>) -> Result<(), Box<dyn std::error::Error>> {
 //! let ring = RingSize::new(65536)?;
 //! dirtyrig_ring::enable(kvm, &vm, ring)?; // before any vCPU; memory slots with KVM_MEM_LOG_DIRTY_PAGES
-//! let limiter = LimiterSpec { kind: LimiterKind::Budget, period: Duration::from_secs(1), max_stall: Duration::from_millis(5), burst: Duration::from_secs(1) };
-//! let limiter = VmLimiter::new(Arc::clone(&vm), VmSpec::new(ring, 1, limiter))?;
+//! let spec = VmSpec::new(ring, 1, LimiterSpec::new(LimiterKind::Budget));
+//! let limiter = VmLimiter::new(Arc::clone(&vm), spec)?;
 //! // On the vCPU's thread:
 //! let mut vcpu = limiter.vcpu(0, vm.create_vcpu(0)?, None)?;
 //! limiter.limit().set(Which::All, Quota::new(25.0)?)?; // from any thread, at any time

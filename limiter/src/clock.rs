@@ -12,18 +12,18 @@ pub(crate) fn thread_cpu() -> Duration {
 
 /// A monotonic clock with an epoch of its own.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock {
+pub(crate) struct Clock {
     epoch: Instant,
 }
 
 impl Clock {
     /// A clock that starts now.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self { epoch: Instant::now() }
     }
 
     /// Time since it was started.
-    pub fn now(&self) -> Duration {
+    pub(crate) fn now(&self) -> Duration {
         self.epoch.elapsed()
     }
 }

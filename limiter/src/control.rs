@@ -25,6 +25,7 @@ use crate::{KickSignal, kvm::kick::Kicker, law::periodic::SleepEnd};
 
 /// What a vCPU thread is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Phase {
     /// In the guest or on the way there.
     Running,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 /// Time spent on dirty rings, and the entries that it was spent on; all vCPUs together. Only grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RingCosts {
     /// Time to look for entries and take note of them.
     pub harvesting: Duration,

@@ -8,7 +8,7 @@
 //! makes that happen between two runs of the vCPU. A *limiter* ([`law::LimiterKind`]) is a named pair of the two.
 
 pub mod attach;
-pub mod clock;
+mod clock;
 mod control;
 pub mod costs;
 pub mod dirty_limit;
@@ -26,7 +26,7 @@ mod rings;
 mod shared;
 mod spec;
 pub mod stats;
-pub mod stop;
+mod stop;
 mod turns;
 pub mod units;
 

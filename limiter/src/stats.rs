@@ -12,6 +12,7 @@ const MAX_STALLS: usize = 1 << 20;
 
 /// What a vCPU has done so far. Counts and times only grow; times include what is going on at the moment of reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct VcpuStats {
     /// Exits from `KVM_RUN`, whatever the reason.
     pub exits: u64,

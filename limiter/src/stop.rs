@@ -7,25 +7,25 @@ use std::{
 
 /// Told once to stop, stays stopped. Shared by the thread that waits and the one that ends it.
 #[derive(Debug, Default)]
-pub struct Stop {
+pub(crate) struct Stop {
     stopped: Mutex<bool>,
     changed: Condvar,
 }
 
 impl Stop {
     /// Ends every wait, now and later.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         *self.lock() = true;
         self.changed.notify_all();
     }
 
     /// Waits for `span`; `true` if the wait was ended before, or had been.
-    pub fn wait(&self, span: Duration) -> bool {
+    pub(crate) fn wait(&self, span: Duration) -> bool {
         self.wait_until(Instant::now() + span)
     }
 
     /// Waits until `deadline`; `true` if the wait was ended before, or had been.
-    pub fn wait_until(&self, deadline: Instant) -> bool {
+    pub(crate) fn wait_until(&self, deadline: Instant) -> bool {
         let mut stopped = self.lock();
         while !*stopped {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -42,7 +42,7 @@ impl Stop {
     }
 
     /// Whether it was told to stop.
-    pub fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         *self.lock()
     }
 

@@ -95,6 +95,7 @@ impl FromStr for Quota {
 
 /// Why a value is no quota.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum QuotaError {
     /// Zero, negative, infinite or not a number.
     #[error("a quota of {value} MiB/s can't be held: give a finite rate above 0, such as 25")]

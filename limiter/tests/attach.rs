@@ -104,12 +104,9 @@ impl Vmm {
     }
 
     fn limiter(&self, kind: LimiterKind, sink: Option<Box<dyn DirtySink>>) -> Result<VmLimiter, Failed> {
-        let limiter = LimiterSpec {
-            kind,
-            period: Duration::from_millis(200),
-            max_stall: Duration::from_millis(5),
-            burst: Duration::from_millis(10),
-        };
+        let mut limiter = LimiterSpec::new(kind);
+        limiter.period = Duration::from_millis(200);
+        limiter.burst = Duration::from_millis(10);
         let mut spec = VmSpec::new(self.ring, 1, limiter);
         spec.sink = sink;
         Ok(VmLimiter::new(Arc::clone(&self.vm), spec)?)
@@ -270,14 +267,8 @@ fn what_cannot_be_taken_in_is_refused() -> Result<(), Failed> {
 
     // The process, or a library in it, ignores a signal, which is to say that it is taken.
     let taken = KickSignal::real_time(20)?;
-    let limiter = LimiterSpec {
-        kind: LimiterKind::None,
-        period: Duration::from_secs(1),
-        max_stall: Duration::from_millis(5),
-        burst: Duration::from_millis(10),
-    };
     ignore(taken)?;
-    let mut spec = VmSpec::new(vmm.ring, 1, limiter);
+    let mut spec = VmSpec::new(vmm.ring, 1, LimiterSpec::new(LimiterKind::None));
     spec.signal = taken;
     let refused = VmLimiter::new(Arc::clone(&vmm.vm), spec).err();
     assert!(matches!(refused, Some(Error::SignalTaken { .. })), "{refused:?}");

@@ -86,7 +86,7 @@ fn main() {
     }
     println!("the probes agree with the bitmap");
     bitmap::check_quota();
-    for SourceStatus { source, works } in page_sources().expect("the object loads") {
+    for SourceStatus { source, works, .. } in page_sources().expect("the object loads") {
         match works {
             Ok(()) => println!("{source}: works"),
             Err(why) => println!("{source}: {why}"),

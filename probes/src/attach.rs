@@ -20,6 +20,7 @@ use crate::{
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum AttachKind {
     /// At the event's own arguments: cheapest.
     RawTracepoint,

@@ -55,6 +55,7 @@ pub struct VcpuCounters {
 
 /// Finished stalls of one cause.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StallCounters {
     /// How many.
     pub count: u64,

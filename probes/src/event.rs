@@ -8,6 +8,7 @@ use crate::identity::VcpuId;
 
 /// What [`Probes::drain`](crate::Probes::drain) hands out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Event {
     /// A stall ended.
     Stall(Stall),
@@ -26,6 +27,7 @@ pub enum StallCause {
 
 /// What ended a stall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum StallEnd {
     /// The thread's next `KVM_RUN` system call.
     Run,
@@ -91,6 +93,7 @@ pub(crate) fn cause(number: u32) -> StallCause {
 
 /// A page that a vCPU dirtied: one entry of its ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Push {
     /// The vCPU's thread.
     pub thread: u32,

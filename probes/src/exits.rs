@@ -11,6 +11,7 @@ use nix::errno::Errno;
 
 /// Why the vCPU exited, as the kernel numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum ExitReason {
     /// `KVM_RUN` returned with this `KVM_EXIT_*`.
     Userspace(u32),

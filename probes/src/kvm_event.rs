@@ -4,6 +4,7 @@ use std::fmt;
 
 /// The kernel events that the probes read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum KvmEvent {
     /// `kvm_dirty_ring_push`: a page was dirtied.
     RingPush,

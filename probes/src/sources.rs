@@ -15,6 +15,7 @@ use crate::{
 
 /// Where the pages are told from that a vCPU dirties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Source {
     /// The dirty rings of a VM.
     Ring,
@@ -36,6 +37,7 @@ impl fmt::Display for Source {
 
 /// Whether a source works.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SourceStatus {
     /// Which.
     pub source: Source,

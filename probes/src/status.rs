@@ -6,6 +6,7 @@ use crate::{AttachKind, KvmEvent};
 
 /// How one event fares.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EventStatus {
     /// The event.
     pub event: KvmEvent,

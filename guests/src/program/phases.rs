@@ -17,6 +17,7 @@ const IDLE: &str = "idle";
 
 /// Why phases make no program.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PhasesError {
     /// One phase alone is no change.
     #[error("give two phases or more")]

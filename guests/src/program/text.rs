@@ -112,6 +112,7 @@ fn rate(text: &str) -> Option<f64> {
 
 /// Why a text names no program.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ProgramError {
     /// No program of this name.
     #[error("unknown guest `{name}`: expected one of {}", Program::NAMES.map(|(spelling, _)| spelling).join(", "))]

@@ -56,6 +56,7 @@ pub struct KvmId {
 
 /// What says that a thread runs the vCPU with a KVM id, best first. All but the last come from the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Evidence {
     /// `kvm_dirty_ring_exit` named the vCPU on this thread.
     RingExit,

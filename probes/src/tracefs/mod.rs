@@ -38,10 +38,10 @@ pub enum NoTracefs {
     #[error("this kernel has no tracefs: boot one with CONFIG_FTRACE=y")]
     Unsupported,
     /// It is mounted nowhere, and this process may not mount it.
-    #[error("tracefs is not mounted, and mounting it failed ({errno}): as root, `mount -t tracefs tracefs {USUAL}`")]
+    #[error("tracefs is not mounted, and mounting it failed ({why}): as root, `mount -t tracefs tracefs {USUAL}`")]
     Unmounted {
         /// What the kernel said.
-        errno: Errno,
+        why: String,
     },
     /// This user may not read it.
     #[error("{} is not readable: run as root", at.display())]
@@ -76,7 +76,7 @@ impl Tracefs {
             }),
             (Err(_), Some(at)) => Err(NoTracefs::Denied { at }),
             (Err(Errno::ENODEV), None) => Err(NoTracefs::Unsupported),
-            (Err(errno), None) => Err(NoTracefs::Unmounted { errno }),
+            (Err(errno), None) => Err(NoTracefs::Unmounted { why: errno.to_string() }),
         }
     }
 

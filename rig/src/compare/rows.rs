@@ -153,11 +153,10 @@ fn order(limiter: &str) -> usize {
 /// The period of a limiter that acts once a period.
 fn period(summary: &Summary) -> Option<Duration> {
     let period = Duration::from_millis(summary.period_ms);
-    let spec = |kind| LimiterSpec {
-        kind,
-        period,
-        max_stall: Duration::ZERO,
-        burst: Duration::ZERO,
+    let spec = |kind| {
+        let mut spec = LimiterSpec::new(kind);
+        spec.period = period;
+        spec
     };
     kind(&summary.limiter).map_or(Some(period), |kind| facts::law(spec(kind)).period)
 }

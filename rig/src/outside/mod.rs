@@ -34,7 +34,6 @@ use std::{
 };
 
 use dirtyrig_limiter::{
-    clock::Clock,
     law::depth::Depth,
     limit::{LimitInfo, Which},
     units::Quota,
@@ -44,6 +43,7 @@ use nix::{sys::prctl, unistd::gettid};
 
 use self::{
     books::Board,
+    clock::Clock,
     tracer::{Command, Tracer},
     wake::Waker,
 };
@@ -54,6 +54,7 @@ use crate::engine::{
 
 mod agenda;
 mod books;
+mod clock;
 mod error;
 mod held;
 mod limits;

@@ -22,7 +22,6 @@ use std::{
 };
 
 use dirtyrig_limiter::{
-    clock::Clock,
     law::{accounts::Accounts, depth::Depth},
     limit::Which,
     units::{Pages, Quota as Rate},
@@ -32,7 +31,9 @@ use dirtyrig_probes::{
     identity::{Numbers, proc_text},
 };
 
-use super::{End, agenda::Agenda, books::Board, error::OutsideError, held::Vcpu, limits::Limits, wake::Wake};
+use super::{
+    End, agenda::Agenda, books::Board, clock::Clock, error::OutsideError, held::Vcpu, limits::Limits, wake::Wake,
+};
 
 mod changes;
 mod commands;

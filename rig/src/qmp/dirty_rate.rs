@@ -4,12 +4,15 @@
 //! dropped; at most it waits for a vCPU that sleeps, so whoever drops it first takes the vCPUs out of their sleep.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant, SystemTime},
 };
 
-use dirtyrig_limiter::{rate::Harvest, stop::Stop, units::Pages};
+use dirtyrig_limiter::{rate::Harvest, units::Pages};
 
 use super::{
     vm::LimitedVm,
@@ -41,8 +44,21 @@ struct Asked {
 pub(super) struct DirtyRate {
     vm: Arc<dyn LimitedVm>,
     last: Arc<Mutex<Measurement>>,
-    stop: Arc<Stop>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: Mutex<Option<Measuring>>,
+}
+
+/// The thread that measures. It ends early once `stop` is gone.
+struct Measuring {
+    stop: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Measuring {
+    fn end(self) {
+        drop(self.stop);
+        // It has left its result; a panic was reported where it happened, and there is nothing to add.
+        let _ = self.thread.join();
+    }
 }
 
 impl DirtyRate {
@@ -50,7 +66,6 @@ impl DirtyRate {
         Self {
             vm,
             last: Arc::default(),
-            stop: Arc::default(),
             thread: Mutex::new(None),
         }
     }
@@ -72,17 +87,16 @@ impl DirtyRate {
             ));
         }
         if let Some(ended) = thread.take() {
-            // It has left its result; a panic was reported where it happened.
-            let _ = ended.join();
+            ended.end();
         }
         let asked = Asked {
             start: unix_seconds(),
             length,
         };
         *lock(&self.last) = Measurement::Measuring(asked);
-        let (vm, last, stop) = (Arc::clone(&self.vm), Arc::clone(&self.last), Arc::clone(&self.stop));
+        let (vm, last, (stop, stopped)) = (Arc::clone(&self.vm), Arc::clone(&self.last), mpsc::channel());
         let work = move || {
-            let result = match measure(&*vm, length, &stop) {
+            let result = match measure(&*vm, length, &stopped) {
                 Ok(Some(rates)) => Measurement::Measured(asked, rates),
                 Ok(None) => Measurement::Unstarted,
                 Err(error) => Measurement::Failed(format!("the dirty rate can't be measured: {error:#}")),
@@ -90,7 +104,7 @@ impl DirtyRate {
             *lock(&last) = result;
         };
         match thread::Builder::new().name("dirty-rate".into()).spawn(work) {
-            Ok(begun) => *thread = Some(begun),
+            Ok(begun) => *thread = Some(Measuring { stop, thread: begun }),
             Err(error) => {
                 *lock(&self.last) = Measurement::Unstarted;
                 return Err(Error::generic(format!("no thread can be started to measure: {error}")));
@@ -130,19 +144,17 @@ impl DirtyRate {
 
 impl Drop for DirtyRate {
     fn drop(&mut self) {
-        self.stop.stop();
-        if let Some(thread) = lock(&self.thread).take() {
-            // A panic of the thread was reported where it happened; there is nothing to add.
-            let _ = thread.join();
+        if let Some(measuring) = lock(&self.thread).take() {
+            measuring.end();
         }
     }
 }
 
 /// What each vCPU dirties in `length`, in QEMU's whole MiB/s; none if it was told to stop.
-fn measure(vm: &dyn LimitedVm, length: Duration, stop: &Stop) -> anyhow::Result<Option<Vec<VcpuDirtyRate>>> {
+fn measure(vm: &dyn LimitedVm, length: Duration, stopped: &Receiver<()>) -> anyhow::Result<Option<Vec<VcpuDirtyRate>>> {
     let before = vm.dirtied()?;
     let begin = Instant::now();
-    if stop.wait(length) {
+    if stopped.recv_timeout(length) != Err(RecvTimeoutError::Timeout) {
         return Ok(None);
     }
     let after = vm.dirtied()?;

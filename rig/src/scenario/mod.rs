@@ -224,6 +224,8 @@ impl Scenario {
             None if programs.contains(&Program::Replay) => return Err(ScenarioError::NothingToReplay),
             None => MEMORY_PER_VCPU_MIB * vcpus as u64,
         };
+        let mut spec = LimiterSpec::new(limiter);
+        (spec.period, spec.max_stall, spec.burst) = (period, max_stall, burst);
         let mut script = settings.at.clone();
         script.sort_by_key(|event| event.at);
         let mut scenario = Self {
@@ -234,12 +236,7 @@ impl Scenario {
                 programs,
                 memory_mib: settings.memory.map_or(memory_mib, settings::MemoryMib::get),
                 thp: settings.thp,
-                limiter: LimiterSpec {
-                    kind: limiter,
-                    period,
-                    max_stall,
-                    burst,
-                },
+                limiter: spec,
                 seed,
                 // From wherever it goes on, a sweep finds it again.
                 replay: settings.replay.as_deref().map(absolute).transpose()?,

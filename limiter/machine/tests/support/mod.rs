@@ -52,17 +52,14 @@ impl Small {
             bytes: low.bytes.len() as u64,
             logged: false,
         };
+        let mut limiter = LimiterSpec::new(self.limiter);
+        (limiter.period, limiter.burst) = (self.period, self.burst);
         let machine = Machine::new(MachineSpec {
             ring: RingSize::new(self.ring).expect("a valid size"),
             regions: vec![region, data],
             huge: HugePages::Never,
             entries: low.entries.clone(),
-            limiter: LimiterSpec {
-                kind: self.limiter,
-                period: self.period,
-                max_stall: Duration::from_millis(5),
-                burst: self.burst,
-            },
+            limiter,
             sink,
             page_counters: if self.limiter.needs_page_counter() {
                 page_counter::counters(self.programs.len())

@@ -312,7 +312,7 @@ fn a_small_buffer_loses() -> Result<(), Failed> {
     probes.drain(|event| match event {
         Event::Stall(_) => stalls += 1,
         Event::Push(_) => pages += 1,
-            other => unreachable!("nothing else is watched: {other:?}"),
+        other => unreachable!("nothing else is watched: {other:?}"),
     })?;
     let vcpus = probes.vcpus()?;
     let pushed: u64 = vcpus.iter().map(|vcpu| vcpu.pushed_pages).sum();

@@ -24,7 +24,7 @@ mod vm;
 pub use bind::{VcpuThread, vcpu_threads};
 pub use labels::index_in_thread_name;
 pub use numbers::{Number, NumberKind, Numbers};
-pub use proc::{proc_text, process_name};
+pub use proc::{proc_text, process_name, started};
 pub use vm::{NoSuchVm, Vm, find_vm, vm_of, vms};
 
 pub(crate) use known::{Identities, Seen};

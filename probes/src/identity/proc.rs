@@ -39,6 +39,12 @@ pub(super) fn numbers_in(folder: &str) -> Vec<u32> {
     numbers
 }
 
+/// When a process started, in ticks since boot: one that gets the id of another has another start. `None` if there is none.
+pub fn started(pid: u32) -> Option<u64> {
+    let stat = proc_text(format!("/proc/{pid}/stat")).ok()?;
+    stat_field(&stat, 22)?.parse().ok()
+}
+
 /// Field `number` of a `stat` file, counted from 1 as `proc(5)` does, and from 3 on: the name before it may have anything
 /// in it.
 pub(super) fn stat_field(stat: &str, number: usize) -> Option<&str> {

@@ -16,6 +16,7 @@
 
 pub mod lines;
 pub mod metrics;
+mod names;
 pub mod outlet;
 pub mod processes;
 pub mod rates;

@@ -8,9 +8,11 @@ use std::{
 pub use dirtyrig_probes::Sees;
 use dirtyrig_probes::{
     Error, Event, Lost, Options, Probes, Target, VcpuCounters,
-    identity::{NumberKind, Vm, vm_of, vms},
+    identity::{NumberKind, Vm, vms},
     monotonic_now,
 };
+
+use super::names::Names;
 
 /// Whose vCPUs are watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +67,7 @@ impl Reading {
 pub struct Watched {
     /// One for all, or one per process.
     probes: Vec<(Option<u32>, Probes)>,
-    vms: BTreeMap<u32, Vm>,
+    names: Names,
 }
 
 impl Watched {
@@ -83,11 +85,11 @@ impl Watched {
         let probes = targets.into_iter().map(attach).collect::<anyhow::Result<Vec<_>>>()?;
         let mut watched = Self {
             probes,
-            vms: BTreeMap::new(),
+            names: Names::default(),
         };
         match whom {
-            Whom::All => watched.vms.extend(vms().into_iter().map(|vm| (vm.pid, vm))),
-            Whom::Pids(pids) => watched.vms.extend(pids.iter().map(|&pid| (pid, vm_of(pid)))),
+            Whom::All => vms().iter().for_each(|vm| watched.names.look(vm.pid)),
+            Whom::Pids(pids) => pids.iter().for_each(|&pid| watched.names.look(pid)),
         }
         Ok(watched)
     }
@@ -126,10 +128,9 @@ impl Watched {
                 reading.ended.insert(pid);
             }
         }
-        for vcpu in &reading.vcpus {
-            self.vms.entry(vcpu.process).or_insert_with(|| vm_of(vcpu.process));
-        }
-        reading.vms.clone_from(&self.vms);
+        let processes: BTreeSet<u32> = reading.vcpus.iter().map(|vcpu| vcpu.process).collect();
+        processes.into_iter().for_each(|pid| self.names.look(pid));
+        reading.vms = self.names.all();
         // Whether every vCPU of a process that was seen has gone.
         let mut gone: BTreeMap<u32, bool> = BTreeMap::new();
         for vcpu in &reading.vcpus {

@@ -19,7 +19,7 @@ nix::ioctl_none!(
 /// All signals are blocked meanwhile. Since Linux 6.16 a pending signal ends the reset early, and then, it seems, the
 /// kernel has taken back entries of a batch whose pages it has not write-protected yet: the guest's next write to such a
 /// page is never logged. Seen on 6.18, about once in 100,000 pages where vCPU threads that are being kicked reset their
-/// own ring.
+/// own ring, and within a second with the example `signal_in_reset`.
 ///
 /// # Errors
 /// [`Error::Reset`] if the kernel refuses; [`Error::ResetMismatch`] if it took back another number of entries: somebody

@@ -129,7 +129,9 @@ impl Watched {
             }
         }
         let processes: BTreeSet<u32> = reading.vcpus.iter().map(|vcpu| vcpu.process).collect();
-        processes.into_iter().for_each(|pid| self.names.look(pid));
+        for pid in processes {
+            self.names.look(pid);
+        }
         reading.vms = self.names.all();
         // Whether every vCPU of a process that was seen has gone.
         let mut gone: BTreeMap<u32, bool> = BTreeMap::new();

@@ -27,7 +27,8 @@ use dirtyrig_rig::{
     check::{Verdict, compare},
     engine::{Interrupted, build_target, cell::Watch, interrupt::Interrupt},
     machine::{Facts, require_kvm},
-    recording::{Manifest, Recorder, Recording, schema::Sample, schema::Summary},
+    model::{Sample, Summary},
+    recording::{Manifest, Recorder, Recording},
     scenario::{Scenario, script::Event},
     sweep::{
         execute::{SweepWatch, execute},

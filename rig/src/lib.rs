@@ -7,6 +7,7 @@ pub mod compare;
 pub mod engine;
 pub mod machine;
 pub mod migrate;
+pub mod model;
 pub mod observe;
 pub mod outside;
 pub mod plot;

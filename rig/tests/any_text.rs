@@ -6,6 +6,7 @@ use std::{fmt, str::FromStr};
 use dirtyrig_guests::Program;
 use dirtyrig_limiter::{law::LimiterKind, units::Quota};
 use dirtyrig_rig::{
+    model::Shard,
     scenario::{
         per_vcpu::MaybeQuota,
         probe_mode::ProbeMode,
@@ -13,7 +14,6 @@ use dirtyrig_rig::{
         values::{Period, Ring, Span},
         vmm::Vmm,
     },
-    sweep::shard::Shard,
 };
 use proptest::prelude::*;
 

@@ -6,7 +6,10 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use dirtyrig_rig::recording::{Manifest, Recorder, schema::Sample, schema::Summary};
+use dirtyrig_rig::{
+    model::{Sample, Summary},
+    recording::{Manifest, Recorder},
+};
 use serde_json::{Map, Value, json};
 
 fn machine(cpus: u32) -> Map<String, Value> {

@@ -20,7 +20,7 @@ use std::{
     process::Command,
 };
 
-use dirtyrig_rig::recording::{Recording, schema::Verdict};
+use dirtyrig_rig::{model::Verdict, recording::Recording};
 use dirtyrig_testkit::{Need, run, trial};
 use libtest_mimic::Failed;
 use support::{Guest, column, observe, spoken};

@@ -19,7 +19,10 @@ use dirtyrig_limiter::{
 };
 use dirtyrig_machine::Machine;
 use dirtyrig_probes::{Options, Probes, Target, VcpuCounters, VcpuId};
-use dirtyrig_rig::recording::{Recording, StallKind, schema::ExitSource};
+use dirtyrig_rig::{
+    model::ExitSource,
+    recording::{Recording, StallKind},
+};
 use dirtyrig_testkit::{Need, run, trial};
 use libtest_mimic::Failed;
 use support::{Small, block};

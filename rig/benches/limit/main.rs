@@ -12,7 +12,7 @@ use std::{fmt::Write as _, fs, path::PathBuf};
 
 use anyhow::Context;
 use cell::{Cell, Runner};
-use dirtyrig_rig::{machine::Facts, plot::machine_line, recording::schema::Sample, scenario::MAX_STALL};
+use dirtyrig_rig::{machine::Facts, model::Sample, plot::machine_line, scenario::MAX_STALL};
 use dirtyrig_testkit::Need;
 
 const RINGS: [u32; 2] = [4096, 65536];

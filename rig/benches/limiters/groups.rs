@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
-use dirtyrig_rig::recording::schema::Sample;
-
 use super::{
     cell::Cell,
     cells::{Bench, phases},
 };
+use anyhow::Context;
+use dirtyrig_rig::model::Sample;
 
 /// One repetition of a group.
 type Group = fn(&mut Bench) -> anyhow::Result<()>;

@@ -25,7 +25,7 @@ use std::{
 
 use anyhow::Context;
 use cell::{Cell, Runner};
-use dirtyrig_rig::{analysis::stats::median, machine::Facts, plot::machine_line, recording::schema::Sample};
+use dirtyrig_rig::{analysis::stats::median, machine::Facts, model::Sample, plot::machine_line};
 use dirtyrig_testkit::Need;
 
 /// Holds more entries than the shortest burst has pages, and is full several times a second.

@@ -2,15 +2,14 @@
 
 use std::{env, fmt::Write as _, fs, time::Duration};
 
+use super::cpu_s;
 use anyhow::Context;
 use dirtyrig_rig::{
     engine::{build_target, cell::Watch, interrupt::Interrupt, sink::Discard, target::Target},
-    recording::schema::Sample,
+    model::Sample,
     scenario::{End, Scenario, script::Event, settings::Settings},
     sweep::execute::run_on,
 };
-
-use super::cpu_s;
 
 const VCPUS: [u32; 4] = [1, 8, 32, 64];
 /// Each vCPU's: at this rate a refill of 5 ms is some 3 pages, so a vCPU pauses for 5 ms after every few pages.

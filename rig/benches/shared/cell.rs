@@ -10,7 +10,7 @@ use dirtyrig_rig::{
         interrupt::Interrupt,
         sink::Discard,
     },
-    recording::schema::Sample,
+    model::Sample,
     scenario::{End, Scenario, script::Event, settings::Settings},
     sweep::execute::run_on,
 };

@@ -18,8 +18,8 @@ pub mod verdict;
 pub mod windows;
 
 pub use probed::add_probes;
-pub use settle::{Drift, Moving, Rules, Settling, State};
-pub use summarize::{CellFacts, LawFacts, summarize};
+pub use settle::{Drift, Moving, Settling, State};
+pub use summarize::{CellFacts, summarize};
 pub use trust::trust;
 pub use untold::logged_rate;
 pub use verdict::{Basis, Evidence, Judgement, is_at_quota, judge};

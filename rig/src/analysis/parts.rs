@@ -2,7 +2,7 @@
 
 use dirtyrig_limiter::units::Pages;
 
-use crate::recording::schema::Sample;
+use crate::model::Sample;
 
 /// The mean rate (MiB/s) over the last two thirds of the warm-up, which has no quota and ends at 0: a guest that just
 /// started is not yet at its speed.

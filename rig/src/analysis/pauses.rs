@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::stats;
-use crate::engine::target::Stall;
+use crate::model::Stall;
 
 /// The pauses of the measured part, sorted, in microseconds.
 pub(super) struct Pauses {

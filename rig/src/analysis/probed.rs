@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use super::stats;
-use crate::{
-    engine::probed::{KernelCounts, Probed},
-    recording::schema::{Sample, Summary},
-};
+use crate::model::{KernelCounts, Probed, Sample, Summary};
 
 /// A time that was computed another way than a sample's may differ in its last digits.
 const SAME_S: f64 = 1e-6;
@@ -76,7 +73,7 @@ mod tests {
     use dirtyrig_probes::Sees;
 
     use super::*;
-    use crate::engine::probed::KernelStall;
+    use crate::model::KernelStall;
 
     fn probed() -> Probed {
         let counts = |pushed_pages, hardware_exits| KernelCounts {

@@ -27,49 +27,8 @@
 //!    each below, and the change is 1 % or more, the state is *moving*. A sleep counts as a period at most: what is longer holds
 //!    the vCPU through the whole of it, however long.
 
-use std::time::Duration;
-
 use super::{stats, windows::Windows};
-
-/// What counts as settled.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rules {
-    /// From one window to the next; half of what a window covers.
-    pub window_s: f64,
-    /// The fewest values that a steady part has.
-    pub min_values: usize,
-    /// Standard deviation, as a share of the mean, above which a rate swings.
-    pub swing_pct: f64,
-}
-
-impl Rules {
-    /// For laws that act all the time: far longer than a pause of theirs, short enough to see them settle.
-    const WITHOUT_PERIOD: Duration = Duration::from_millis(250);
-    /// With 8 values t(0.975) is 2.4, near its limit of 2.0: more gain little.
-    const MIN_VALUES: usize = 8;
-    /// Three times the deviation of the published readings (10 % at a limit of 500), and above what whole rings that
-    /// come evenly leave under a window (7 %).
-    const SWING_PCT: f64 = 30.0;
-
-    /// The rules for a limiter that corrects once a `period`; `None`: all the time.
-    pub fn new(period: Option<Duration>) -> Self {
-        Self {
-            window_s: period.unwrap_or(Self::WITHOUT_PERIOD).as_secs_f64(),
-            min_values: Self::MIN_VALUES,
-            swing_pct: Self::SWING_PCT,
-        }
-    }
-
-    /// The same with windows that are no shorter than `cycle`, in which a rate rises and falls by itself: under a window as
-    /// long nothing of that is left.
-    #[must_use]
-    pub fn covering(self, cycle: Option<Duration>) -> Self {
-        Self {
-            window_s: self.window_s.max(cycle.unwrap_or_default().as_secs_f64()),
-            ..self
-        }
-    }
-}
+use crate::model::Rules;
 
 /// How far a rate has come.
 #[derive(Clone, Copy, Debug, PartialEq)]

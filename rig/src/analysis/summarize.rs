@@ -14,35 +14,17 @@ use dirtyrig_limiter::units::{MibPerSec, Pages};
 use super::{
     parts::{Part, unlimited_rate},
     pauses::Pauses,
-    settle::{Moving, Rules, Settling, State},
+    settle::{Moving, Settling, State},
     steady::{Steady, overshoot_pct},
     together::together,
     untold::{by_log, is_untold, told_by_log, untell},
     verdict::{Basis, Evidence, Judgement, judge},
     windows::Windows,
 };
-use crate::{
-    engine::target::Stall,
-    recording::schema::{Moves, Sample, Summary},
-};
+use crate::model::{LawFacts, Moves, Rules, Sample, Stall, Summary};
 
 /// Periods until a reading speaks of nothing but what came after an instant: one that was under way, and one more.
 const READING_LAG: f64 = 2.0;
-
-/// What of a limiter bounds the rates that it can hold.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LawFacts {
-    /// How often it corrects; `None` if it acts all the time.
-    pub period: Option<Duration>,
-    /// Whether a vCPU can only be stopped when its ring is full, and rings are emptied once a period.
-    pub whole_rings: bool,
-    /// Whether a vCPU writes whole rings at full speed and then pauses for as long as the quota allows for a ring.
-    pub ring_cycles: bool,
-    /// What its longest sleep leaves of the unlimited rate: 0.01 for the QEMU laws.
-    pub cap_share: Option<f64>,
-    /// The distance from the quota at which it no longer corrects, MiB/s: 25 for the QEMU laws.
-    pub tolerance_mib_s: Option<f64>,
-}
 
 /// What is known of a cell before it is run.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,18 +60,6 @@ impl LawFacts {
     pub fn throttle_s(&self, row: &Sample) -> Option<f64> {
         let throttle = Duration::from_micros(row.throttle_us?);
         self.period.map(|period| throttle.min(period).as_secs_f64())
-    }
-
-    /// By which rules a rate under this law settles at a quota: its windows cover what rises and falls by itself, a cycle of
-    /// the guest's, or of a ring that is filled and paused for.
-    pub fn rules(&self, quota_mib_s: Option<f64>, ring_entries: Option<u32>, guest_cycle: Option<Duration>) -> Rules {
-        let ring_cycle = || {
-            let ring = Pages(u64::from(ring_entries?)).to_mib();
-            Duration::try_from_secs_f64(ring / quota_mib_s?).ok()
-        };
-        Rules::new(self.period)
-            .covering(guest_cycle)
-            .covering(ring_cycle().filter(|_| self.ring_cycles))
     }
 }
 

@@ -1,6 +1,6 @@
 //! All vCPUs of a VM as one: what a quota of the whole VM is judged by.
 
-use crate::recording::schema::Sample;
+use crate::model::Sample;
 
 /// The samples of all vCPUs added up, one for each instant. `samples` are in the order of their times, and those of one
 /// instant share it to the bit. What is not known of one vCPU is not known of all.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use crate::{machine::noise::NoiseReport, recording::schema::Summary};
+use crate::{machine::noise::NoiseReport, model::Summary};
 
 /// What the machine's own noise leaves of the figures: sentences for the reader of a report. `machine` are the facts of
 /// the manifest, `summaries` the finished cells.

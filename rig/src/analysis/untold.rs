@@ -5,7 +5,7 @@
 
 use dirtyrig_limiter::units::Pages;
 
-use crate::recording::schema::{Sample, Summary};
+use crate::model::{Sample, Summary};
 
 /// The rate at which pages were logged from an earlier sample, its time and its count, to `row`; `None` where that is not
 /// known, and without an earlier sample.

@@ -20,7 +20,7 @@
 //! they are printed.
 
 use super::settle::{Moving, State};
-use crate::recording::schema::Verdict;
+use crate::model::Verdict;
 
 /// What the true rate was taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::{cmp::Ordering, collections::BTreeSet, fmt};
 
 use serde::Serialize;
 
-use crate::recording::schema::Summary;
+use crate::model::Summary;
 
 /// One vCPU of one point of a sweep; its repetitions are pooled.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     analysis::stats::{Interval, median},
-    recording::schema::Summary,
+    model::Summary,
 };
 
 /// How often a check of an unchanged candidate may flag anything at all. One in a hundred: a gate runs often, and one that

@@ -1,6 +1,6 @@
 //! What is compared: the figures of a vCPU that can get worse.
 
-use crate::recording::schema::{Summary, Verdict};
+use crate::model::{Summary, Verdict};
 
 /// Which way is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

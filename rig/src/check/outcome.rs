@@ -12,7 +12,7 @@ use super::{
     differences::differences,
     power,
 };
-use crate::recording::{Recording, schema::Summary};
+use crate::{model::Summary, recording::Recording};
 
 /// Why two recordings are not compared.
 #[derive(Debug, thiserror::Error)]

@@ -16,11 +16,9 @@ use crate::{
     },
     engine::{build_target, interrupt::Interrupt},
     machine::require_kvm,
+    model::{Summary, Verdict},
     qemu::choice::Choice,
-    recording::{
-        Manifest, Recorder, Recording,
-        schema::{Summary, Verdict},
-    },
+    recording::{Manifest, Recorder, Recording},
     scenario::{
         End, Scenario,
         per_vcpu::{MaybeQuota, PerVcpu},

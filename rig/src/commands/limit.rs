@@ -15,9 +15,10 @@ use crate::{
         output::{data, json, note},
     },
     engine::{Interrupted, cell::Watch, interrupt::Interrupt},
+    model::Sample,
     outside::{Limiter, OutsideTarget, Remote},
     qmp::{Monitor, Server},
-    recording::{Manifest, Recorder, Recording, schema::Sample},
+    recording::{Manifest, Recorder, Recording},
     scenario::{
         End, Scenario,
         per_vcpu::{MaybeQuota, PerVcpu},

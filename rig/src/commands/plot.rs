@@ -116,7 +116,10 @@ mod tests {
     use clap::{CommandFactory, FromArgMatches, Parser};
 
     use super::*;
-    use crate::recording::{Manifest, Recorder, schema::Sample, schema::Summary};
+    use crate::{
+        model::{Sample, Summary},
+        recording::{Manifest, Recorder},
+    };
 
     #[derive(Parser)]
     struct Only {

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     cli::output::note,
     engine::cell::Watch,
-    recording::schema::{Sample, Summary, Verdict},
+    model::{Sample, Summary, Verdict},
     scenario::{End, SAMPLE_EVERY, Scenario, script::Event},
     sweep::{
         estimate::Estimate,

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use super::table::or_dash;
-use crate::{analysis::is_at_quota, recording::schema::Sample};
+use crate::{analysis::is_at_quota, model::Sample};
 
 /// A rate on the screen is the mean of the samples of so many seconds.
 const SHOWN_S: f64 = 1.0;

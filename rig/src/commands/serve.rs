@@ -38,11 +38,12 @@ use crate::{
         target::Target,
     },
     machine::require_kvm,
+    model::Sample,
     qmp::{
         Listening, Monitor, Server,
         wire::{Event, Timestamp},
     },
-    recording::{Manifest, Recorder, Recording, schema::Sample},
+    recording::{Manifest, Recorder, Recording},
     scenario::{End, Scenario, file, script, settings::Settings, vmm::Vmm},
     sweep::execute::take_down,
 };

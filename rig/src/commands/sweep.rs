@@ -17,6 +17,7 @@ use crate::{
     },
     engine::{build_target, interrupt::Interrupt},
     machine::require_kvm,
+    model::Shard,
     qemu::choice::Choice,
     recording::{Manifest, Recorder, Recording},
     scenario::{file, settings::Settings},
@@ -26,7 +27,6 @@ use crate::{
         execute::execute,
         findings, main_job,
         plan::{Plan, PlannedCell},
-        shard::Shard,
     },
 };
 

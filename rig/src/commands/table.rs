@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::recording::{
-    ranges,
-    schema::{Summary, Verdict},
+use crate::{
+    model::{Summary, Verdict},
+    recording::ranges,
 };
 
 /// One column: its heading and what it says of a row.

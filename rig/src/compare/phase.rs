@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dirtyrig_limiter::units::Pages;
 
-use crate::recording::schema::Sample;
+use crate::model::Sample;
 
 /// Whose limit it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

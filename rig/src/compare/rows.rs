@@ -13,10 +13,8 @@ use super::{
 use crate::{
     analysis::stats::median,
     engine::facts,
-    recording::{
-        Recording, RecordingError, StallInterval, StallKind,
-        schema::{Sample, Summary},
-    },
+    model::{Sample, Summary},
+    recording::{Recording, RecordingError, StallInterval, StallKind},
 };
 
 /// A median with the lowest and the highest of the repetitions.

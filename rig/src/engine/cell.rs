@@ -29,14 +29,13 @@ use super::{
     interrupt::{Clock, Waited},
     limits::{Limits, Whom},
     measured::Measured,
-    probed::{KernelStall, Probed},
     probing::Probing,
     sampler::Sampler,
-    target::{Stall, Target, VcpuSnapshot},
+    target::{Target, VcpuSnapshot},
 };
 use crate::{
     analysis::CellFacts,
-    recording::schema::{ExitRow, Sample},
+    model::{ExitRow, KernelStall, Probed, Sample, Stall},
     scenario::{
         End, Scenario,
         script::{Action, Event},

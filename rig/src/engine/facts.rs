@@ -6,8 +6,9 @@ use dirtyrig_guests::Program;
 use dirtyrig_limiter::LimiterSpec;
 
 use crate::{
-    analysis::{CellFacts, LawFacts, Rules},
+    analysis::CellFacts,
     engine::{spec::VmSpec, target::Target},
+    model::{LawFacts, Rules},
     scenario::Scenario,
 };
 

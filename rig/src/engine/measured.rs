@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::facts::SWINGING;
 use crate::{
     analysis::{CellFacts, Settling, State, logged_rate},
-    recording::schema::Sample,
+    model::Sample,
 };
 
 /// Follows every vCPU that counts: the limited ones, or all where none is limited.

@@ -3,11 +3,11 @@
 pub mod cell;
 pub mod facts;
 pub mod interrupt;
+mod join;
 pub mod limits;
 mod measured;
 pub mod own_vm;
 mod page_counter;
-pub mod probed;
 pub mod probing;
 pub mod replay_tables;
 mod sampler;

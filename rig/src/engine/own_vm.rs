@@ -21,8 +21,9 @@ use super::{
     page_counter,
     replay_tables::{self, ReplayTables},
     spec::VmSpec,
-    target::{Stall, Target, VcpuSnapshot},
+    target::{Target, VcpuSnapshot},
 };
+use crate::model::Stall;
 
 /// A machine whose vCPUs execute the rig's programs, each on its share of the memory.
 pub struct OwnVm {

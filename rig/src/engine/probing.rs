@@ -12,12 +12,10 @@ use dirtyrig_probes::{
     Error, Event, ExitReason, Options, Probes, Stall as Seen, StallCause, Status, VcpuCounters, VcpuId, monotonic_now,
 };
 
-use super::{
-    probed::{Join, KernelCounts, KernelStall, Probed, asked_part},
-    target::{Stall, Target},
-};
+use super::target::Target;
 use crate::{
-    recording::schema::{ExitRow, ExitSource},
+    engine::join::{Join, asked_part},
+    model::{ExitRow, ExitSource, KernelCounts, KernelStall, Probed, Stall},
     scenario::probe_mode::ProbeMode,
 };
 

@@ -11,7 +11,7 @@ use dirtyrig_limiter::{
 };
 
 use super::target::VcpuSnapshot;
-use crate::recording::schema::Sample;
+use crate::model::Sample;
 
 /// What has been seen of one vCPU.
 struct Seen {

@@ -15,8 +15,9 @@ use dirtyrig_limiter::{
 use super::{
     interrupt::{Clock, Waited},
     limits::{InForce, Limits, Whom},
-    target::{Stall, Target, VcpuSnapshot},
+    target::{Target, VcpuSnapshot},
 };
+use crate::model::Stall;
 
 /// A clock that jumps to whatever is waited for.
 #[derive(Clone, Debug)]

@@ -2,10 +2,10 @@
 
 use std::{ops::Range, time::Duration};
 
-use super::{cell::Sink, probed::KernelStall, target::Stall};
-use crate::recording::{
-    Recorder,
-    schema::{ExitRow, Sample},
+use super::cell::Sink;
+use crate::{
+    model::{ExitRow, KernelStall, Sample, Stall},
+    recording::Recorder,
 };
 
 impl Sink for Recorder {

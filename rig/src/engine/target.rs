@@ -5,6 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use dirtyrig_limiter::costs::RingCosts;
 
 use super::limits::Limits;
+use crate::model::Stall;
 
 /// What a vCPU has done since the target started. Counts only grow; `None` is what this VMM does not tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,33 +57,6 @@ impl VcpuSnapshot {
     };
 }
 
-/// One pause of a vCPU: from an exit that throttled it to its next entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stall {
-    /// Index of the vCPU.
-    pub vcpu: usize,
-    /// When the exit happened, since the target started.
-    pub at: Duration,
-    /// Exit to next entry.
-    pub length: Duration,
-    /// The part of it that was asked for.
-    pub asked: Duration,
-    /// The part of it that was slept.
-    pub slept: Duration,
-}
-
-impl Stall {
-    /// The same on a clock that began at `zero` of the present one. One that had begun before is cut to what came since.
-    #[must_use]
-    pub(super) fn since(self, zero: Duration) -> Self {
-        Self {
-            at: self.at.saturating_sub(zero),
-            length: self.length.saturating_sub(zero.saturating_sub(self.at)),
-            ..self
-        }
-    }
-}
-
 /// A running VM whose vCPUs can be limited and measured.
 pub trait Target {
     /// Name of the VMM, as recorded: `rig`, `qemu-10.0.2`, ...
@@ -127,24 +101,4 @@ pub trait Target {
     }
     /// Ends the guest and every thread; an error that a vCPU died of comes out here.
     fn stop(self: Box<Self>) -> anyhow::Result<()>;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stalls_that_follow_each_other_do_not_overlap_on_another_clock() {
-        let millis = Duration::from_millis;
-        let stall = |at, length| Stall {
-            vcpu: 0,
-            at: millis(at),
-            length: millis(length),
-            asked: Duration::ZERO,
-            slept: Duration::ZERO,
-        };
-        assert_eq!(stall(90, 15).since(millis(100)), stall(0, 5));
-        assert_eq!(stall(106, 5).since(millis(100)), stall(6, 5));
-        assert_eq!(stall(80, 15).since(millis(100)), stall(0, 0));
-    }
 }

@@ -26,11 +26,7 @@ use super::{
     settings::Settings,
     strategy::Strategy,
 };
-use crate::{
-    engine::{interrupt::Interrupt, target::Stall},
-    outside::Limiter,
-    qmp::client::Event,
-};
+use crate::{engine::interrupt::Interrupt, model::Stall, outside::Limiter, qmp::client::Event};
 
 /// How often QEMU is asked how far it is.
 const POLL: Duration = Duration::from_millis(40);

@@ -22,15 +22,9 @@ use super::{
     watched::{Reading, Sees},
 };
 use crate::{
-    analysis::{CellFacts, LawFacts, add_probes, summarize},
-    engine::{
-        probed::{KernelCounts, KernelStall, Probed},
-        target::Stall,
-    },
-    recording::{
-        Manifest, Recorder,
-        schema::{ExitRow, ExitSource, OBSERVED, Sample, Verdict},
-    },
+    analysis::{CellFacts, add_probes, summarize},
+    model::{ExitRow, ExitSource, KernelCounts, KernelStall, LawFacts, Probed, Sample, Stall, Verdict},
+    recording::{Manifest, Recorder, schema::OBSERVED},
 };
 
 /// A reading of pages logged is taken over this long, as a limiter's would be.

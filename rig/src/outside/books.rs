@@ -10,7 +10,7 @@ use dirtyrig_limiter::units::{MibPerSec, Quota};
 use dirtyrig_probes::identity::{NumberKind, VcpuId};
 
 use super::{End, Fault};
-use crate::engine::target::Stall;
+use crate::model::Stall;
 
 /// How many stalls are kept for whoever takes them.
 const MAX_STALLS: usize = 1 << 20;

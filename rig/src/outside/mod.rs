@@ -47,9 +47,9 @@ use self::{
     tracer::{Command, Tracer},
     wake::Waker,
 };
-use crate::engine::{
-    limits::{InForce, Limits, Whom},
-    target::Stall,
+use crate::{
+    engine::limits::{InForce, Limits, Whom},
+    model::Stall,
 };
 
 mod agenda;

@@ -10,8 +10,9 @@ use crate::{
     engine::{
         interrupt::Interrupt,
         limits::Limits,
-        target::{Stall, Target, VcpuSnapshot},
+        target::{Target, VcpuSnapshot},
     },
+    model::Stall,
 };
 
 /// A VM of another process, under a [`Limiter`].

@@ -7,7 +7,10 @@ use std::{
 
 use hdrhistogram::Histogram;
 
-use crate::recording::schema::{OBSERVED, Sample, Summary, Verdict};
+use crate::{
+    model::{Sample, Summary, Verdict},
+    recording::schema::OBSERVED,
+};
 
 /// Repetitions of the same measurement, put together.
 pub(crate) struct Point<'a> {

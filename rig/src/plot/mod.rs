@@ -31,10 +31,10 @@ use std::{
 
 use hdrhistogram::Histogram;
 
-use crate::cli::output::note;
-use crate::recording::{
-    StallInterval, StallKind,
-    schema::{Sample, Summary},
+use crate::{
+    cli::output::note,
+    model::{Sample, Summary},
+    recording::{StallInterval, StallKind},
 };
 pub use machine::machine_line;
 use page::Page;

@@ -1,7 +1,10 @@
 //! What the figures of one recording are drawn from, read from its folder.
 
 use super::{RecordingView, Stalls, machine_line};
-use crate::recording::{Recording, RecordingError, schema::Sample, schema::Summary};
+use crate::{
+    model::{Sample, Summary},
+    recording::{Recording, RecordingError},
+};
 
 /// Owns what a [`RecordingView`] borrows.
 pub struct Source {

@@ -5,10 +5,8 @@ use std::{collections::HashMap, time::Duration};
 use super::ability;
 use crate::{
     cli::output::note,
-    engine::{
-        spec::VmSpec,
-        target::{Stall, VcpuSnapshot},
-    },
+    engine::{spec::VmSpec, target::VcpuSnapshot},
+    model::Stall,
     outside::{End, Limiter},
 };
 

@@ -32,8 +32,9 @@ use crate::{
         limits::Limits,
         replay_tables::catch_up_ticks,
         spec::VmSpec,
-        target::{Stall, Target, VcpuSnapshot},
+        target::{Target, VcpuSnapshot},
     },
+    model::Stall,
     qmp::client::QmpError,
     trace::{Outline, Replay},
 };

@@ -8,7 +8,7 @@ use std::{
 
 use dirtyrig_probes::{Event, Options, Probes, StallCause, Target, VcpuCounters, monotonic_now};
 
-use crate::engine::target::Stall;
+use crate::model::Stall;
 
 /// What one vCPU has done. Counts only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

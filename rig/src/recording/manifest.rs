@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{MANIFEST, RecordingError, journal, schema::SCHEMA_VERSION};
-use crate::sweep::shard::Shard;
+use crate::model::Shard;
 
 /// Everything needed to judge the figures of a recording and to run it again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -8,11 +8,12 @@ use std::{
 
 use super::{
     EXITS, Manifest, RecordingError, SAMPLES, STALLS, SUMMARY, StallInterval, State,
-    schema::{ExitRow, Row, Sample, Summary},
+    schema::Row,
     stalls,
     table::{self, Table},
     writer::finished_cells,
 };
+use crate::model::{ExitRow, Sample, Summary};
 
 /// A recording in memory.
 #[derive(Clone, Debug)]

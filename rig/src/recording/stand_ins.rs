@@ -1,6 +1,6 @@
 //! What recordings of earlier versions wrote for what they did not know: `NaN`, 0 or `unknown`. Read back it is not known.
 
-use super::schema::{Sample, Summary};
+use crate::model::{Sample, Summary};
 
 /// A row without stand-ins.
 pub(super) fn sample(row: &Sample) -> Sample {

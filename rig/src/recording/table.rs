@@ -49,7 +49,7 @@ pub(super) fn columns<R: Row>() -> Vec<String> {
 
 /// The names of the columns of `summary.csv`, in their order.
 pub fn summary_columns() -> Vec<String> {
-    columns::<super::schema::Summary>()
+    columns::<crate::model::Summary>()
 }
 
 /// The header line.

@@ -9,11 +9,8 @@ use std::{collections::BTreeSet, path::Path, time::Duration};
 use proptest::prelude::*;
 use serde_json::{Map, json};
 
-use super::{
-    schema::{ExitRow, ExitSource, Row, Sample, Summary, Verdict},
-    *,
-};
-use crate::engine::{probed::KernelStall, target::Stall};
+use super::{schema::Row, *};
+use crate::model::{ExitRow, ExitSource, KernelStall, Sample, Stall, Summary, Verdict};
 
 /// vCPUs of every cell here.
 const VCPUS: u32 = 2;

@@ -16,11 +16,11 @@ use super::{
     EXITS, Manifest, Recording, RecordingError, RowCounts, SAMPLES, STALLS, SUMMARY, StallInterval, State,
     journal::{self, Journal},
     manifest::now_utc,
-    schema::{ExitRow, Row, Sample, Summary},
+    schema::Row,
     stalls::{self, Clock, Place},
     table,
 };
-use crate::engine::{probed::KernelStall, target::Stall};
+use crate::model::{ExitRow, KernelStall, Sample, Stall, Summary};
 
 /// Writes one recording; only one at a time may have a folder.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use super::{
     points::{Point, Range},
     words::rate,
 };
-use crate::recording::schema::Verdict;
+use crate::model::Verdict;
 
 /// How far a reading may lie from the guest's own rate before it is said to be off.
 const OFF: f64 = 0.15;
@@ -170,7 +170,7 @@ fn listed(words: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::{super::points::points, *};
-    use crate::recording::schema::Summary;
+    use crate::model::Summary;
 
     fn row(ring: u32, quota: f64, verdict: Verdict, reads: f64, does: f64) -> Summary {
         Summary {

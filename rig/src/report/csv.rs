@@ -4,7 +4,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::Report;
-use crate::recording::{schema::Summary, summary_columns};
+use crate::{model::Summary, recording::summary_columns};
 
 /// Name of the column in front.
 pub const FIRST_COLUMN: &str = "recording";

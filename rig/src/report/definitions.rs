@@ -56,7 +56,7 @@ pub fn meaning(name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recording::schema::{Summary, Verdict};
+    use crate::model::{Summary, Verdict};
 
     #[test]
     fn every_column_is_defined() {

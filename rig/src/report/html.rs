@@ -17,8 +17,9 @@ use super::{
     words::rate,
 };
 use crate::{
+    model::Summary,
     plot::{Choice, FIGURES, RecordingView, Source, pictures},
-    recording::{Recording, schema::Summary, summary_columns},
+    recording::{Recording, summary_columns},
 };
 
 /// Name of the page among its files.

@@ -18,8 +18,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
+    model::{Summary, Verdict},
     plot::machine_line,
-    recording::{Manifest, Recording, State, schema::Summary, schema::Verdict},
+    recording::{Manifest, Recording, State},
 };
 use points::{Compared, Floor, Point};
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Part, words};
 use crate::{
     analysis::stats,
-    recording::schema::{Summary, Verdict},
+    model::{Summary, Verdict},
 };
 
 /// What tells points apart: everything of a row that was asked for, but the quota.

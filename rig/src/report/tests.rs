@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    engine::target::Stall,
+    model::Stall,
     plot::tests::fixture::{Recipe, made},
     recording::Recorder,
 };

@@ -8,10 +8,7 @@ use super::{
     answer,
     points::{Point, Range},
 };
-use crate::{
-    analysis,
-    recording::{Recording, schema::Verdict},
-};
+use crate::{analysis, model::Verdict, recording::Recording};
 
 /// What came out: the answer for each limiter, then how many runs ended how.
 pub(super) fn findings(points: &[Point], verdicts: &BTreeMap<Verdict, usize>) -> Vec<String> {

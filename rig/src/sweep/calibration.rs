@@ -8,7 +8,7 @@ use dirtyrig_limiter::law::LimiterKind;
 use super::execute::{Build, run_on};
 use crate::{
     engine::{cell::Watch, interrupt::Clock, sink::Discard},
-    recording::schema::Sample,
+    model::Sample,
     scenario::{
         End, Scenario,
         per_vcpu::{MaybeQuota, PerVcpu},

@@ -17,7 +17,8 @@ use crate::{
         spec::VmSpec,
         target::Target,
     },
-    recording::{Recorder, schema::Summary},
+    model::Summary,
+    recording::Recorder,
     scenario::Scenario,
 };
 

@@ -2,7 +2,7 @@
 
 use crate::{
     analysis::stats,
-    recording::schema::{Summary, Verdict},
+    model::{Summary, Verdict},
 };
 
 /// Cells of one limiter, ring, period and quota whose quota lies below the predicted floor.

@@ -7,7 +7,7 @@ use crate::{
         NoiseReport, Pace, Sampler,
         disturbance::{Disturbance, disturbances},
     },
-    recording::schema::Summary,
+    model::Summary,
 };
 
 /// What the machine did during a cell.

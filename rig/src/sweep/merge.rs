@@ -11,9 +11,9 @@ use std::{
 use serde_json::{Map, Value};
 
 use super::plan::Plan;
-use crate::recording::{
-    Manifest, Origin, Recorder, Recording, RecordingError, StallInterval,
-    schema::{ExitRow, Sample, Summary},
+use crate::{
+    model::{ExitRow, Sample, Summary},
+    recording::{Manifest, Origin, Recorder, Recording, RecordingError, StallInterval},
 };
 
 /// Why recordings can't be put together.

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::{Timeline, writer::Row};
 use crate::{
-    engine::target::Stall,
     migrate::{
         course::{Course, Pass},
         drive::{Now, Watch},
     },
+    model::Stall,
 };
 
 /// Hands everything on to the watcher within, and shows it on a timeline if there is to be one. Timestamps count from the

@@ -4,8 +4,8 @@ use std::{ops::Range, time::Duration};
 
 use super::{Timeline, writer::Row};
 use crate::{
-    engine::{cell::Sink, probed::KernelStall, target::Stall},
-    recording::schema::{ExitRow, Sample},
+    engine::cell::Sink,
+    model::{ExitRow, KernelStall, Sample, Stall},
 };
 
 /// The cell's one process, which has no number of its own here.

@@ -9,8 +9,8 @@ use super::{
     *,
 };
 use crate::{
-    engine::{cell::Sink as _, sink::Discard, target::Stall},
-    recording::schema::Sample,
+    engine::{cell::Sink as _, sink::Discard},
+    model::{Sample, Stall},
 };
 
 /// `Trace`.

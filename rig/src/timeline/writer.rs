@@ -12,7 +12,7 @@ use anyhow::Context;
 use prost::Message;
 
 use super::wire::{Annotation, Counter, Event, Kind, Packet, Process, Track};
-use crate::engine::target::Stall;
+use crate::model::Stall;
 
 /// Any number but 0, the same in all packets: there is one writer.
 const SEQUENCE: u32 = 1;

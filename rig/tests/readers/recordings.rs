@@ -3,8 +3,8 @@
 use std::{path::Path, time::Duration};
 
 use dirtyrig_rig::{
-    engine::target::Stall,
-    recording::{Manifest, Recorder, schema::Sample, schema::Summary},
+    model::{Sample, Stall, Summary},
+    recording::{Manifest, Recorder},
 };
 use serde_json::{Map, json};
 

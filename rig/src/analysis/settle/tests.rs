@@ -1,5 +1,7 @@
 //! Rates as real limiters make them, and what settling must say of each.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 

@@ -1,7 +1,7 @@
 //! Cells whose summary can be worked out by hand.
 
 use super::*;
-use crate::recording::schema::Verdict;
+use crate::model::Verdict;
 
 const PAGES_PER_MIB: f64 = 256.0;
 

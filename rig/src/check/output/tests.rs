@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use super::*;
 use crate::{
     check::{compare, outcome::Subject},
-    recording::schema::Summary,
+    model::Summary,
 };
 
 /// Ten repetitions of two cells: the stalls of the first at `level`.

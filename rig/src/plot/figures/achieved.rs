@@ -10,7 +10,7 @@ use super::{
     },
     Side, distinct, grid, measured, paged, quota_axis, quotas, side_keys, subtitle,
 };
-use crate::recording::schema::Verdict;
+use crate::model::Verdict;
 
 pub(crate) const FIGURE: Figure = Figure {
     name: "achieved",

@@ -109,7 +109,7 @@ pub(super) fn panel(series: &Series<'_>, (x, y): (Axis, Axis)) -> Panel {
         points,
         stroke: style::QUOTA,
     }));
-    let over_time = |value: fn(&crate::recording::schema::Sample) -> Option<f64>| {
+    let over_time = |value: fn(&crate::model::Sample) -> Option<f64>| {
         let known = series.samples.iter().filter_map(|s| Some((s.t_s, value(s)?)));
         known.collect()
     };

@@ -12,7 +12,7 @@ use super::{
     },
     Side, grid, measured, paged, quota_axis, quotas, side_keys, subtitle,
 };
-use crate::recording::schema::Summary;
+use crate::model::Summary;
 
 pub(crate) const FIGURE: Figure = Figure {
     name: "fidelity",

@@ -120,7 +120,7 @@ fn slept_a_pause(series: &Series<'_>) -> Vec<(f64, f64)> {
 
 /// Slept since the previous sample as a share of that time.
 fn shares(series: &Series<'_>) -> Panel {
-    let share = |counter: fn(&crate::recording::schema::Sample) -> Option<u64>| -> Vec<(f64, f64)> {
+    let share = |counter: fn(&crate::model::Sample) -> Option<u64>| -> Vec<(f64, f64)> {
         series
             .samples
             .windows(2)

@@ -4,8 +4,8 @@ use hdrhistogram::Histogram;
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{
+    model::{Sample, Summary, Verdict},
     plot::{RecordingView, Stalls},
-    recording::schema::{Sample, Summary, Verdict},
 };
 
 pub(crate) struct Made {

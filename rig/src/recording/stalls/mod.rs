@@ -22,7 +22,7 @@ pub(super) use clock::{Clock, Place};
 pub(super) use read::{Log, parse};
 pub(super) use write::{encode, header};
 
-use crate::engine::{probed::KernelStall, target::Stall};
+use crate::model::{KernelStall, Stall};
 
 /// The longest value kept, an hour: QEMU's longest sleep is 22 s.
 const LONGEST: Duration = Duration::from_hours(1);

@@ -5,7 +5,7 @@ use std::error::Error;
 use proptest::prelude::*;
 
 use super::*;
-use crate::recording::schema::{ExitRow, Sample, Summary};
+use crate::model::{ExitRow, Sample, Summary};
 
 fn rows() -> Vec<Summary> {
     let row = |cell, rate: f64, reason: &str| Summary {

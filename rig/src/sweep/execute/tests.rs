@@ -4,7 +4,8 @@ use super::*;
 use crate::{
     engine::simulated::{SimulatedClock, SimulatedTarget},
     machine::noise::disturbance::Disturbance,
-    recording::{Manifest, Recording, State, schema::Sample, schema::Verdict},
+    model::{Sample, Verdict},
+    recording::{Manifest, Recording, State},
     scenario::{script::Event, settings::Settings},
 };
 

@@ -6,9 +6,8 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    engine::target::Stall,
+    model::{Shard, Stall},
     recording::{SAMPLES, State},
-    sweep::shard::Shard,
 };
 
 fn plan_of(text: &str, seed: u64) -> Plan {

@@ -1,66 +1,11 @@
-//! What the probes saw of one cell, and how their stalls find their match in the limiter's own books.
+//! How the stalls that the kernel saw find their match in the limiter's own books.
 
 use std::{
     collections::{HashMap, VecDeque},
     time::Duration,
 };
 
-use dirtyrig_probes::Sees;
-
-use super::target::Stall;
-use crate::recording::schema::ExitRow;
-
-/// What the kernel has counted of one vCPU since the probes were attached. Counts only grow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KernelCounts {
-    /// Pages pushed to its ring.
-    pub pushed_pages: u64,
-    /// Entries of its ring that were reset.
-    pub reset_pages: u64,
-    /// Returns of `KVM_RUN` because the ring was full.
-    pub ring_full_exits: u64,
-    /// All returns of `KVM_RUN`.
-    pub userspace_exits: u64,
-    /// Exits from guest mode, as far as the kernel reports them.
-    pub hardware_exits: u64,
-}
-
-/// One pause of a vCPU as the kernel saw it: from the return of `KVM_RUN` to the next entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KernelStall {
-    /// Index of the vCPU.
-    pub vcpu: usize,
-    /// When `KVM_RUN` returned, on the cell's clock.
-    pub at: Duration,
-    /// Return to next entry.
-    pub length: Duration,
-    /// The part that the limiter asked for and that was slept; `None` where the limiter tells nothing of it.
-    pub asked: Option<Duration>,
-}
-
-impl KernelStall {
-    /// The part that nobody asked for: harvest, reset, and the lateness of the wake-up.
-    pub fn overhead(&self) -> Option<Duration> {
-        Some(self.length.saturating_sub(self.asked?))
-    }
-}
-
-/// What the probes leave of a cell.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Probed {
-    /// The counts of each vCPU at 0 and at each sample, by the cell's clock; empty where the probes were not attached.
-    pub counts: Vec<(f64, Vec<KernelCounts>)>,
-    /// The pauses since 0.
-    pub stalls: Vec<KernelStall>,
-    /// The exits since 0, by reason.
-    pub exits: Vec<ExitRow>,
-    /// What of it the kernel shows at all.
-    pub sees: Sees,
-    /// What could not be recorded since they were attached.
-    pub lost: u64,
-    /// What must be known to read the figures, in sentences.
-    pub notes: Vec<String>,
-}
+use crate::model::Stall;
 
 /// Finds for each stall that the kernel saw the limiter's own entry of it.
 ///
@@ -101,6 +46,7 @@ pub(super) fn asked_part(stall: &Stall) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::KernelStall;
 
     const US: Duration = Duration::from_micros(1);
 

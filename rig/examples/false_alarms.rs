@@ -25,11 +25,12 @@ use clap::Parser;
 use dirtyrig_rig::{
     analysis::stats::median,
     check::{Verdict, compare},
-    engine::{Interrupted, build_target, cell::Watch, interrupt::Interrupt},
+    engine::{Interrupted, cell::Watch, interrupt::Interrupt},
     machine::{Facts, require_kvm},
     model::{Sample, Summary},
     recording::{Manifest, Recorder, Recording},
     scenario::{Scenario, script::Event},
+    session::build_target,
     sweep::{
         execute::{SweepWatch, execute},
         plan::{Plan, PlannedCell},

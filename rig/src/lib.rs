@@ -16,6 +16,7 @@ pub mod qmp;
 pub mod recording;
 pub mod report;
 pub mod scenario;
+pub mod session;
 pub mod sweep;
 pub mod timeline;
 pub mod trace;

@@ -5,9 +5,10 @@ use std::{env, fmt::Write as _, fs, time::Duration};
 use super::cpu_s;
 use anyhow::Context;
 use dirtyrig_rig::{
-    engine::{build_target, cell::Watch, interrupt::Interrupt, sink::Discard, target::Target},
+    engine::{cell::Watch, interrupt::Interrupt, sink::Discard, target::Target},
     model::Sample,
     scenario::{End, Scenario, script::Event, settings::Settings},
+    session::build_target,
     sweep::execute::run_on,
 };
 

@@ -5,8 +5,9 @@ use std::io::{self, Read as _};
 use anyhow::Context;
 use dirtyrig_limiter::{limit::Which, units::Quota};
 use dirtyrig_rig::{
-    engine::{build_target, limits::Whom},
+    engine::limits::Whom,
     scenario::{End, Scenario, settings::Settings},
+    session::build_target,
 };
 
 /// By which this benchmark is told to be one.

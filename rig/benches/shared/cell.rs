@@ -5,13 +5,13 @@ use std::time::Duration;
 use anyhow::Context;
 use dirtyrig_rig::{
     engine::{
-        build_target,
         cell::{CellResult, Watch},
         interrupt::Interrupt,
         sink::Discard,
     },
     model::Sample,
     scenario::{End, Scenario, script::Event, settings::Settings},
+    session::build_target,
     sweep::execute::run_on,
 };
 

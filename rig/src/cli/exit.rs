@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::output::{StdoutClosed, note};
 use crate::{
-    engine::{Interrupted, probing::NoProbes},
+    engine::{Interrupted, interrupt, probing::NoProbes},
     machine::MissingRequirement,
     observe::watched::NoObserver,
     outside::OutsideError,
@@ -19,7 +19,7 @@ pub const ERROR: u8 = 2;
 /// The machine lacks a requirement.
 pub const MISSING: u8 = 4;
 /// Ended by ctrl-c or SIGTERM: 128 + SIGINT, what a shell expects of an interrupted program. Finished cells are kept.
-pub const INTERRUPTED: u8 = 130;
+pub const INTERRUPTED: u8 = interrupt::EXIT_CODE;
 
 /// Turns the outcome of a command into the exit code, and tells the user of an error.
 pub fn report(outcome: anyhow::Result<u8>) -> ExitCode {

@@ -15,7 +15,7 @@ use crate::{
         output::{data, json, note},
     },
     compare::{self, Style},
-    engine::{build_target, interrupt::Interrupt},
+    engine::interrupt::Interrupt,
     machine::require_kvm,
     qemu::choice::Choice,
     recording::{Manifest, Recorder, Recording},
@@ -23,6 +23,7 @@ use crate::{
         file,
         settings::{Repetitions, Settings},
     },
+    session::build_target,
     sweep::{execute::execute, plan::Plan},
 };
 

@@ -11,11 +11,12 @@ use crate::{
         flags::OutputFlags,
         output::{data, json, note},
     },
-    engine::{Interrupted, build_target, interrupt::Interrupt},
+    engine::{Interrupted, interrupt::Interrupt},
     machine::require_kvm,
     qemu::choice::Choice,
     recording::{Manifest, Recorder, Recording},
     scenario::{End, Scenario, file, settings::Settings},
+    session::build_target,
     sweep::execute::run_on,
     timeline::{Timeline, WithTimeline},
 };

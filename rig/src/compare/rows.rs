@@ -12,9 +12,9 @@ use super::{
 };
 use crate::{
     analysis::stats::median,
-    engine::facts,
     model::{Sample, Summary},
     recording::{Recording, RecordingError, StallInterval, StallKind},
+    scenario::rules,
 };
 
 /// A median with the lowest and the highest of the repetitions.
@@ -156,7 +156,7 @@ fn period(summary: &Summary) -> Option<Duration> {
         spec.period = period;
         spec
     };
-    kind(&summary.limiter).map_or(Some(period), |kind| facts::law(spec(kind)).period)
+    kind(&summary.limiter).map_or(Some(period), |kind| rules::law(spec(kind)).period)
 }
 
 /// How long the longest cycle of a cell's programs takes, of those that have one.

@@ -1,15 +1,17 @@
 //! What is known of a cell before it runs, in the words of the analysis.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use dirtyrig_guests::Program;
-use dirtyrig_limiter::LimiterSpec;
 
+use super::target::Target;
 use crate::{
     analysis::CellFacts,
-    engine::{spec::VmSpec, target::Target},
-    model::{LawFacts, Rules},
-    scenario::Scenario,
+    scenario::{
+        Scenario,
+        rules::{guest_cycle, law},
+        spec::VmSpec,
+    },
 };
 
 /// The facts of cell `cell`, which runs on `target`.
@@ -42,33 +44,5 @@ fn named(program: &Program, vm: &VmSpec) -> String {
     match (program, file) {
         (Program::Replay, Some(file)) => format!("{program}:{}", file.to_string_lossy()),
         _ => program.to_string(),
-    }
-}
-
-/// By which rules a cell settles: of its vCPUs the one that takes longest.
-pub fn settling_rules(scenario: &Scenario) -> Rules {
-    let vm = &scenario.vm;
-    let lowest = scenario.quotas.iter().flatten().chain(&scenario.vm_quota);
-    let lowest = lowest.map(|quota| quota.mib_per_sec()).reduce(f64::min);
-    law(vm.limiter).rules(lowest, Some(vm.ring.entries()), guest_cycle(vm))
-}
-
-/// How long the longest of the programs' cycles takes, of those that have one.
-pub fn guest_cycle(vm: &VmSpec) -> Option<Duration> {
-    vm.programs.iter().filter_map(Program::cycle).max()
-}
-
-/// How much longer a swinging rate is measured than a steady one, because its mean is known less well.
-pub const SWINGING: f64 = 2.0;
-
-/// What bounds the rates that a limiter can hold.
-pub fn law(limiter: LimiterSpec) -> LawFacts {
-    let bounds = limiter.kind.bounds();
-    LawFacts {
-        period: bounds.is_periodic.then_some(limiter.period),
-        whole_rings: bounds.whole_rings,
-        ring_cycles: bounds.ring_cycles,
-        cap_share: bounds.cap_share,
-        tolerance_mib_s: bounds.tolerance_mib_s,
     }
 }

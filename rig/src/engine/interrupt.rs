@@ -5,6 +5,9 @@ use std::{
     time::Instant,
 };
 
+/// What the process exits with on the spot: 128 + SIGINT, what a shell expects of an interrupted program.
+pub const EXIT_CODE: u8 = 130;
+
 /// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waited {
@@ -42,7 +45,7 @@ impl Interrupt {
         let token = interrupt.clone();
         ctrlc::set_handler(move || {
             if token.is_set() {
-                std::process::exit(i32::from(crate::cli::exit::INTERRUPTED));
+                std::process::exit(i32::from(EXIT_CODE));
             }
             token.set();
         })?;

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::facts::SWINGING;
 use crate::{
     analysis::{CellFacts, Settling, State, logged_rate},
     model::Sample,
+    scenario::rules::SWINGING,
 };
 
 /// Follows every vCPU that counts: the limited ones, or all where none is limited.

@@ -20,10 +20,9 @@ use super::{
     limits::Limits,
     page_counter,
     replay_tables::{self, ReplayTables},
-    spec::VmSpec,
     target::{Target, VcpuSnapshot},
 };
-use crate::model::Stall;
+use crate::{model::Stall, scenario::spec::VmSpec};
 
 /// A machine whose vCPUs execute the rig's programs, each on its share of the memory.
 pub struct OwnVm {

@@ -6,7 +6,7 @@ use dirtyrig_guests::image::REGION_BASE;
 use dirtyrig_limiter::law::LimiterKind;
 
 use super::{error::QemuError, version::Version};
-use crate::engine::spec::VmSpec;
+use crate::scenario::spec::VmSpec;
 
 /// QEMU's period, which can't be changed.
 pub const PERIOD: Duration = Duration::from_secs(1);

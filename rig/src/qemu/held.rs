@@ -5,9 +5,10 @@ use std::{collections::HashMap, time::Duration};
 use super::ability;
 use crate::{
     cli::output::note,
-    engine::{spec::VmSpec, target::VcpuSnapshot},
+    engine::target::VcpuSnapshot,
     model::Stall,
     outside::{End, Limiter},
+    scenario::spec::VmSpec,
 };
 
 /// The limiter of a QEMU, outside it.

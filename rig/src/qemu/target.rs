@@ -31,11 +31,11 @@ use crate::{
     engine::{
         limits::Limits,
         replay_tables::catch_up_ticks,
-        spec::VmSpec,
         target::{Target, VcpuSnapshot},
     },
     model::Stall,
     qmp::client::QmpError,
+    scenario::spec::VmSpec,
     trace::{Outline, Replay},
 };
 

@@ -3,8 +3,10 @@
 pub mod file;
 pub mod per_vcpu;
 pub mod probe_mode;
+pub mod rules;
 pub mod script;
 pub mod settings;
+pub mod spec;
 mod text;
 pub mod values;
 pub mod vmm;
@@ -27,10 +29,11 @@ use self::{
     probe_mode::ProbeMode,
     script::{Action, Event},
     settings::Settings,
+    spec::VmSpec,
     vmm::Vmm,
 };
 use crate::{
-    engine::{facts, spec::VmSpec},
+    model::Rules,
     trace::{Outline, TraceError},
 };
 
@@ -298,13 +301,17 @@ impl Scenario {
         let least = match self.end {
             End::AtDuration => RUN_DURATION,
             End::WhenTold => UNTIL_TOLD,
-            End::WhenMeasured => CELL_LEAST.max(Duration::from_secs_f64(
-                CELL_WINDOWS * facts::settling_rules(self).window_s,
-            )),
+            End::WhenMeasured => CELL_LEAST.max(Duration::from_secs_f64(CELL_WINDOWS * self.settling_rules().window_s)),
         };
         self.script
             .last()
             .map_or(least, |event| least.max(event.at + AFTER_LAST_CHANGE))
+    }
+
+    /// By which rules it settles: of its vCPUs the one that takes longest.
+    pub fn settling_rules(&self) -> Rules {
+        let quotas = self.quotas.iter().flatten().chain(&self.vm_quota);
+        rules::settling(&self.vm, quotas.map(|quota| quota.mib_per_sec()).reduce(f64::min))
     }
 
     /// Itself as settings, every default spelt out; of a VM that is attached to nothing is said of its guest, which is not
@@ -526,8 +533,7 @@ mod tests {
 
     #[test]
     fn windows_and_warm_up_cover_the_guest_s_cycle_and_the_ring_s() {
-        let windows =
-            |text: &str| Duration::from_secs_f64(facts::settling_rules(&scenario(text).expect(text)).window_s);
+        let windows = |text: &str| Duration::from_secs_f64(scenario(text).expect(text).settling_rules().window_s);
         let ms = Duration::from_millis;
         assert_eq!(windows("quota = 25\nlimiter = 'budget'"), ms(250));
         let phases = "guest = 'phases:random*2s/idle*500ms'\nquota = 25\n";

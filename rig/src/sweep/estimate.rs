@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use dirtyrig_limiter::law::LimiterKind;
 
-use crate::{
-    engine::{facts, spec::predicted_floor_mib_s},
-    scenario::{End, Scenario},
-};
+use crate::scenario::{End, Scenario, rules::SWINGING, spec::predicted_floor_mib_s};
 
 /// To create a VM, populate its memory and take it down again.
 const SET_UP: Duration = Duration::from_millis(700);
@@ -33,8 +30,8 @@ impl Estimate {
             End::AtDuration | End::WhenTold => at_most,
             End::WhenMeasured => {
                 let last_change = scenario.script.last().map_or(Duration::ZERO, |event| event.at);
-                let rules = facts::settling_rules(scenario);
-                let parts = if swings(scenario) { facts::SWINGING } else { 1.0 };
+                let rules = scenario.settling_rules();
+                let parts = if swings(scenario) { SWINGING } else { 1.0 };
                 let windows = OTHER_WINDOWS + parts * rules.min_values as f64;
                 let measured = Duration::from_secs_f64(windows * rules.window_s);
                 (before + last_change + measured).min(at_most)

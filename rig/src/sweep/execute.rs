@@ -14,12 +14,11 @@ use crate::{
         cell::{CellResult, Sink, Watch, run_cell},
         facts::facts,
         interrupt::Clock,
-        spec::VmSpec,
         target::Target,
     },
     model::Summary,
     recording::Recorder,
-    scenario::Scenario,
+    scenario::{Scenario, spec::VmSpec},
 };
 
 /// Builds the VM of a cell.

@@ -10,14 +10,12 @@ use std::time::Duration;
 use dirtyrig_limiter::{law::LimiterKind, units::Quota};
 
 use super::{estimate::Estimate, plan::Plan};
-use crate::{
-    engine::spec::predicted_floor_mib_s,
-    scenario::{
-        End, Scenario, ScenarioError,
-        per_vcpu::{MaybeQuota, PerVcpu},
-        settings::{Repetitions, Settings},
-        values::{Period, Ring},
-    },
+use crate::scenario::{
+    End, Scenario, ScenarioError,
+    per_vcpu::{MaybeQuota, PerVcpu},
+    settings::{Repetitions, Settings},
+    spec::predicted_floor_mib_s,
+    values::{Period, Ring},
 };
 
 /// How long the main job may take.

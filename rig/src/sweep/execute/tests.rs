@@ -47,7 +47,7 @@ fn record(plan: &Plan, dir: &std::path::Path) -> Recorder {
 fn run(plan: &Plan, recorder: &mut Recorder, clock: &SimulatedClock) -> (anyhow::Result<()>, Seen) {
     let mut seen = Seen::default();
     let build = |spec: &VmSpec| -> anyhow::Result<Box<dyn Target>> {
-        let floor = crate::engine::spec::predicted_floor_mib_s(spec.ring, spec.limiter.period);
+        let floor = crate::scenario::spec::predicted_floor_mib_s(spec.ring, spec.limiter.period);
         Ok(Box::new(SimulatedTarget::new(clock, spec.vcpus, 1000.0, floor)))
     };
     (execute(plan, recorder, &build, &mut seen, clock), seen)

@@ -6,7 +6,7 @@ use dirtyrig_guests::Program;
 use dirtyrig_limiter::{LimiterSpec, units::Pages};
 use dirtyrig_ring::RingSize;
 
-use crate::scenario::vmm::Vmm;
+use super::vmm::Vmm;
 
 /// A VM to be built: its ring, its vCPUs, what they execute, and the limiter they run under.
 #[derive(Clone, Debug, PartialEq)]

@@ -73,12 +73,17 @@ pub(super) fn table(seconds: u32, most: u32) -> anyhow::Result<String> {
 
         let mut errors = Vec::new();
         let mut slowest = f64::MAX;
+        // Of a host whose CPUs so many vCPUs take, some seconds may have too few samples.
+        let mut unseen = 0;
         for vcpu in 0..vcpus {
             let own: Vec<&Sample> = result.samples.iter().filter(|row| row.vcpu == vcpu).collect();
-            slowest = slowest.min(rate(&own, -0.4, 0.0)?);
+            slowest = slowest.min(rate(&own, f64::MIN, 0.0).unwrap_or(f64::MAX));
             for second in 0..seconds {
                 let from_s = SETTLED_S + f64::from(second);
-                errors.push(100.0 * (rate(&own, from_s, from_s + 1.0)? - QUOTA).abs() / QUOTA);
+                match rate(&own, from_s, from_s + 1.0) {
+                    Some(rate) => errors.push(100.0 * (rate - QUOTA).abs() / QUOTA),
+                    None => unseen += 1,
+                }
             }
         }
         if slowest < QUOTA {
@@ -86,6 +91,10 @@ pub(super) fn table(seconds: u32, most: u32) -> anyhow::Result<String> {
             eprintln!("{line}");
             let _ = writeln!(text, "{line}");
             continue;
+        }
+        anyhow::ensure!(!errors.is_empty(), "{vcpus} vCPUs left no time for a sample: give --most {}", vcpus / 2);
+        if unseen > 0 {
+            eprintln!("{unseen} seconds of vCPUs had no two samples, and {} had", errors.len());
         }
         errors.sort_by(f64::total_cmp);
         let mut stalls: Vec<f64> = result
@@ -129,10 +138,12 @@ fn started(scenario: &Scenario) -> anyhow::Result<Box<dyn Target>> {
     }
 }
 
-/// Mean rate of a vCPU between two times, by its guest's counter, MiB/s.
-fn rate(own: &[&Sample], from_s: f64, until_s: f64) -> anyhow::Result<f64> {
-    let at = |t_s: f64| own.iter().rfind(|row| row.t_s <= t_s).context("no sample so early");
-    let (from, to) = (at(from_s)?, at(until_s)?);
-    let pages = |row: &Sample| row.written_pages.context("the rig's guest counts its pages");
-    Ok((pages(to)? - pages(from)?) as f64 / 256.0 / (to.t_s - from.t_s))
+/// Mean rate of a vCPU between the first and the last sample of a span, by its guest's counter, MiB/s; `None` without two.
+fn rate(own: &[&Sample], from_s: f64, until_s: f64) -> Option<f64> {
+    let (from, to) = (
+        own.iter().find(|row| row.t_s >= from_s)?,
+        own.iter().rfind(|row| row.t_s <= until_s)?,
+    );
+    let gain = to.written_pages?.checked_sub(from.written_pages?)?;
+    (to.t_s > from.t_s).then(|| gain as f64 / 256.0 / (to.t_s - from.t_s))
 }

@@ -92,7 +92,11 @@ pub(super) fn table(seconds: u32, most: u32) -> anyhow::Result<String> {
             let _ = writeln!(text, "{line}");
             continue;
         }
-        anyhow::ensure!(!errors.is_empty(), "{vcpus} vCPUs left no time for a sample: give --most {}", vcpus / 2);
+        anyhow::ensure!(
+            !errors.is_empty(),
+            "{vcpus} vCPUs left no time for a sample: give --most {}",
+            vcpus / 2
+        );
         if unseen > 0 {
             eprintln!("{unseen} seconds of vCPUs had no two samples, and {} had", errors.len());
         }

@@ -2,8 +2,7 @@
 
 use plotters::{
     chart::{ChartBuilder, LabelAreaPosition},
-    coord::Shift,
-    drawing::{DrawingArea, DrawingAreaErrorKind, IntoDrawingArea},
+    drawing::IntoDrawingArea,
     element::{PathElement, Rectangle},
     prelude::SVGBackend,
     style::{
@@ -13,14 +12,12 @@ use plotters::{
 };
 
 use super::{
+    canvas::{Canvas, Drawn},
     marks,
     page::{Key, Page, Panel},
     style::{BODY, GRID, INK, MARGIN, PAPER, SMALL, SOFT_INK, TICK, TITLE, UNITS},
     text::{self, Weight},
 };
-
-pub(crate) type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-pub(crate) type Drawn<T = ()> = Result<T, DrawingAreaErrorKind<std::io::Error>>;
 
 const TITLE_ROW: i32 = 27;
 const TEXT_ROW: i32 = 18;

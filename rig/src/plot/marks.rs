@@ -10,11 +10,12 @@ use plotters::{
 
 use super::{
     axis::{Axis, End},
-    draw::{Canvas, Drawn},
-    page::{Glyph, Mark, Shape, Stroke},
+    canvas::{Canvas, Drawn},
+    page::Mark,
     style::{Color, PAPER, SMALL, SOFT_INK, TILE_DARK_INK, TILE_LIGHT_INK, UNITS},
     text::{self, Weight},
 };
+use crate::plot::style::{Glyph, Shape, Stroke};
 
 /// Half the size of a point.
 const RADIUS: f64 = 4.5 * UNITS as f64;

@@ -9,6 +9,7 @@
 )]
 
 mod axis;
+mod canvas;
 mod data;
 mod draw;
 mod export;

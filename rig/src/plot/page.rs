@@ -4,7 +4,7 @@
 
 use super::{
     axis::Axis,
-    style::{Color, Dash},
+    style::{Color, Glyph, Stroke},
 };
 
 /// One file: a title, what it is about, a legend above the data, and panels in a grid.
@@ -33,35 +33,6 @@ pub(crate) struct Panel {
     pub(crate) y: Axis,
     /// Drawn in this order, later ones on top.
     pub(crate) marks: Vec<Mark>,
-}
-
-/// A line's look.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Stroke {
-    pub(crate) color: Color,
-    /// Tenths of a pixel.
-    pub(crate) width: u32,
-    pub(crate) dash: Dash,
-}
-
-/// A point's look.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Glyph {
-    pub(crate) shape: Shape,
-    pub(crate) filled: bool,
-    pub(crate) color: Color,
-}
-
-/// Shapes that stay apart in print and in grey.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shape {
-    Circle,
-    Square,
-    Up,
-    Diamond,
-    Down,
-    Cross,
-    Star,
 }
 
 /// Something drawn on a panel, at the data's coordinates.

@@ -5,8 +5,6 @@
 
 use plotters::style::RGBColor;
 
-use super::page::{Glyph, Shape, Stroke};
-
 pub(crate) type Color = RGBColor;
 
 pub(crate) const INK: Color = RGBColor(0x1a, 0x1a, 0x1a);
@@ -47,6 +45,35 @@ pub(crate) const SOLID: Dash = None;
 pub(crate) const DASHED: Dash = Some((7, 4));
 pub(crate) const DOTTED: Dash = Some((2, 3));
 pub(crate) const LONG: Dash = Some((14, 5));
+
+/// A line's look.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Stroke {
+    pub(crate) color: Color,
+    /// Tenths of a pixel.
+    pub(crate) width: u32,
+    pub(crate) dash: Dash,
+}
+
+/// A point's look.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Glyph {
+    pub(crate) shape: Shape,
+    pub(crate) filled: bool,
+    pub(crate) color: Color,
+}
+
+/// Shapes that stay apart in print and in grey.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    Circle,
+    Square,
+    Up,
+    Diamond,
+    Down,
+    Cross,
+    Star,
+}
 
 /// The guest's own counter, over time.
 pub(crate) const TRUTH: Stroke = Stroke {

@@ -7,12 +7,13 @@ use super::{
         Choice, Figure, RecordingView, Skip,
         axis::Axis,
         data::{Series, median, positive_range, series},
-        page::{Key, Mark, Page, Panel, Stroke},
+        page::{Key, Mark, Page, Panel},
         style,
     },
     convergence::quota_steps,
     grid, time_subtitle,
 };
+use crate::plot::style::Stroke;
 
 pub(crate) const FIGURE: Figure = Figure {
     name: "compared",

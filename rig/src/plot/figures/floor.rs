@@ -130,8 +130,8 @@ fn legend(periods: &[u64]) -> Vec<Key> {
     keys
 }
 
-fn predicted_stroke(color: style::Color) -> super::super::page::Stroke {
-    super::super::page::Stroke {
+fn predicted_stroke(color: style::Color) -> style::Stroke {
+    style::Stroke {
         color,
         width: 20,
         dash: PREDICTED,

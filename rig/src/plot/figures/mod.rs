@@ -18,9 +18,10 @@ use super::{
     Choice, RecordingView,
     axis::{Axis, number},
     data::{Facet, Point, Series, Spread, pick, plural, range, series, spread_note},
-    page::{Glyph, Key, Mark, Page, Stroke},
+    page::{Key, Mark, Page},
     style,
 };
+use crate::plot::style::{Glyph, Stroke};
 
 /// Panels on one page, at most; more go to further pages.
 const PANELS_A_PAGE: usize = 4;

@@ -5,12 +5,13 @@ use super::{
         Choice, Figure, RecordingView, Skip,
         axis::Axis,
         data::{Facet, Periods, facets, range},
-        page::{Glyph, Key, Mark, Page, Panel, Shape},
+        page::{Key, Mark, Page, Panel},
         style,
     },
     achieved::{ring_keys, ring_of, rings_of},
     grid, measured, paged, quota_axis, quotas, subtitle,
 };
+use crate::plot::style::{Glyph, Shape};
 
 pub(crate) const FIGURE: Figure = Figure {
     name: "settle",

@@ -9,11 +9,12 @@ use super::{
         Choice, Figure, RecordingView, Skip,
         axis::{Axis, number},
         data::{Exact, conditions, merge, positive_range},
-        page::{Key, Mark, Page, Panel, Stroke},
+        page::{Key, Mark, Page, Panel},
         style,
     },
     grid,
 };
+use crate::plot::style::Stroke;
 
 pub(crate) const FIGURE: Figure = Figure {
     name: "stalls",

@@ -205,6 +205,7 @@ impl QmpClient {
             let message = self.receive(GREETING.saturating_sub(begun.elapsed()))?;
             let message = message.ok_or_else(|| QmpError::Busy {
                 path: self.path.clone(),
+                waited: GREETING,
             })?;
             if message.get("QMP").is_some() {
                 return Ok(message);

@@ -13,9 +13,9 @@ use nix::poll::{PollFlags, PollTimeout};
 use serde::Serialize;
 
 use super::{
+    ending::{Ending, Woken},
     framing::Framer,
     monitor::Monitor,
-    server::{Ending, Woken},
     session::Session,
 };
 

@@ -15,6 +15,7 @@ mod arguments;
 pub mod client;
 mod connection;
 mod dirty_rate;
+mod ending;
 mod framing;
 pub mod hmp;
 mod monitor;

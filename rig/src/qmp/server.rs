@@ -5,65 +5,28 @@
 //! other end closes when the server ends: so each ends at once, whatever it waits for.
 
 use std::{
-    io::{PipeReader, PipeWriter, pipe},
-    os::fd::AsFd,
+    io::PipeWriter,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     thread::{self, JoinHandle},
 };
 
 use anyhow::Context;
-use nix::{
-    errno::Errno,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-};
+use nix::poll::{PollFlags, PollTimeout};
 
-use super::{connection, monitor::Monitor, socket::Socket, wire::Event};
+use super::{
+    connection,
+    ending::{Ending, Woken},
+    monitor::Monitor,
+    socket::Socket,
+    wire::Event,
+};
 use crate::cli::output::note;
 
 /// Clients that are served at a time; more wait until one leaves.
 const MOST_CLIENTS: usize = 128;
 /// How often it is looked whether one has left, while others wait.
 const LOOK_EVERY_MS: u8 = 50;
-
-/// Tells every thread of a server that it ends.
-pub(super) struct Ending {
-    /// Closed by the other end.
-    pipe: PipeReader,
-    /// Told to every client as the last thing.
-    last_words: Mutex<Option<Event>>,
-}
-
-/// What a wait was ended by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Woken {
-    Ready,
-    TimedOut,
-    Ended,
-}
-
-impl Ending {
-    /// Waits until `fd` is ready for `events`, at most `timeout`, or until the server ends.
-    pub(super) fn wait(&self, fd: impl AsFd, events: PollFlags, timeout: PollTimeout) -> nix::Result<Woken> {
-        let mut fds = [
-            PollFd::new(self.pipe.as_fd(), PollFlags::POLLIN),
-            PollFd::new(fd.as_fd(), events),
-        ];
-        loop {
-            match poll(&mut fds, timeout) {
-                Err(Errno::EINTR) => {}
-                Err(error) => return Err(error),
-                Ok(0) => return Ok(Woken::TimedOut),
-                Ok(_) if fds[0].any() != Some(false) => return Ok(Woken::Ended),
-                Ok(_) => return Ok(Woken::Ready),
-            }
-        }
-    }
-
-    pub(super) fn last_words(&self) -> Option<Event> {
-        self.last_words.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
 
 /// A monitor on a Unix socket. Dropping it ends it.
 pub struct Server {
@@ -84,11 +47,8 @@ impl Server {
 
     /// Serves `monitor` there.
     pub fn start(Listening(socket): Listening, monitor: Arc<Monitor>) -> anyhow::Result<Self> {
-        let (reader, closer) = pipe().context("can't make a pipe")?;
-        let ending = Arc::new(Ending {
-            pipe: reader,
-            last_words: Mutex::new(None),
-        });
+        let (ending, closer) = Ending::new().context("can't make a pipe")?;
+        let ending = Arc::new(ending);
         let thread = thread::Builder::new().name("accept".into()).spawn({
             let ending = Arc::clone(&ending);
             move || accept(&socket, &monitor, &ending)
@@ -103,7 +63,7 @@ impl Server {
     /// Tells every client `last_words`, hangs up, and removes the socket. Returns when every thread has ended: at once,
     /// unless a command of a client's still runs.
     pub fn end(mut self, last_words: Option<Event>) {
-        *self.ending.last_words.lock().unwrap_or_else(PoisonError::into_inner) = last_words;
+        self.ending.say(last_words);
         self.shut_down();
     }
 

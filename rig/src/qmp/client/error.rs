@@ -2,8 +2,6 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
-use super::GREETING;
-
 /// Why a command got no reply, or not the one that was wanted.
 #[derive(Debug, thiserror::Error)]
 pub enum QmpError {
@@ -21,11 +19,13 @@ pub enum QmpError {
     /// Connected, and not greeted.
     #[error(
         "the QMP socket {} is busy: it did not greet within {} s, and it serves one client at a time; end the other \
-         client, or give QEMU one more socket (`-qmp unix:PATH,server=on,wait=off`)", path.display(), GREETING.as_secs()
+         client, or give QEMU one more socket (`-qmp unix:PATH,server=on,wait=off`)", path.display(), waited.as_secs()
     )]
     Busy {
         /// The socket.
         path: PathBuf,
+        /// How long was waited.
+        waited: Duration,
     },
     /// Something else listens.
     #[error("{} is no QMP socket: it says `{said}`; name the one that QEMU got with `-qmp`", path.display())]

@@ -4,7 +4,7 @@ use std::io;
 
 use dirtyrig_probes::identity::NumberKind;
 
-use super::listed;
+use super::fault::listed;
 
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]

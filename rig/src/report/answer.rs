@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{
     points::{Point, Range},
-    words::rate,
+    rate::rate,
 };
 use crate::model::Verdict;
 

@@ -14,7 +14,7 @@ use super::{
     Part, Report, definitions,
     markdown::range,
     points::{Point, Range},
-    words::rate,
+    rate::rate,
 };
 use crate::{
     model::Summary,

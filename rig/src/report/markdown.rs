@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{
     Part, Report,
     points::{Point, Range},
-    words::rate,
+    rate::rate,
 };
 
 /// Writes it. The first line is a comment that names its maker.

@@ -7,9 +7,11 @@
 mod answer;
 pub mod csv;
 pub mod definitions;
+pub mod floors;
 pub mod html;
 pub mod markdown;
 pub mod points;
+mod rate;
 mod words;
 pub mod write;
 
@@ -22,7 +24,8 @@ use crate::{
     plot::machine_line,
     recording::{Manifest, Recording, State},
 };
-use points::{Compared, Floor, Point};
+use floors::Floor;
+use points::{Compared, Point};
 
 /// Version of the JSON; raised when a key changes its meaning or goes.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -93,7 +96,7 @@ impl Report {
             schema_version: SCHEMA_VERSION,
             tool_version: env!("CARGO_PKG_VERSION"),
             git_revision: env!("DIRTYRIG_GIT_REVISION"),
-            comparison: points::compare(&parts),
+            comparison: points::compare(parts.iter().map(|part| (part.name.as_str(), &part.points[..]))),
             recordings: parts,
         }
     }
@@ -101,7 +104,7 @@ impl Report {
 
 fn part(recording: &Recording) -> Part {
     let points = points::points(&recording.summaries);
-    let floors = points::floors(&points);
+    let floors = floors::floors(&points);
     let mut verdicts = BTreeMap::new();
     for row in &recording.summaries {
         *verdicts.entry(row.verdict).or_default() += 1;

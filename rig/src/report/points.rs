@@ -1,11 +1,11 @@
-//! Rows put together: repetitions into points, points into the lowest rate of each limiter and ring, and points of several
+//! Rows put together: repetitions into points, and points of several
 //! recordings side by side.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Part, words};
+use super::rate::rate;
 use crate::{
     analysis::stats,
     model::{Summary, Verdict},
@@ -75,28 +75,6 @@ pub struct Point {
     pub settle_s: Option<Range>,
 }
 
-/// The lowest rate of one limiter and ring.
-#[derive(Clone, Debug, Serialize)]
-pub struct Floor {
-    /// The settings.
-    #[serde(flatten)]
-    pub settings: Settings,
-    /// Ring bytes / period; none for a limiter without that floor.
-    pub predicted_floor_mib_s: Option<f64>,
-    /// The lowest quota that every run held.
-    pub lowest_held_mib_s: Option<f64>,
-    /// The lowest quota that was asked for.
-    pub lowest_asked_mib_s: f64,
-    /// The verdict there.
-    pub verdict: Verdict,
-    /// What the limiter reads there.
-    pub ring_mib_s: Option<Range>,
-    /// What the guest does there.
-    pub guest_mib_s: Option<Range>,
-    /// All this in words.
-    pub words: String,
-}
-
 /// The same settings and quota in several recordings.
 #[derive(Clone, Debug, Serialize)]
 pub struct Compared {
@@ -139,9 +117,9 @@ impl Point {
     pub fn quota_words(&self) -> String {
         match (self.quota_mib_s, self.vm_quota_mib_s) {
             (None, None) => "none".to_owned(),
-            (Some(one), None) => words::rate(one),
-            (None, Some(all)) => format!("{} for all", words::rate(all)),
-            (Some(one), Some(all)) => format!("{}, {} for all", words::rate(one), words::rate(all)),
+            (Some(one), None) => rate(one),
+            (None, Some(all)) => format!("{} for all", rate(all)),
+            (Some(one), Some(all)) => format!("{}, {} for all", rate(one), rate(all)),
         }
     }
 }
@@ -217,40 +195,17 @@ fn point(settings: Settings, rows: &[&Summary]) -> Point {
     }
 }
 
-/// The lowest rate of each limiter and ring; `points` are sorted by settings and quota.
-pub fn floors(points: &[Point]) -> Vec<Floor> {
-    let limited: Vec<&Point> = points.iter().filter(|point| point.quota_mib_s.is_some()).collect();
-    limited
-        .chunk_by(|a, b| a.settings == b.settings)
-        .filter_map(|points| {
-            let lowest = points[0];
-            let lowest_asked_mib_s = lowest.quota_mib_s?;
-            let lowest_held = points.iter().find(|point| point.held == point.runs);
-            Some(Floor {
-                settings: lowest.settings.clone(),
-                predicted_floor_mib_s: lowest.predicted_floor_mib_s,
-                lowest_held_mib_s: lowest_held.and_then(|point| point.quota_mib_s),
-                lowest_asked_mib_s,
-                verdict: lowest.verdict,
-                ring_mib_s: lowest.ring_mib_s,
-                guest_mib_s: lowest.guest_mib_s,
-                words: words::floor(points),
-            })
-        })
-        .collect()
-}
-
-/// What more than one of the recordings has measured.
-pub fn compare(parts: &[Part]) -> Vec<Compared> {
+/// What more than one of the recordings has measured, of their names and points.
+pub fn compare<'a>(parts: impl IntoIterator<Item = (&'a str, &'a [Point])>) -> Vec<Compared> {
     let mut shared: BTreeMap<Key, Vec<(String, Point)>> = BTreeMap::new();
-    for part in parts {
-        for point in &part.points {
+    for (name, points) in parts {
+        for point in points {
             let key = (
                 point.settings.clone(),
                 sortable(point.quota_mib_s),
                 sortable(point.vm_quota_mib_s),
             );
-            shared.entry(key).or_default().push((part.name.clone(), point.clone()));
+            shared.entry(key).or_default().push((name.to_owned(), point.clone()));
         }
     }
     shared

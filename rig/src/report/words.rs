@@ -4,10 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{
-    answer,
-    points::{Point, Range},
-};
+use super::{answer, points::Point};
 use crate::{analysis, model::Verdict, recording::Recording};
 
 /// What came out: the answer for each limiter, then how many runs ended how.
@@ -61,36 +58,6 @@ fn why(verdict: Verdict) -> &'static str {
     }
 }
 
-/// What one limiter and ring did, from the points of all quotas in ascending order.
-pub(super) fn floor(points: &[&Point]) -> String {
-    let lowest = points[0];
-    let quota = |point: &Point| point.quota_words();
-    let middle = |range: Option<Range>| range.map_or_else(|| "an unknown rate".to_owned(), |range| rate(range.median));
-    let held: Vec<String> = points.iter().filter(|p| p.held == p.runs).map(|p| quota(p)).collect();
-    let partly: Vec<String> = points
-        .iter()
-        .filter(|p| p.held > 0 && p.held < p.runs)
-        .map(|p| format!("{} in {} of {} runs", quota(p), p.held, p.runs))
-        .collect();
-    let mut sentence = match &held[..] {
-        [] if partly.is_empty() => "Held nothing".to_owned(),
-        [] => format!("Held {}", partly.join(", ")),
-        all => format!(
-            "Held {}",
-            all.iter().cloned().chain(partly).collect::<Vec<_>>().join(", ")
-        ),
-    };
-    if lowest.held < lowest.runs {
-        sentence = format!(
-            "{sentence}. Asked for {} the guest does {}: {}",
-            quota(lowest),
-            middle(lowest.guest_mib_s),
-            lowest.reason
-        );
-    }
-    sentence + "."
-}
-
 /// How far the figures of a recording can be trusted.
 pub(super) fn trust(recording: &Recording) -> Vec<String> {
     let mut lines = Vec::new();
@@ -124,22 +91,4 @@ pub(super) fn trust(recording: &Recording) -> Vec<String> {
 
 fn of(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
-}
-
-/// Three significant digits where they matter.
-pub(super) fn rate(value: f64) -> String {
-    let size = value.abs();
-    let places = if size >= 99.95 {
-        0
-    } else if size >= 9.995 {
-        1
-    } else {
-        2
-    };
-    let text = format!("{value:.places$}");
-    if text.contains('.') {
-        text.trim_end_matches('0').trim_end_matches('.').to_owned()
-    } else {
-        text
-    }
 }

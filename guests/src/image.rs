@@ -77,6 +77,9 @@ pub struct LowMemory {
 impl LowMemory {
     /// Builds the low memory of a guest whose memory ends at `memory_end` (exclusive) and whose first vCPUs run
     /// `vcpus`.
+    ///
+    /// # Errors
+    /// [`ImageError`], if there are too many vCPUs, or the memory ends where it can't.
     pub fn build(vcpus: &[Program], memory_end: u64) -> Result<Self, ImageError> {
         if vcpus.len() > MAX_VCPUS {
             return Err(ImageError::TooManyVcpus { vcpus: vcpus.len() });
@@ -108,6 +111,9 @@ impl LowMemory {
     }
 
     /// Where the block of vCPU `vcpu`, below [`MAX_VCPUS`], lies.
+    ///
+    /// # Panics
+    /// If `vcpu` is not below.
     pub fn block_gpa(vcpu: usize) -> u64 {
         assert!(
             vcpu < MAX_VCPUS,

@@ -9,6 +9,9 @@
 //!
 //! Everything here is x86-64, needs no kernel in the guest, and runs at CPL 3: no exits, no interrupts, no system calls.
 
+// Of a library, unlike the workspace: whoever calls it asks first what can go wrong.
+#![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]
+
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("the guest programs are x86-64 machine code; build for an x86_64 target");
 

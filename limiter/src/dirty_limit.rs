@@ -43,6 +43,9 @@ impl DirtyLimit {
     }
 
     /// Limits one vCPU, or each one, to `quota`.
+    ///
+    /// # Errors
+    /// [`LimitError::NoLimiter`] under limiter `none`, [`LimitError::BadIndex`] for a vCPU that there is no room for.
     pub fn set(&self, which: Which, quota: Quota) -> Result<(), LimitError> {
         self.refuse_none()?;
         let mut governor = self.governor();
@@ -52,6 +55,9 @@ impl DirtyLimit {
     }
 
     /// Limits all vCPUs together to `quota`, beside the limits that each has.
+    ///
+    /// # Errors
+    /// [`LimitError::NoLimiter`] under limiter `none`, [`LimitError::NoVmLimit`] under one that limits vCPUs alone.
     pub fn set_vm(&self, quota: Quota) -> Result<(), LimitError> {
         self.refuse_none()?;
         if !self.kind.limits_whole_vm() {
@@ -64,6 +70,9 @@ impl DirtyLimit {
     }
 
     /// Takes the limit of one vCPU, or of each one, away; one that sleeps for it wakes at once.
+    ///
+    /// # Errors
+    /// [`LimitError::BadIndex`] for a vCPU that there is no room for.
     pub fn cancel(&self, which: Which) -> Result<(), LimitError> {
         let mut governor = self.governor();
         let in_service = self.shared.limits.set(which, None)?;
@@ -80,6 +89,9 @@ impl DirtyLimit {
 
     /// Changes the time's worth of quota that may be saved up. What was saved up beyond it is lost; grants that are out are
     /// replaced, so that it holds as soon as every vCPU has left the guest, which it is made to.
+    ///
+    /// # Errors
+    /// [`LimitError::NoBurst`] under a limiter that saves nothing up.
     pub fn set_burst(&self, burst: Duration) -> Result<(), LimitError> {
         let refused = LimitError::NoBurst { limiter: self.kind };
         if !self.kind.saves_up() {

@@ -7,6 +7,9 @@
 //! Behind that way in, a *law* ([`law`]) says how much a vCPU may dirty or how long it must sleep. An *enforcement*
 //! makes that happen between two runs of the vCPU. A *limiter* ([`law::LimiterKind`]) is a named pair of the two.
 
+// Of a library, unlike the workspace: whoever calls it asks first what can go wrong.
+#![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]
+
 pub mod attach;
 mod clock;
 mod control;

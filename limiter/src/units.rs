@@ -62,6 +62,9 @@ pub struct Quota(MibPerSec);
 
 impl Quota {
     /// Takes `mib_per_sec` if it is finite and above zero.
+    ///
+    /// # Errors
+    /// [`QuotaError`] if it isn't.
     pub fn new(mib_per_sec: f64) -> Result<Self, QuotaError> {
         if mib_per_sec.is_finite() && mib_per_sec > 0.0 {
             Ok(Self(MibPerSec(mib_per_sec)))

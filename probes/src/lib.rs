@@ -44,6 +44,9 @@
 //! is permitted; without it raw tracepoints alone are used. BTF of the kernel is optional: with it a vCPU that was in
 //! `KVM_RUN` before the probes came is told by its descriptor.
 
+// Of a library, unlike the workspace: whoever calls it asks first what can go wrong.
+#![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]
+
 mod attach;
 mod btf;
 mod clock;

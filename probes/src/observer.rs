@@ -66,6 +66,11 @@ pub struct Probes {
 impl Probes {
     /// Attaches the probes. What can't be attached is left out and told by [`status`](Self::status); an error is what
     /// leaves nothing to observe.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchProcess`] and the like for a target that has no VM, [`Error::Privilege`] or [`Error::Load`] if the kernel
+    /// refuses the programs, [`Error::NothingAttached`] if it has none of the events.
+    #[expect(clippy::missing_panics_doc, reason = "it would be a fault in here")]
     pub fn attach(options: &Options) -> Result<Self, Error> {
         let by_index = options.attach.first() == Some(&AttachKind::RawTracepoint);
         if by_index && let Some(probes) = Self::attach_counting(options, false)? {
@@ -181,6 +186,10 @@ impl Probes {
 
     /// Hands every event since the last call to `sink`, stalls first, each kind in the order of its records; returns
     /// how many there were. Call it on a timer: what exceeds a buffer in between is lost, and counted.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the kernel can't be read.
+    #[expect(clippy::missing_panics_doc, reason = "it would be a fault in here")]
     pub fn drain(&mut self, mut sink: impl FnMut(Event)) -> Result<usize, Error> {
         self.tend_pages()?;
         let mut drained = 0;
@@ -206,6 +215,9 @@ impl Probes {
 
     /// What each vCPU thread has done, by process and thread. Threads that have ended stay, marked as gone, until
     /// their room is needed.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the kernel can't be read.
     pub fn vcpus(&mut self) -> Result<Vec<VcpuCounters>, Error> {
         self.tend_pages()?;
         let threads = map::entries(&self.threads, "THREADS")?;
@@ -288,6 +300,9 @@ impl Probes {
     }
 
     /// What the probes can and cannot see here, and what was lost.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the kernel can't be read.
     pub fn status(&self) -> Result<Status, Error> {
         let mut threads = Vec::new();
         let mut pushed = 0;
@@ -316,6 +331,9 @@ impl Probes {
     }
 
     /// What could not be recorded.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the kernel can't be read.
     pub fn lost(&self) -> Result<Lost, Error> {
         let count = |kind: u32| -> Result<u64, Error> {
             let counts = self.lost.get(&kind, 0);

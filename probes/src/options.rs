@@ -7,7 +7,7 @@ use crate::{AttachKind, Target};
 pub struct Options {
     /// Whose vCPUs.
     pub target: Target,
-    /// A [`Push`] for every page that is dirtied, 32 bytes of buffer each.
+    /// A [`Push`](crate::Push) for every page that is dirtied, 32 bytes of buffer each.
     pub trace_pushes: bool,
     /// Whether to attach `kvm_entry` and `kvm_exit`: hardware exits by reason, and stalls that end at the entry into
     /// the guest itself. Where they fire, every exit costs the guest a fraction of a microsecond more.
@@ -19,7 +19,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Counts and stalls, in buffers of 256 KiB: 6,500 stalls between two calls of [`Probes::drain`].
+    /// Counts and stalls, in buffers of 256 KiB: 6,500 stalls between two calls of [`Probes::drain`](crate::Probes::drain).
     pub fn new(target: Target) -> Self {
         Self {
             target,
@@ -30,7 +30,7 @@ impl Options {
         }
     }
 
-    /// The same with every page, in buffers of 64 MiB: two million pages between two calls of [`Probes::drain`].
+    /// The same with every page, in buffers of 64 MiB: two million pages between two calls of [`Probes::drain`](crate::Probes::drain).
     #[must_use]
     pub fn tracing(self) -> Self {
         Self {

@@ -25,6 +25,9 @@ pub enum PidNamespace {
 
 impl PidNamespace {
     /// This process's.
+    ///
+    /// # Errors
+    /// Those of reading `/proc`.
     pub fn of_this_process() -> io::Result<Self> {
         Ok(match fs::metadata("/proc/self/ns/pid")?.ino() {
             INITIAL_PID_NAMESPACE => Self::Initial,
@@ -46,6 +49,9 @@ pub(crate) fn check_pid_namespace() -> Result<(), Error> {
 }
 
 /// Checks that `pid` is a process that has a VM; this process itself may have none yet.
+///
+/// # Errors
+/// [`Error::NoSuchProcess`], [`Error::IsAThread`] or [`Error::NoVm`] if it isn't, [`Error::Proc`] if `/proc` doesn't say.
 pub fn check_target(pid: u32) -> Result<(), Error> {
     let path = format!("/proc/{pid}/status");
     let status = proc_text(&path).map_err(|source| match source.kind() {

@@ -91,11 +91,19 @@ pub enum Log {
 
 impl Quota {
     /// Attaches the program to VMs with rings, with `slots` budgets, each without end, and no vCPU limited yet.
+    ///
+    /// # Errors
+    /// As [`attach_to`](Self::attach_to).
     pub fn attach(slots: u32) -> Result<Self, Error> {
         Self::attach_to(Log::Rings, slots)
     }
 
     /// The same for VMs that log in `log`. With a bitmap a page counts once in each pass, between two readings of the bitmap.
+    ///
+    /// # Errors
+    /// [`Error::Slots`] for a number out of range, [`Error::PidNamespace`] in a container, [`Error::Privilege`],
+    /// [`Error::Load`] or [`Error::NothingAttached`] if the kernel refuses the program, [`Error::NoBitmap`] if it can't tell of
+    /// bitmaps.
     pub fn attach_to(log: Log, slots: u32) -> Result<Self, Error> {
         process::check_pid_namespace()?;
         if !(1..=MAX_THREADS).contains(&slots) {
@@ -162,6 +170,10 @@ impl Quota {
 
     /// Lets a thread draw on the budget in `slot` from its next page on, and be sent `signal` when that is spent.
     /// Set the budget first. A thread that is limited already changes to this slot, which no other thread may have.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSlot`], [`Error::SlotTaken`] or [`Error::NoSuchSignal`] for what can't be, [`Error::Map`] if the kernel
+    /// can't be told.
     pub fn limit(&self, process: u32, thread: u32, slot: u32, signal: i32) -> Result<(), Error> {
         if slot >= self.slots() {
             return Err(Error::NoSuchSlot {
@@ -198,6 +210,9 @@ impl Quota {
     }
 
     /// Lets a thread dirty what it wants again; without effect on one that is not limited.
+    ///
+    /// # Errors
+    /// [`Error::Map`] if the kernel can't be told.
     pub fn release(&self, thread: u32) -> Result<(), Error> {
         self.change(|threads| {
             threads.of_slot.retain(|_, of| *of != thread);

@@ -59,6 +59,9 @@ pub struct Tables {
 ///
 /// The file holds an ELF header, three program headers (the note with the entry; all of memory from 1 MiB to the end of
 /// the low memory; the tables) and nothing else: no sections, no symbols.
+///
+/// # Errors
+/// [`ImageError`], if there are more vCPUs than there is room for.
 pub fn elf(vcpus: &[BootVcpu], tables: Option<&Tables>, tsc_hz: u64) -> Result<Vec<u8>, ImageError> {
     let programs: Vec<Program> = vcpus.iter().map(|vcpu| vcpu.program.clone()).collect();
     // The page tables reach as far as they can: the local APIC, which the entry needs, lies just below 4 GiB.

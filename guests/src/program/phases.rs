@@ -61,6 +61,9 @@ pub enum PhasesError {
 
 impl Phases {
     /// Takes `phases` if they make a program.
+    ///
+    /// # Errors
+    /// [`PhasesError`], which says what they lack.
     pub fn new(phases: Vec<Phase>) -> Result<Self, PhasesError> {
         if phases.len() > MOST_PHASES {
             return Err(PhasesError::TooMany { phases: phases.len() });

@@ -2,6 +2,9 @@
 //!
 //! It is built on [`dirtyrig_limiter::attach`], as any other VMM would be.
 
+// Of a library, unlike the workspace: whoever calls it asks first what can go wrong.
+#![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]
+
 mod error;
 pub mod memory;
 mod vcpu;
@@ -67,6 +70,9 @@ impl Machine {
     ///
     /// # Errors
     /// If KVM, memory or the dirty rings can't be had, or the signal that kicks vCPUs is taken.
+    ///
+    /// # Panics
+    /// If the system has no room for a thread per vCPU.
     pub fn new(spec: MachineSpec) -> Result<Self, Error> {
         let memory = Arc::new(GuestMemory::populated(&spec.regions, spec.huge)?);
         let vm = Vm::new(memory, spec.ring)?;

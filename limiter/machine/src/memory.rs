@@ -44,6 +44,9 @@ pub struct GuestMemory {
 
 impl GuestMemory {
     /// Maps and populates `regions`, which are in order of address and don't overlap.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] if the system has no room for them.
     pub fn populated(regions: &[Region], huge: HugePages) -> Result<Self, Error> {
         let bytes: u64 = regions.iter().map(|region| region.bytes).sum();
         let refused = |source| Error::Memory {
@@ -68,6 +71,7 @@ impl GuestMemory {
     ///
     /// # Errors
     /// If the kernel refuses a slot.
+    #[expect(clippy::missing_panics_doc, reason = "it would be a fault in here")]
     pub unsafe fn give_to(&self, vm: &VmFd) -> Result<(), Error> {
         for (slot, region) in self.regions.iter().enumerate() {
             let host = self
@@ -88,6 +92,9 @@ impl GuestMemory {
     }
 
     /// Copies `bytes` to guest address `gpa`.
+    ///
+    /// # Errors
+    /// [`Error::OutsideMemory`] if the guest has no memory there.
     pub fn write(&self, gpa: u64, bytes: &[u8]) -> Result<(), Error> {
         self.map
             .write_slice(bytes, GuestAddress(gpa))
@@ -98,6 +105,9 @@ impl GuestMemory {
     }
 
     /// Reads the 64-bit word at guest address `gpa`.
+    ///
+    /// # Errors
+    /// [`Error::OutsideMemory`] if the guest has no memory there.
     pub fn read_u64(&self, gpa: u64) -> Result<u64, Error> {
         self.map
             .read_obj(GuestAddress(gpa))
@@ -105,6 +115,9 @@ impl GuestMemory {
     }
 
     /// The block at `gpa` that a vCPU's program shares with us.
+    ///
+    /// # Errors
+    /// [`Error::OutsideMemory`] if the guest has no memory there.
     pub fn block(&self, gpa: u64) -> Result<&VcpuBlock, Error> {
         let bytes = size_of::<VcpuBlock>();
         let outside = || Error::OutsideMemory {

@@ -33,6 +33,9 @@
 //! Built and tested on x86-64. Nothing in here is x86-64's own: arm64 kernels (6.1 and later) offer the same ring by the
 //! capability with acquire and release semantics, mapped at the same page of the vCPU's descriptor.
 
+// Of a library, unlike the workspace: whoever calls it asks first what can go wrong.
+#![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]
+
 mod error;
 mod reset;
 mod ring;

@@ -2,6 +2,8 @@
 //! histogram. Both sides are compiled from this one file; the layouts are asserted, so that neither compiler can
 //! change them unnoticed.
 
+// Of a library, unlike the workspace: whoever calls it asks first what can go wrong.
+#![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]
 #![no_std]
 #![forbid(unsafe_code)]
 

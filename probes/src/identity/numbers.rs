@@ -99,6 +99,7 @@ impl Numbers {
 
     /// The number of the vCPU with this KVM id. `index` is what its thread's name says: of one that comes later without a
     /// name, or with one that another has, the number is free and else means nothing.
+    #[expect(clippy::missing_panics_doc, reason = "it would be a fault in here")]
     pub fn give(&mut self, kvm_id: u32, index: Option<u32>) -> u32 {
         if let Some(&given) = self.by_kvm_id.get(&kvm_id) {
             return given;

@@ -3,6 +3,9 @@
 use std::{fs, io, path::Path};
 
 /// The text of a file under `/proc`; what is no UTF-8 in it becomes U+FFFD.
+///
+/// # Errors
+/// Those of reading the file.
 pub fn proc_text(path: impl AsRef<Path>) -> io::Result<String> {
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -48,6 +48,9 @@ pub fn vms() -> Vec<Vm> {
 }
 
 /// The one VM that is called `wanted`, by name or UUID.
+///
+/// # Errors
+/// [`NoSuchVm`] if there is none, or more than one; it lists those that there are.
 pub fn find_vm(wanted: &str) -> Result<Vm, NoSuchVm> {
     choose(wanted, vms())
 }

@@ -53,6 +53,9 @@ pub enum NoTracefs {
 
 impl Tracefs {
     /// The tracefs that is mounted, or else a mount that only this process sees, until the value is dropped.
+    ///
+    /// # Errors
+    /// [`NoTracefs`], which says what to do.
     pub fn open() -> Result<Self, NoTracefs> {
         let mounts = fs::read("/proc/self/mounts").unwrap_or_default();
         let mut denied = None;

@@ -10,6 +10,10 @@ use crate::units::{PAGES_PER_MIB, Pages, Quota};
 const WANTED_PART: f64 = 0.25;
 
 /// The largest quota that keeps the promise, and when it begins.
+///
+/// # Errors
+/// [`Refusal`], if no quota keeps the promise: what could be promised instead.
+#[expect(clippy::missing_panics_doc, reason = "it would be a fault in here")]
 pub fn plan(task: &Task) -> Result<Plan, Refusal> {
     let wanted = task.bandwidth.pages_per_sec() * WANTED_PART;
     let (start, held) = held_from(task, Start::AfterFirstPass)
@@ -55,6 +59,9 @@ pub fn plan(task: &Task) -> Result<Plan, Refusal> {
 
 /// The same for a migration whose limit is in force, from what is known of it now: the guest is not set free again.
 /// [`Task::left`] is what is known to be left, and all that was dirtied since the last sync.
+///
+/// # Errors
+/// [`Refusal`], if no quota keeps the promise any more: what could be promised instead.
 pub fn again(task: &Task) -> Result<Again, Refusal> {
     let held = held_from(task, Start::AtOnce).ok_or_else(|| refusal::of(task))?;
     Ok(Again {

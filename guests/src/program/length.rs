@@ -25,5 +25,5 @@ pub(super) fn length(text: &str) -> Option<Duration> {
         _ => return None,
     };
     let length = Duration::from_micros(digits.parse::<u64>().ok()?.checked_mul(unit_us)?);
-    (length <= Duration::from_hours(1)).then_some(length)
+    (length <= Duration::from_secs(3600)).then_some(length)
 }

@@ -180,7 +180,7 @@ impl Vm {
 pub(crate) fn block_in(memory: &GuestMemoryMmap) -> &VcpuBlock {
     let gpa = GuestAddress(LowMemory::block_gpa(0));
     let block = memory.get_host_address(gpa).unwrap().cast_const();
-    assert!(block.addr().is_multiple_of(align_of::<VcpuBlock>()));
+    assert!(block.addr() % align_of::<VcpuBlock>() == 0);
     #[expect(clippy::cast_ptr_alignment, reason = "checked in the line above")]
     let block = block.cast::<VcpuBlock>();
     // SAFETY: the block lies within the low memory, is aligned (checked) and stays mapped as long as `memory` lives.
@@ -198,7 +198,7 @@ pub(crate) fn region(pages: u64) -> Region {
 
 fn page_of(gpa: u64) -> u64 {
     assert!(
-        gpa >= REGION_BASE && gpa.is_multiple_of(PAGE_SIZE),
+        gpa >= REGION_BASE && gpa % PAGE_SIZE == 0,
         "an access outside the region, or not to a page's first word: {gpa:#x}"
     );
     (gpa - REGION_BASE) / PAGE_SIZE

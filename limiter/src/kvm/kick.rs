@@ -14,7 +14,7 @@ use nix::{
 use crate::Error;
 
 /// The default: well away from the first real-time signal, which rust-vmm's VMMs take to kick their own vCPUs.
-const DEFAULT_OFFSET: u32 = 8;
+const DEFAULT_OFFSET: libc::c_int = 8;
 
 /// The signal that makes a vCPU leave the guest: a real-time signal that nothing else in the process uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,10 +28,10 @@ impl KickSignal {
     pub fn real_time(offset: u32) -> Result<Self, Error> {
         let (first, last) = (libc::SIGRTMIN(), libc::SIGRTMAX());
         let max = (last - first).unsigned_abs();
-        if offset > max {
-            return Err(Error::NoSuchSignal { offset, max });
+        match libc::c_int::try_from(offset) {
+            Ok(above) if offset <= max => Ok(Self(first + above)),
+            _ => Err(Error::NoSuchSignal { offset, max }),
         }
-        Ok(Self(first + offset.cast_signed()))
     }
 
     /// Its number.
@@ -74,7 +74,7 @@ impl KickSignal {
 
 impl Default for KickSignal {
     fn default() -> Self {
-        Self(libc::SIGRTMIN() + DEFAULT_OFFSET.cast_signed())
+        Self(libc::SIGRTMIN() + DEFAULT_OFFSET)
     }
 }
 

@@ -138,7 +138,7 @@ mod tests {
         // 10 GiB/s is 2,621,440 pages per second.
         let fast = rate(10_240.0);
         assert_eq!(
-            fast.during(Duration::from_hours(1)).whole_pages(),
+            fast.during(Duration::from_secs(3600)).whole_pages(),
             Pages(2_621_440 * 3600)
         );
         assert_eq!(fast.time_for(Pages(2_621_440).into()), Duration::from_secs(1));

@@ -81,7 +81,7 @@ fn a_smaller_burst_acts_at_once(kind: LimiterKind) -> Result<(), Failed> {
     /// MiB/s.
     const QUOTA: f64 = 20.0;
     let mut small = Small::new(65536, kind);
-    small.burst = Duration::from_mins(1);
+    small.burst = Duration::from_secs(60);
     // A third of it at the most.
     small.programs = vec![Program::Burst {
         pages: 16,

@@ -62,7 +62,7 @@ fn main() {
 }
 
 /// Only there so that what never happens fails a trial instead of hanging it: many times what anything takes on a slow host.
-const PATIENCE: Duration = Duration::from_mins(3);
+const PATIENCE: Duration = Duration::from_secs(3 * 60);
 
 /// Waits until `done` holds; fails the test if it never does.
 fn eventually(what: &str, mut done: impl FnMut() -> bool) {

@@ -128,7 +128,7 @@ fn a_set_acts_at_once(kind: LimiterKind) -> Result<(), Failed> {
     let mut small = Small::new(65536, kind);
     small.pages_each = 2 * 65536;
     // The reaper stays out of it.
-    small.period = Duration::from_mins(1);
+    small.period = Duration::from_secs(60);
     let machine = small.build(None);
     machine.plug(0);
     for round in 0..3 {

@@ -210,7 +210,7 @@ fn a_guest_that_writes_and_waits_gets_its_quota_if_it_waits_for_less_than_the_bu
                 let quota = share * 1650.0 / 2.0;
                 let mut guest = Guest::new(1650.0, stop, quota, Duration::from_secs(1));
                 on_and_off(&mut guest, pages, wait, Duration::from_secs(10));
-                let rate = on_and_off(&mut guest, pages, wait, Duration::from_mins(1));
+                let rate = on_and_off(&mut guest, pages, wait, Duration::from_secs(60));
                 let error = (rate / quota - 1.0).abs();
                 // A cycle more or less at the end.
                 assert!(error < 0.02, "{stop:?}, {wait:?}: {rate} MiB/s of {quota}");
@@ -224,7 +224,7 @@ fn what_is_not_saved_up_is_lost_to_it() {
     let wait = Duration::from_millis(100);
     let rate = |burst| {
         let mut guest = Guest::new(1650.0, Stop::OnThePage, 660.0, burst);
-        on_and_off(&mut guest, 42_240, wait, Duration::from_mins(1))
+        on_and_off(&mut guest, 42_240, wait, Duration::from_secs(60))
     };
     assert!(rate(Duration::from_millis(10)) < 0.75 * 660.0);
     assert!(rate(Duration::from_millis(150)) > 0.98 * 660.0);

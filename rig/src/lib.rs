@@ -17,6 +17,7 @@ pub mod recording;
 pub mod report;
 pub mod scenario;
 pub mod session;
+pub mod stdout;
 pub mod sweep;
 pub mod timeline;
 pub mod trace;

@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
-use super::output::{StdoutClosed, note};
+use super::output::note;
 use crate::{
     engine::{Interrupted, interrupt, probing::NoProbes},
     machine::MissingRequirement,
     observe::watched::NoObserver,
     outside::OutsideError,
+    stdout::StdoutClosed,
 };
 
 /// Everything went well.

@@ -10,11 +10,9 @@ use crate::{
         baselines::{self, BASELINES},
         output::{Format, print},
     },
-    cli::{
-        exit,
-        output::{data, note},
-    },
+    cli::{exit, output::note},
     recording::Recording,
+    stdout::data,
 };
 
 /// Check whether a recording is worse than a baseline

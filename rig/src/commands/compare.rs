@@ -9,11 +9,7 @@ use anyhow::Context;
 
 use super::{progress::SweepProgress, results, sweep};
 use crate::{
-    cli::{
-        exit,
-        flags::OutputFlags,
-        output::{data, json, note},
-    },
+    cli::{exit, flags::OutputFlags, output::note},
     compare::{self, Style},
     engine::interrupt::Interrupt,
     machine::require_kvm,
@@ -24,6 +20,7 @@ use crate::{
         settings::{Repetitions, Settings},
     },
     session::build_target,
+    stdout::{data, json},
     sweep::{execute::execute, plan::Plan},
 };
 

@@ -9,13 +9,14 @@ use clap::builder::styling::{AnsiColor, Style};
 use serde::Serialize;
 
 use crate::{
-    cli::{exit, output},
+    cli::exit,
     engine::probing,
     machine::{
         Facts,
         check::{self, Checked, Finding, Status},
     },
     scenario::probe_mode::ProbeMode,
+    stdout,
 };
 
 /// Version of what `--json` prints; raised when a field changes its meaning or goes.
@@ -63,14 +64,14 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     checks.push(probes(&checks));
     let ready = !checks.iter().any(Checked::is_fatal);
     if args.json {
-        output::json(&Report {
+        stdout::json(&Report {
             schema_version: SCHEMA_VERSION,
             ready,
             checks: &checks,
             facts: &facts,
         })?;
     } else {
-        output::data(table(&checks, Look::of(&io::stdout())))?;
+        stdout::data(table(&checks, Look::of(&io::stdout())))?;
     }
     Ok(if ready { exit::OK } else { exit::MISSING })
 }

@@ -9,11 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{progress::Live, results, table::verdict};
 use crate::{
-    cli::{
-        exit,
-        flags::OutputFlags,
-        output::{self, data, note},
-    },
+    cli::{exit, flags::OutputFlags, output::note},
     engine::interrupt::Interrupt,
     machine::require_kvm,
     model::{Summary, Verdict},
@@ -26,6 +22,7 @@ use crate::{
         settings::Settings,
     },
     session::build_target,
+    stdout::{self, data},
     sweep::{
         calibration,
         execute::run_on,
@@ -181,7 +178,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     }
     let rows = outcome?;
     if args.output.json {
-        output::json(&rows)?;
+        stdout::json(&rows)?;
     }
     if let Some(dir) = kept {
         results::plots(&Recording::open(dir)?);

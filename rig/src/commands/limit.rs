@@ -9,11 +9,7 @@ use serde_json::{Value, json};
 
 use super::{progress::Live, results, table, which_vm::WhichVm};
 use crate::{
-    cli::{
-        exit,
-        flags::OutputFlags,
-        output::{data, json, note},
-    },
+    cli::{exit, flags::OutputFlags, output::note},
     engine::{Interrupted, cell::Watch, interrupt::Interrupt},
     model::Sample,
     outside::{Limiter, OutsideTarget, Remote},
@@ -27,6 +23,7 @@ use crate::{
         settings::{Settings, VcpuCount},
         values::{Ring, Span},
     },
+    stdout::{data, json},
     sweep::execute::run_on,
     timeline::{Timeline, WithTimeline},
 };
@@ -113,7 +110,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
 
     let remote = Arc::new(Remote::new(Arc::clone(&limiter), interrupt.clone()));
     let server = listening
-        .map(|listening| Server::start(listening, Arc::new(Monitor::new(remote.clone()))))
+        .map(|listening| Server::start(listening, Arc::new(Monitor::new(remote.clone())), |text| note(text)))
         .transpose()?;
     let mut watching = Watching {
         live: Live::new(&scenario),

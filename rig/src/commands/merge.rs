@@ -3,11 +3,9 @@
 use std::path::PathBuf;
 
 use crate::{
-    cli::{
-        exit,
-        output::{data, note},
-    },
+    cli::{exit, output::note},
     recording::Recording,
+    stdout::data,
     sweep::{findings, merge},
 };
 

@@ -12,11 +12,7 @@ use serde_json::json;
 
 use super::results;
 use crate::{
-    cli::{
-        exit,
-        flags::OutputFlags,
-        output::{data, json, note},
-    },
+    cli::{exit, flags::OutputFlags, output::note},
     engine::{Interrupted, interrupt::Interrupt},
     machine::require_kvm,
     migrate::{
@@ -41,6 +37,7 @@ use crate::{
         values::{Ring, Span},
         vmm::Vmm,
     },
+    stdout::{data, json},
     timeline::{Migrating, Timeline},
 };
 

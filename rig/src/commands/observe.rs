@@ -164,6 +164,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         interval,
         duration: args.duration.map(|Span(duration)| duration),
         view: if live { Some(View::open()?) } else { None },
+        note: |text| note(text),
         outlets,
         to_stdout: form.is_some(),
     };

@@ -5,12 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use crate::{
-    cli::{
-        exit,
-        output::{data, note},
-    },
+    cli::{exit, output::note},
     plot::{Choice, FIGURES, Format, RecordingView, Source, draw_all},
     recording::Recording,
+    stdout::data,
 };
 
 /// Draw the figures of recordings
@@ -100,7 +98,12 @@ fn drawn(
     formats: &[Format],
     choice: &Choice<'_>,
 ) -> anyhow::Result<Vec<PathBuf>> {
-    draw_all(view, out, formats, choice).with_context(|| format!("can't draw {}", recording.dir.display()))
+    let drawn = draw_all(view, out, formats, choice);
+    let drawn = drawn.with_context(|| format!("can't draw {}", recording.dir.display()))?;
+    for skipped in drawn.skipped {
+        note(format_args!("note: {skipped}"));
+    }
+    Ok(drawn.files)
 }
 
 /// What it is drawn from; what it lacks goes to stderr.

@@ -6,12 +6,10 @@ use anyhow::Context;
 use clap::ValueEnum;
 
 use crate::{
-    cli::{
-        exit,
-        output::{data, note},
-    },
+    cli::{exit, output::note},
     recording::Recording,
     report::{Report, csv, html, markdown, write},
+    stdout::data,
 };
 
 /// Make a page, a table or JSON of what recordings found

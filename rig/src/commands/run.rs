@@ -6,17 +6,14 @@ use anyhow::Context;
 
 use super::{probes, progress::Live, results, table};
 use crate::{
-    cli::{
-        exit,
-        flags::OutputFlags,
-        output::{data, json, note},
-    },
+    cli::{exit, flags::OutputFlags, output::note},
     engine::{Interrupted, interrupt::Interrupt},
     machine::require_kvm,
     qemu::choice::Choice,
     recording::{Manifest, Recorder, Recording},
     scenario::{End, Scenario, file, settings::Settings},
     session::build_target,
+    stdout::{data, json},
     sweep::execute::run_on,
     timeline::{Timeline, WithTimeline},
 };

@@ -24,11 +24,7 @@ use serde_json::json;
 use self::{console::Console, guest::ServedGuest};
 use super::{probes, progress::Live, results, table};
 use crate::{
-    cli::{
-        exit,
-        flags::OutputFlags,
-        output::{data, json, note},
-    },
+    cli::{exit, flags::OutputFlags, output::note},
     engine::{
         Interrupted,
         cell::{Watch, run_cell},
@@ -45,6 +41,7 @@ use crate::{
     },
     recording::{Manifest, Recorder, Recording},
     scenario::{End, Scenario, file, script, settings::Settings, vmm::Vmm},
+    stdout::{data, json},
     sweep::execute::take_down,
 };
 
@@ -191,7 +188,7 @@ impl<'a> Serving<'a> {
         let server = self
             .listening
             .take()
-            .map(|listening| Server::start(listening, Arc::clone(&monitor)))
+            .map(|listening| Server::start(listening, Arc::clone(&monitor), |text| note(text)))
             .transpose()?;
         if let Some(path) = &self.args.socket {
             note(format_args!("QMP is served on {}", path.display()));

@@ -10,11 +10,7 @@ use anyhow::Context;
 use super::{probes, progress::SweepProgress, results, table};
 use crate::{
     analysis::trust,
-    cli::{
-        exit,
-        flags::OutputFlags,
-        output::{data, json, note},
-    },
+    cli::{exit, flags::OutputFlags, output::note},
     engine::interrupt::Interrupt,
     machine::require_kvm,
     model::Shard,
@@ -22,6 +18,7 @@ use crate::{
     recording::{Manifest, Recorder, Recording},
     scenario::{file, settings::Settings},
     session::build_target,
+    stdout::{data, json},
     sweep::{
         calibration,
         estimate::Estimate,

@@ -9,10 +9,8 @@ use std::{
 use anyhow::{Context, ensure};
 
 use crate::{
-    cli::{
-        exit,
-        output::{StdoutClosed, note},
-    },
+    cli::{exit, output::note},
+    stdout::StdoutClosed,
     trace::{
         Reader,
         export::{self, ExportError},

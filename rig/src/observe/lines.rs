@@ -8,7 +8,7 @@ use super::{
     outlet::{Outlet, Report},
     rates::{StallFigures, VcpuRates},
 };
-use crate::cli::output::data;
+use crate::stdout::data;
 
 /// How many exit reasons a line has.
 const TOP: usize = 5;

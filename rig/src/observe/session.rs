@@ -15,8 +15,8 @@ use super::{
     watched::{Reading, Watched},
 };
 use crate::{
-    cli::output::{StdoutClosed, note},
     engine::interrupt::{Clock as _, Interrupt, Waited},
+    stdout::StdoutClosed,
 };
 
 /// How often events are drained: a tenth of what the buffers for a trace hold at full speed. It costs what happened, not
@@ -40,8 +40,10 @@ pub struct Session {
     pub interval: Duration,
     /// When it is over.
     pub duration: Option<Duration>,
-    /// The live view, which has the terminal; without it notes go to stderr.
+    /// The live view, which has the terminal; without it notes come as things happen.
     pub view: Option<View>,
+    /// Is told what happens to processes and probes, and what outlets say at their end.
+    pub note: fn(&str),
     /// Everything else.
     pub outlets: Vec<Box<dyn Outlet>>,
     /// Whether lines go to stdout, so that it is over when nobody reads them.
@@ -62,7 +64,7 @@ pub enum Ended {
 impl Session {
     /// Runs it. Whatever ends it, outlets get to finish what they keep; what they then say is told.
     pub fn run(mut self, interrupt: &Interrupt) -> anyhow::Result<Ended> {
-        let mut told = Told::default();
+        let mut told = Told::new(self.note);
         let mut last = Reading {
             at: monotonic_now(),
             ..Reading::default()
@@ -76,7 +78,7 @@ impl Session {
         let mut failure = None;
         for outlet in self.outlets {
             match outlet.finish(&last) {
-                Ok(words) => words.into_iter().for_each(note),
+                Ok(words) => words.iter().for_each(|words| (self.note)(words)),
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
@@ -185,8 +187,8 @@ impl Session {
 }
 
 /// What was said of processes and probes; each once.
-#[derive(Default)]
 struct Told {
+    note: fn(&str),
     lines: Vec<String>,
     known: BTreeSet<u32>,
     ended: BTreeSet<u32>,
@@ -196,6 +198,18 @@ struct Told {
 }
 
 impl Told {
+    fn new(note: fn(&str)) -> Self {
+        Self {
+            note,
+            lines: Vec::new(),
+            known: BTreeSet::new(),
+            ended: BTreeSet::new(),
+            notes: BTreeSet::new(),
+            at_once: false,
+            any: false,
+        }
+    }
+
     fn news(&mut self, reading: &Reading, t: Duration) {
         let name = |pid: u32| {
             let vm = reading.vms.get(&pid);
@@ -231,12 +245,12 @@ impl Told {
 
     fn say(&mut self, line: String) {
         if self.at_once {
-            note(&line);
+            (self.note)(&line);
         }
         self.lines.push(line);
     }
 
     fn tell_all(&self) {
-        self.lines.iter().for_each(note);
+        self.lines.iter().for_each(|line| (self.note)(line));
     }
 }

@@ -33,7 +33,6 @@ use std::{
 use hdrhistogram::Histogram;
 
 use crate::{
-    cli::output::note,
     model::{Sample, Summary},
     recording::{StallInterval, StallKind},
 };
@@ -230,24 +229,32 @@ pub fn pictures(view: &RecordingView<'_>, choice: &Choice<'_>) -> Result<Vec<Out
         .collect()
 }
 
-/// Draws the chosen figures into `out`, says on stderr which had nothing to show, and returns the files.
+/// What was drawn, and what was not.
+pub struct Drawn {
+    /// The files.
+    pub files: Vec<PathBuf>,
+    /// Which figures had nothing to show, and why, a line each.
+    pub skipped: Vec<String>,
+}
+
+/// Draws the chosen figures into `out`.
 pub fn draw_all(
     view: &RecordingView<'_>,
     out: &Path,
     formats: &[Format],
     choice: &Choice<'_>,
-) -> Result<Vec<PathBuf>, PlotError> {
+) -> Result<Drawn, PlotError> {
     let outcomes = pictures(view, choice)?;
     fs::create_dir_all(out).map_err(|source| PlotError::Write {
         path: out.to_owned(),
         source,
     })?;
-    let mut written = Vec::new();
+    let (mut files, mut skipped) = (Vec::new(), Vec::new());
     for outcome in outcomes {
         let pictures = match outcome.pictures {
             Ok(pictures) => pictures,
             Err(reason) => {
-                note(format_args!("note: figure {} not drawn: {reason}", outcome.figure.name));
+                skipped.push(format!("figure {} not drawn: {reason}", outcome.figure.name));
                 continue;
             }
         };
@@ -265,11 +272,11 @@ pub fn draw_all(
                     path: path.clone(),
                     source,
                 })?;
-                written.push(path);
+                files.push(path);
             }
         }
     }
-    Ok(written)
+    Ok(Drawn { files, skipped })
 }
 
 fn picture(figure: &'static Figure, page: &Page) -> Result<Picture, PlotError> {

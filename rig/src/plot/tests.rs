@@ -96,7 +96,9 @@ fn draws_every_figure_of_a_full_sweep_in_both_formats() {
     let scratch = tempfile::tempdir().expect("a folder for scratch files");
     let out = kept.unwrap_or_else(|| scratch.path().to_owned());
     let made = made(&Recipe::default());
-    let files = draw_all(&made.view(), &out, &[Format::Svg, Format::Png], &Choice::default()).expect("drawn");
+    let files = draw_all(&made.view(), &out, &[Format::Svg, Format::Png], &Choice::default())
+        .expect("drawn")
+        .files;
     // A sweep is no comparison, one recording is none either, and one VMM has none to be compared with.
     let others = ["compared", "stalls-compared", "fidelity"];
     for figure in FIGURES.iter().filter(|figure| !others.contains(&figure.name)) {

@@ -21,7 +21,6 @@ use super::{
     socket::Socket,
     wire::Event,
 };
-use crate::cli::output::note;
 
 /// Clients that are served at a time; more wait until one leaves.
 const MOST_CLIENTS: usize = 128;
@@ -45,13 +44,13 @@ impl Server {
         Ok(Listening(Socket::listen(path)?))
     }
 
-    /// Serves `monitor` there.
-    pub fn start(Listening(socket): Listening, monitor: Arc<Monitor>) -> anyhow::Result<Self> {
+    /// Serves `monitor` there; `warn` is told what goes wrong meanwhile.
+    pub fn start(Listening(socket): Listening, monitor: Arc<Monitor>, warn: fn(&str)) -> anyhow::Result<Self> {
         let (ending, closer) = Ending::new().context("can't make a pipe")?;
         let ending = Arc::new(ending);
         let thread = thread::Builder::new().name("accept".into()).spawn({
             let ending = Arc::clone(&ending);
-            move || accept(&socket, &monitor, &ending)
+            move || accept(&socket, &monitor, &ending, warn)
         });
         Ok(Self {
             ending,
@@ -82,7 +81,7 @@ impl Drop for Server {
     }
 }
 
-fn accept(socket: &Socket, monitor: &Arc<Monitor>, ending: &Arc<Ending>) {
+fn accept(socket: &Socket, monitor: &Arc<Monitor>, ending: &Arc<Ending>, warn: fn(&str)) {
     let mut clients: Vec<JoinHandle<()>> = Vec::new();
     loop {
         let is_full = clients.len() >= MOST_CLIENTS;
@@ -97,7 +96,7 @@ fn accept(socket: &Socket, monitor: &Arc<Monitor>, ending: &Arc<Ending>) {
             Ok(Woken::Ready) => match serve_next(socket, monitor, ending) {
                 Ok(client) => clients.extend(client),
                 Err(error) => {
-                    note(format_args!("warning: a client could not be served: {error:#}"));
+                    warn(&format!("warning: a client could not be served: {error:#}"));
                     // Descriptors or threads have run out: others give theirs back in time.
                     if matches!(
                         ending.wait(&socket.listener, PollFlags::empty(), PollTimeout::from(LOOK_EVERY_MS)),
@@ -108,7 +107,7 @@ fn accept(socket: &Socket, monitor: &Arc<Monitor>, ending: &Arc<Ending>) {
                 }
             },
             Err(error) => {
-                note(format_args!("warning: no more clients are accepted: {error}"));
+                warn(&format!("warning: no more clients are accepted: {error}"));
                 break;
             }
         }

@@ -47,6 +47,9 @@ pub(crate) fn as_asked() -> Result<(), Failed> {
         interval: INTERVAL,
         duration: Some(INTERVAL),
         view: None,
+        note: |text| {
+            eprintln!("{text}");
+        },
         outlets: vec![Box::new(counted)],
         to_stdout: false,
     };

@@ -67,7 +67,9 @@ pub(super) fn answers_alike() -> Result<(), Failed> {
     let limiter = Arc::new(Limiter::attach(vm.pid, DEPTH)?);
     let remote = Arc::new(Remote::new(Arc::clone(&limiter), Interrupt::default()));
     let socket = libvirt.at("ours.sock");
-    let server = Server::start(Server::listen(&socket)?, Arc::new(Monitor::new(remote)))?;
+    let server = Server::start(Server::listen(&socket)?, Arc::new(Monitor::new(remote)), |text| {
+        eprintln!("{text}");
+    })?;
     let mut ours = QmpClient::connect(&socket)?;
 
     // Every command of ours is one of QEMU's, and every answer a part of QEMU's.

@@ -25,9 +25,10 @@ use reedline::{
 };
 
 use crate::{
-    cli::output::{data, note},
+    cli::output::note,
     engine::interrupt::Interrupt,
     qmp::{Monitor, hmp},
+    stdout::data,
 };
 
 /// How often the line editor looks whether it is to end.

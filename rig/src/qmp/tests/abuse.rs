@@ -30,7 +30,10 @@ impl Served {
         let path = dir.path().join("qmp");
         let vm = Arc::new(Remembering::default());
         let listening = Server::listen(&path).expect("a socket");
-        let server = Server::start(listening, Arc::new(Monitor::new(vm.clone()))).expect("a server");
+        let server = Server::start(listening, Arc::new(Monitor::new(vm.clone())), |text| {
+            eprintln!("{text}");
+        })
+        .expect("a server");
         Self {
             vm,
             server,

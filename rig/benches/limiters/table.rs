@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use dirtyrig_rig::plot::machine_line;
+use dirtyrig_rig::{plot::machine_line, scenario::BURST};
 
 use super::cells::Bench;
 
@@ -60,7 +60,6 @@ const LINES: [Line; 25] = [
         Some(2.0),
         Some(0.5),
     ),
-    // A burst at 25 MiB/s is 64 pages, 10 ms of the quota.
     ("stall 25", "longest stall at 25 MiB/s", "ms", Some(60.0), Some(12.0)),
     (
         "cost 25",
@@ -137,10 +136,11 @@ pub(crate) fn markdown(bench: &Bench) -> String {
     let (fewest, most) = (count().min().unwrap_or(0), count().max().unwrap_or(0));
     let mut text = format!(
         "{}. By the guest's own counter, sampled every 10 ms; medians (quartiles) of {fewest} to {most} \
-         values. A settle time of 0 is one below 10 ms. In bold: beyond its bound. Out of reach: the quota is above what the \
+         values. A settle time of 0 is one below 10 ms. Buckets of `--burst {}`. In bold: beyond its bound. Out of reach: the quota is above what the \
          guest dirties unlimited.\n\n\
          | | `qemu-7.2` | `budget` | bound | `budget-ebpf` | bound |\n|---|---|---|---|---|---|\n",
-        machine.unwrap_or_default()
+        machine.unwrap_or_default(),
+        humantime::format_duration(BURST)
     );
     for line in LINES.iter().chain([&FLOW]) {
         let (row, what, unit, budget, ebpf) = *line;

@@ -5,11 +5,11 @@
 //!
 //! A guest writes for a part of its cycle, its duty, as fast as this host lets it, and waits for the rest. What it does alone is
 //! measured before each repetition of each of its rows; its quota is a share of that. A row has medians of the repetitions, one after
-//! the other through all limiters, so that a host that slowly changes favours none. All of it, three times each, takes two hours;
+//! the other through all limiters, so that a host that slowly changes favours none. All of it, three times each, takes two and a half hours;
 //! each option chooses a part, and what `--out` has already is not measured again:
 //!
-//! - `--limiter budget,budget-ebpf --duty 20,80 --share 0.8`: the promise, in 10 minutes;
-//! - `--limiter budget --duty 20 --share 0.8 --burst 100ms,1s,10s`: what depth costs, in 7 minutes.
+//! - `--limiter budget,budget-ebpf --duty 20,80 --share 0.8`: the promise, in 13 minutes;
+//! - `--limiter budget --duty 20 --share 0.8 --burst 100ms,1s,10s`: what depth costs, in 10 minutes.
 
 #[path = "../shared/cell.rs"]
 #[expect(dead_code, reason = "shared with benchmarks that need more of it")]

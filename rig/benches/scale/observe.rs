@@ -6,7 +6,6 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     process::{Child, Command, Stdio},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -100,26 +99,19 @@ fn measure(seconds: u32) -> anyhow::Result<Measured> {
         .spawn()?;
     let stdout = child.stdout.take().context("its stdout is a pipe")?;
     let observe = Killed(child);
-    let reader = thread::spawn(move || {
-        csv::Reader::from_reader(stdout)
-            .into_records()
-            .map_while(Result::ok)
-            .collect::<Vec<_>>()
-    });
-    thread::sleep(START);
+    // Columns by their order: t_s is the first, dirty_mib_s the seventh.
+    let rows = csv::Reader::from_reader(stdout).into_records().map_while(Result::ok);
+    let rows = rows.filter_map(|row| Some((row.get(0)?.parse().ok()?, row.get(6)?.parse().unwrap_or(0.0))));
+    let (start_s, end_s) = (START.as_secs_f64(), START.as_secs_f64() + f64::from(seconds));
+    let mut rows = rows.skip_while(|(t_s, _): &(f64, f64)| *t_s < start_s).peekable();
+    rows.peek().context("observe ended before it had watched for long")?;
     let (begun, before) = (Instant::now(), cpu_of(observe.0.id()));
-    thread::sleep(Duration::from_secs(u64::from(seconds)));
+    // By its own clock, however late it began; and the interval behind it, which is cut off.
+    let rows: Vec<(f64, f64)> = rows.take_while(|(t_s, _)| *t_s <= end_s + 1.0).collect();
     let share = (cpu_of(observe.0.id()) - before) / begun.elapsed().as_secs_f64();
     drop(observe);
-    let rows = reader.join().expect("the reader does not panic");
-    // Columns by their order: t_s is the first, dirty_mib_s the seventh.
-    let rows: Vec<(f64, f64)> = rows
-        .iter()
-        .filter_map(|row| Some((row.get(0)?.parse().ok()?, row.get(6)?.parse().unwrap_or(0.0))))
-        .filter(|(t_s, _)| *t_s >= START.as_secs_f64())
-        .collect();
     let intervals: Vec<&[(f64, f64)]> = rows.chunk_by(|a, b| a.0.total_cmp(&b.0).is_eq()).collect();
-    // The last may be cut off, as its reader was killed.
+    // The last may be cut off.
     let whole = intervals.split_last().map_or(&intervals[..], |(_, whole)| whole);
     let active = |rows: &[(f64, f64)]| rows.iter().filter(|(_, rate)| *rate > 0.0).count();
     let gaps = whole.windows(2).map(|pair| pair[1][0].0 - pair[0][0].0);

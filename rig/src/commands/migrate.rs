@@ -22,8 +22,9 @@ use crate::{
         drive::{Order, drive, promise},
         monitor::Monitor,
         pair::Guest,
-        promise::{Circumstances, Host, Promise, depth, resident},
+        promise::{Circumstances, Host, Promise, depth},
         rows,
+        sample::sample,
         strategy::Strategy,
     },
     outside::Limiter,
@@ -208,6 +209,7 @@ fn theirs(
     let mut monitor = Monitor::connect(socket)?;
     // Before anything is waited for or promised.
     let limiter = Limiter::attach(monitor.pid(), depth(args.max_stall()))?;
+    let sample = sample(monitor.pid(), &|| {}).context("can't look at the memory of the VM, to see what it writes")?;
     if args.follow {
         note("waiting for a migration to start");
         if !monitor.wait_for_migration(|| interrupt.is_set())? {
@@ -223,14 +225,17 @@ fn theirs(
              (`--bandwidth 1Gbps`)",
         )?,
     };
+    let memory = monitor.memory()?;
     let order = Order {
         uri: args.to.clone(),
         strategy: Strategy::Dirtyrig,
         promise: args.promise(),
         circumstances: Circumstances {
-            memory: monitor.memory()?,
-            in_use: resident(monitor.pid()),
+            memory,
+            in_use: sample.in_use,
+            dirtying: Some(sample.dirtying),
             vcpus: monitor.vcpus(),
+            ring_entries: limiter.ring_entries(),
             bandwidth: bandwidth.rate(),
             max_stall: args.max_stall(),
             host: Host::here(),

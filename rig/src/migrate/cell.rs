@@ -2,6 +2,7 @@
 
 use std::{thread, time::Duration};
 
+use anyhow::Context as _;
 use dirtyrig_limiter::{
     law::migration::Plan,
     units::{MibPerSec, Pages},
@@ -15,13 +16,14 @@ use super::{
     monitor::Monitor,
     pair::{Guest, Pair},
     promise::{Circumstances, Host, Promise, depth},
+    sample::{Sample, sample},
     strategy::Strategy,
     truth::{self, Sampler, Truth},
 };
 use crate::{engine::interrupt::Interrupt, outside::Limiter, qemu::binary::Binary};
 
-/// How long the guest's own rate is taken, before anything else.
-const FREE_FOR: Duration = Duration::from_millis(700);
+/// Over which the guest's own rate is taken, before it migrates.
+const FREE_FOR: Duration = Duration::from_secs(1);
 /// How long the guest is watched at the destination.
 const AFTER: Duration = Duration::from_millis(200);
 /// How long a guest may take to run at the destination after the source was told that it does.
@@ -51,8 +53,7 @@ pub struct Setup {
 impl Setup {
     /// The part of a blackout that doesn't depend on what is left, at most.
     pub fn fixed(&self) -> Duration {
-        let order = order(self, None, memory(self));
-        order.circumstances.task(self.promise).vmm.fixed.bound
+        order(self, None, memory(self), None).circumstances.beside()
     }
 }
 
@@ -97,18 +98,23 @@ impl Outcome {
 
 /// The plan alone: what would be promised.
 pub fn plan(setup: &Setup) -> Result<Plan, MigrateError> {
-    promise(&order(setup, None, memory(setup)))
+    promise(&order(setup, None, memory(setup), None))
 }
 
-fn order(setup: &Setup, uri: Option<String>, memory: Pages) -> Order {
+fn order(setup: &Setup, uri: Option<String>, memory: Pages, sample: Option<Sample>) -> Order {
+    let in_use = sample
+        .as_ref()
+        .map_or(Pages(setup.guest.memory_mib * 256), |sample| sample.in_use);
     Order {
         uri,
         strategy: setup.strategy,
         promise: setup.promise,
         circumstances: Circumstances {
             memory,
-            in_use: Pages(setup.guest.memory_mib * 256),
+            in_use,
+            dirtying: sample.map(|sample| sample.dirtying),
             vcpus: setup.guest.programs.len(),
+            ring_entries: setup.guest.ring_entries,
             bandwidth: setup.link.rate(),
             max_stall: setup.max_stall,
             host: Host::here(),
@@ -126,7 +132,15 @@ pub fn run(binary: &Binary, setup: &Setup, watch: &mut dyn Watch, interrupt: &In
     monitor.check()?;
     let memory = monitor.memory()?;
     let uri = pair.connect(&mut monitor, setup.link)?;
-    let order = order(setup, Some(uri), memory);
+    let sampler = Sampler::start(
+        pair.source.memory(),
+        pair.destination.memory(),
+        setup.guest.programs.len(),
+    );
+    pair.settle(&setup.guest);
+    // Meanwhile the guest's own rate is taken, too.
+    let sample = sample(pair.source.pid(), &|| sampler.mark()).context("can't look at the guest's memory")?;
+    let order = order(setup, Some(uri), memory, Some(sample));
     let planned = match setup.strategy {
         Strategy::Dirtyrig => {
             let plan = promise(&order)?;
@@ -134,12 +148,6 @@ pub fn run(binary: &Binary, setup: &Setup, watch: &mut dyn Watch, interrupt: &In
         }
         _ => None,
     };
-    let sampler = Sampler::start(
-        pair.source.memory(),
-        pair.destination.memory(),
-        setup.guest.programs.len(),
-    );
-    thread::sleep(FREE_FOR);
     let planned_ref = planned.as_ref().map(|(plan, limiter)| (plan, limiter));
     let course = drive(&mut monitor, &order, planned_ref, watch, interrupt)?;
     if course.ended == Ended::Completed {
@@ -162,7 +170,7 @@ pub fn run(binary: &Binary, setup: &Setup, watch: &mut dyn Watch, interrupt: &In
         verdict.broken.push(format!("{pages} pages differ at the destination"));
     }
     Ok(Outcome {
-        free: truth::rate(&looks, Duration::ZERO, from),
+        free: truth::rate(&looks, from.saturating_sub(FREE_FOR), from),
         logged: truth::rate(&looks, logged_from, limited_from.unwrap_or(stopped_at)),
         limited: limited_from.and_then(|since| truth::rate(&looks, since.max(logged_from + SOON), stopped_at)),
         plan: planned.map(|(plan, _)| plan),

@@ -13,7 +13,7 @@
 use std::time::{Duration, Instant};
 
 use dirtyrig_limiter::{
-    law::migration::{Plan, Task, again, plan},
+    law::migration::{Bounded, Plan, Task, again, plan},
     units::{MibPerSec, PAGE_SIZE, Pages},
 };
 
@@ -133,6 +133,9 @@ struct Drive<'a> {
     stopped_at: Option<Duration>,
     expected_end: Option<Duration>,
     lost: Option<(Duration, String)>,
+    /// The last sync that is known to be over, and the last that QEMU told.
+    synced: u64,
+    told_pass: u64,
     /// Pages that the rings had been given when the last sync was, and at the last look.
     pushed_at_sync: u64,
     pushed: u64,
@@ -158,6 +161,8 @@ impl<'a> Drive<'a> {
             stopped_at: None,
             expected_end: planned.map(|(plan, _)| plan.total.expected),
             lost: None,
+            synced: 0,
+            told_pass: 0,
             pushed_at_sync: 0,
             pushed: 0,
             sent_bytes: 0,
@@ -194,9 +199,8 @@ impl<'a> Drive<'a> {
             }
             let progress = monitor.progress()?;
             self.ended_at = self.at();
-            // Events of passes only make us look at once: QEMU counts a sync and what it found in one go.
-            let is_pass = progress.syncs > self.last.syncs;
-            self.look(progress);
+            let is_pass = self.is_synced(&progress);
+            self.look(progress, is_pass);
             if !self.last.is_under_way() {
                 self.settle(monitor)?;
                 break;
@@ -272,17 +276,32 @@ impl<'a> Drive<'a> {
     }
 
     fn hear(&mut self, event: &Event) {
+        if event.name == "MIGRATION_PASS" {
+            self.told_pass = event.data["pass"].as_u64().unwrap_or(0);
+        }
         if event.name == "STOP" {
             self.stopped_at.get_or_insert(self.begun.elapsed());
             self.lift();
         }
     }
 
-    fn look(&mut self, progress: Progress) {
+    /// Whether a sync has ended that was not seen before. QEMU counts it when it begins, and answers before it knows what was
+    /// dirtied; when it ends it tells the pass. Where it tells none, because somebody else has started the migration, the sync
+    /// is over at the next look.
+    fn is_synced(&mut self, progress: &Progress) -> bool {
+        let is_over = self.told_pass >= progress.syncs || self.last.syncs == progress.syncs;
+        let is_new = progress.syncs > self.synced && is_over;
+        if is_new {
+            self.synced = progress.syncs;
+        }
+        is_new
+    }
+
+    fn look(&mut self, progress: Progress, is_pass: bool) {
         if progress.sent_pages > self.last.sent_pages {
             self.meter.count(self.at(), progress.sent_pages);
         }
-        if progress.syncs > self.last.syncs {
+        if is_pass {
             // What was dirtied between the last look and the sync is counted twice, rather than not at all.
             self.pushed_at_sync = self.pushed;
         }
@@ -314,7 +333,7 @@ impl<'a> Drive<'a> {
             within: self.order.promise.within.saturating_sub(self.at()),
             ..self.task.clone()
         };
-        task.vmm.setup = Duration::ZERO;
+        task.vmm.setup = Bounded::default();
         if self.quota.is_none() {
             // All of memory may be dirty at any moment, be it sent or not.
             task.left = Pages(self.last.left.0 + self.last.memory.0);
@@ -429,7 +448,6 @@ impl<'a> Drive<'a> {
                 Ended::Failed(why.unwrap_or_else(|| format!("QEMU says `{status}` and gives no reason")))
             }
         };
-        let fixed = self.task.vmm.fixed.bound;
         Course {
             ended,
             begun: self.begun,
@@ -437,7 +455,7 @@ impl<'a> Drive<'a> {
             stopped_at: self.stopped_at,
             limited_from: self.limited_from,
             qemu_downtime: self.last.downtime,
-            beside_downtime: fixed,
+            beside_downtime: self.order.circumstances.beside(),
             lost: self.lost.take(),
             passes: std::mem::take(&mut self.passes),
             sent_mib: mib(self.sent_bytes),

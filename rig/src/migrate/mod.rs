@@ -11,6 +11,7 @@
 //! - [`bandwidth`]: a link's speed, as it is written.
 //! - [`monitor`]: what a migration needs of QEMU's monitor; [`settings`]: its parameters, changed and put back.
 //! - [`promise`]: what was promised, as the task that the law solves.
+//! - [`sample`]: what the guest writes, seen from the content of its memory before the start.
 //! - [`meter`]: the rate at which pages go.
 //! - [`strategy`]: who throttles.
 //! - [`drive`]: the migration itself; [`course`]: what came of it.
@@ -27,6 +28,7 @@ pub mod monitor;
 pub mod pair;
 pub mod promise;
 pub mod rows;
+pub mod sample;
 mod settings;
 pub mod strategy;
 pub mod truth;

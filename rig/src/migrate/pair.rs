@@ -106,6 +106,19 @@ impl Pair {
         })
     }
 
+    /// Waits until the guest has gone through its memory some times, as one has that ran for long, or for [`SETTLES`].
+    pub fn settle(&self, guest: &Guest) {
+        let accesses = |vcpu| {
+            let truth = self.source.truth(vcpu);
+            truth.written + truth.read
+        };
+        let often = ROUNDS * (guest.memory_mib << 20) / PAGE_SIZE / guest.programs.len() as u64;
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < SETTLES && (0..guest.programs.len()).any(|vcpu| accesses(vcpu) < often) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Makes the link and hands it to the source; returns its name as a migration's URI.
     pub fn connect(&mut self, monitor: &mut Monitor, bandwidth: Bandwidth) -> anyhow::Result<String> {
         let told = self.arrivals.execute("query-migrate", &Value::Null)?;
@@ -188,6 +201,11 @@ impl Pair {
         }
     }
 }
+
+/// How often a guest goes through its memory before it is as it will be.
+const ROUNDS: u64 = 8;
+/// A guest that takes longer for that is as it is.
+const SETTLES: Duration = Duration::from_secs(4);
 
 const PAGE: usize = PAGE_SIZE as usize;
 const CHUNK: usize = 1 << 20;

@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -38,6 +38,7 @@ pub struct Sampler {
     begun: Instant,
     /// Relaxed: a lone flag.
     stop: Arc<AtomicBool>,
+    marker: Marker,
     thread: JoinHandle<Vec<Look>>,
 }
 
@@ -46,8 +47,14 @@ impl Sampler {
     pub fn start(source: Arc<SharedMemory>, destination: Arc<SharedMemory>, vcpus: usize) -> Self {
         let begun = Instant::now();
         let stop = Arc::new(AtomicBool::new(false));
+        let marker = Marker {
+            memory: Arc::clone(&source),
+            vcpus,
+            value: Arc::default(),
+        };
         let thread = thread::spawn({
             let stop = Arc::clone(&stop);
+            let marker = marker.clone();
             move || {
                 // A failure leaves the kernel's default of 50 us.
                 let _ = prctl::set_timerslack(1);
@@ -58,13 +65,18 @@ impl Sampler {
                         source: accesses(&source, vcpus),
                         destination: accesses(&destination, vcpus),
                     });
-                    (0..vcpus).for_each(|vcpu| source.set_iteration(vcpu, looks.len() as u64));
+                    marker.mark();
                     thread::sleep(LOOK_EVERY);
                 }
                 looks
             }
         });
-        Self { begun, stop, thread }
+        Self {
+            begun,
+            stop,
+            marker,
+            thread,
+        }
     }
 
     /// When it began.
@@ -72,10 +84,31 @@ impl Sampler {
         self.begun
     }
 
+    /// Has the guest's writes leave a new value from now on.
+    pub fn mark(&self) {
+        self.marker.mark();
+    }
+
     /// Ends it; what it saw, oldest first.
     pub fn finish(self) -> Vec<Look> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap_or_default()
+    }
+}
+
+/// Who tells the guest what its writes leave: a value that only grows.
+#[derive(Clone, Debug)]
+struct Marker {
+    memory: Arc<SharedMemory>,
+    vcpus: usize,
+    /// Relaxed: the value alone counts.
+    value: Arc<AtomicU64>,
+}
+
+impl Marker {
+    fn mark(&self) {
+        let value = self.value.fetch_add(1, Ordering::Relaxed);
+        (0..self.vcpus).for_each(|vcpu| self.memory.set_iteration(vcpu, value));
     }
 }
 

@@ -74,7 +74,9 @@ fn disturb(binary: &Binary, interrupt: &Interrupt, act: impl FnOnce(&mut Pair)) 
         circumstances: Circumstances {
             memory: monitor.memory()?,
             in_use: monitor.memory()?,
+            dirtying: None,
             vcpus: 1,
+            ring_entries: setup.guest.ring_entries,
             bandwidth: setup.link.rate(),
             max_stall: setup.max_stall,
             host: Host::here(),

@@ -45,7 +45,8 @@ impl Worst {
         let burst = quota * task.burst.span.as_secs_f64() + task.burst.pages.0 as f64;
         // What is dirtied after the last look is sent after the stop as well.
         let unseen = (rate * vmm.stop.as_secs_f64() + burst) / bandwidth;
-        let beside = vmm.fixed.bound.as_secs_f64() + unseen;
+        let buffered = vmm.buffered.bound.0 as f64 / bandwidth;
+        let beside = vmm.fixed.bound.as_secs_f64() + buffered + unseen;
         let limit = task.downtime.as_secs_f64() - beside;
         let downtime_limit = Duration::from_millis((limit * 1e3).floor() as u64);
         if downtime_limit.is_zero() {
@@ -108,7 +109,7 @@ impl Worst {
         let in_syncs = self.bandwidth * syncs * vmm.sync.bound.as_secs_f64();
         let limited = (surplus + in_syncs).max(0.0) / (self.bandwidth - self.rate);
         let last_look = vmm.longest_step + vmm.sync.bound + vmm.stop;
-        Some(vmm.setup.as_secs_f64() + free_for + limited + last_look.as_secs_f64() + self.blackout)
+        Some(vmm.setup.bound.as_secs_f64() + free_for + limited + last_look.as_secs_f64() + self.blackout)
     }
 
     /// What is left of the first pass when the limit begins, if the guest is free in it.

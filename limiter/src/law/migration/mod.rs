@@ -23,7 +23,8 @@
 //! promised blackout. How many passes there can be follows from the same argument: with `X` above the threshold left, a
 //! pass leaves at most `X Q / B` and what was dirtied during the sync; near the end it takes at least the shortest step off.
 //!
-//! Everything here is a worst case, except what is called *expected*: a forecast for a guest that uses its quota up.
+//! Everything here is a worst case, except what is called *expected*: a forecast from what is known of the guest. No bound
+//! depends on that.
 
 mod bounds;
 mod dirtying;
@@ -49,7 +50,7 @@ use crate::units::{MibPerSec, Pages, Quota};
 /// What is known of a value before it happens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bounded<T> {
-    /// What it will be, if the guest uses its quota up.
+    /// What it will be, as far as the guest is known; a guest that is not known is taken to use its quota up.
     pub expected: T,
     /// What it is at most, whatever the guest does.
     pub bound: T,
@@ -67,18 +68,41 @@ pub struct Burst {
 /// How a VMM migrates, measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vmm {
-    /// From the command to the first page that is sent, at most.
-    pub setup: Duration,
+    /// From the command to the first page that is sent.
+    pub setup: Bounded<Duration>,
     /// The shortest time that it sends, if it has enough to send, until it looks at what is left.
     pub shortest_step: Duration,
+    /// The usual one.
+    pub usual_step: Duration,
     /// The longest one.
     pub longest_step: Duration,
     /// A sync, in which it sends nothing.
     pub sync: Bounded<Duration>,
     /// From the moment at which the last sync reads the log to the stop of the last vCPU, at most.
     pub stop: Duration,
-    /// The part of a blackout that doesn't depend on what is left: stop, device state, resume, buffers that drain.
+    /// The part of a blackout that depends neither on what is left nor on the link: stop, device state, resume.
     pub fixed: Bounded<Duration>,
+    /// What lies between the VMM and the link, for it sent already: the link catches up during the blackout.
+    pub buffered: Bounded<Pages>,
+    /// How writes are logged.
+    pub log: Log,
+}
+
+/// A page that was written is logged, and charged, once in a round; rounds begin at a sync, and when one of these is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// So many pages were logged: rings are full. The most there is, where a bitmap has room for all.
+    pub pages: Pages,
+    /// So long ago it began.
+    pub every: Duration,
+}
+
+impl Log {
+    /// A bitmap, which only a sync empties.
+    pub const BITMAP: Self = Self {
+        pages: Pages(u64::MAX),
+        every: Duration::MAX,
+    };
 }
 
 /// A migration, or what is left of one, and what was promised of it.

@@ -123,9 +123,9 @@ pub(super) fn migrate(task: &Task, plan: &Plan, guest: Guest, solves_again: bool
     let mut next_quota = plan.quota.rate().pages_per_sec();
     let (mut tokens, mut send_credit, mut device_credit) = (0.0, 0.0, 0.0);
     let mut passes = 1;
-    let mut looks_at = millis(vmm.setup) + millis(vmm.longest_step);
+    let mut looks_at = millis(vmm.setup.bound) + millis(vmm.longest_step);
     // Sending stands still until then: the setup, a sync.
-    let mut sends_from = millis(vmm.setup);
+    let mut sends_from = millis(vmm.setup.bound);
     // The last look is over, the stop is to come.
     let mut stops_at = None;
     for now in 0..end {
@@ -163,7 +163,9 @@ pub(super) fn migrate(task: &Task, plan: &Plan, guest: Guest, solves_again: bool
         if let Some(at) = stops_at {
             if at == now {
                 memory.sync();
-                let rest = Duration::from_secs_f64(memory.known_count as f64 / task.bandwidth.pages_per_sec());
+                let rest = Duration::from_secs_f64(
+                    (memory.known_count + vmm.buffered.bound.0) as f64 / task.bandwidth.pages_per_sec(),
+                );
                 let blackout = rest + vmm.fixed.bound;
                 return Some(Outcome {
                     total: Duration::from_millis(now) + blackout,
@@ -198,7 +200,7 @@ pub(super) fn migrate(task: &Task, plan: &Plan, guest: Guest, solves_again: bool
                         left: Pages(memory.known_count),
                         within: task.within.saturating_sub(Duration::from_millis(now)),
                         vmm: super::Vmm {
-                            setup: Duration::ZERO,
+                            setup: super::Bounded::default(),
                             ..*vmm
                         },
                         ..task.clone()
@@ -239,8 +241,12 @@ pub(super) fn small(left: u64, pages_per_ms: f64, within: Duration, downtime: Du
             pages: Pages(4),
         },
         vmm: super::Vmm {
-            setup: Duration::from_millis(50),
+            setup: super::Bounded {
+                expected: Duration::from_millis(50),
+                bound: Duration::from_millis(50),
+            },
             shortest_step: Duration::from_millis(25),
+            usual_step: Duration::from_millis(60),
             longest_step: Duration::from_millis(100),
             sync: super::Bounded {
                 expected: Duration::from_millis(1),
@@ -251,6 +257,8 @@ pub(super) fn small(left: u64, pages_per_ms: f64, within: Duration, downtime: Du
                 expected: Duration::from_millis(15),
                 bound: Duration::from_millis(40),
             },
+            buffered: super::Bounded::default(),
+            log: super::Log::BITMAP,
         },
         dirtying: None,
     }

@@ -21,7 +21,7 @@ pub fn plan(task: &Task) -> Result<Plan, Refusal> {
         .map(|held| (Start::AfterFirstPass, held))
         .or_else(|| Some((Start::AtOnce, held_from(task, Start::AtOnce)?)))
         .ok_or_else(|| refusal::of(task))?;
-    let expected = forecast(task, &held, start);
+    let expected = forecast(task, &held, start, task.vmm.buffered.expected);
     let lost = task.dirtying.as_ref().map(|dirtying| {
         let limited_for = held.total - expected.begin - held.worst.blackout;
         let slowed = (dirtying.rate() - held.quota).max(0.0) * limited_for;
@@ -68,7 +68,8 @@ pub fn again(task: &Task) -> Result<Again, Refusal> {
         quota: quota(held.quota),
         downtime_limit: held.worst.downtime_limit,
         total: Bounded {
-            expected: Duration::from_secs_f64(forecast(task, &held, Start::AtOnce).total),
+            // What lies in the buffers was counted when it went there.
+            expected: Duration::from_secs_f64(forecast(task, &held, Start::AtOnce, Pages(0)).total),
             bound: Duration::from_secs_f64(held.total),
         },
     })

@@ -137,6 +137,48 @@ fn a_forecast_is_what_a_guest_that_uses_its_quota_up_gets() {
     }
 }
 
+/// It is charged for the same pages again and again, and little is left of each pass.
+#[test]
+fn a_forecast_knows_a_guest_that_writes_the_same_pages() {
+    for (hot, left, per_ms, within) in [
+        (1_000, 8_000, 16.0, 2_000),
+        (3_000, 20_000, 16.0, 3_000),
+        (6_000, 20_000, 16.0, 2_500),
+    ] {
+        let mut task = small(left, per_ms, ms(within), ms(200));
+        // The simulation charges every write.
+        task.vmm.log.pages = Pages(1);
+        let windows = [1, 10, 100, 1_000].map(|millis| (ms(millis), Pages(hot.min(100 * millis))));
+        let unknown = plan(&task).expect("accepted").total.expected;
+        task.dirtying = Dirtying::new(windows);
+        let plan = plan(&task).expect("accepted");
+        let guest = Guest {
+            when: When::Always,
+            where_: Where::Hot(hot),
+            free_per_ms: 100,
+            devices: false,
+        };
+        let total = migrate(&task, &plan, guest, true).expect("it ends").total;
+        let error = |expected: Duration| (expected.as_secs_f64() / total.as_secs_f64() - 1.0).abs();
+        assert!(
+            error(plan.total.expected) < 0.15 && error(unknown) > 0.15,
+            "{total:?} {unknown:?} {plan:?}"
+        );
+    }
+}
+
+/// What it waits for is not slowed down by a limit.
+#[test]
+fn a_guest_that_waits_now_and_then_uses_no_more_than_a_part_of_its_quota() {
+    let known = Dirtying::new([(ms(100), Pages(1_000))]).expect("a window");
+    let all = known.distinct(known.unslowed(5_000.0, 0.1));
+    let waits = known.clone().with_idle(0.8);
+    let part = waits.distinct(waits.unslowed(5_000.0, 0.1));
+    assert!((all - 500.0).abs() < 1.0, "{all}");
+    // 1,000 pages take 200 ms of quota and 80 of waiting.
+    assert!((part - 100.0 / 280.0 * 1_000.0).abs() < 1.0, "{part}");
+}
+
 #[test]
 fn a_promise_is_kept_from_now_on_or_said_to_be_lost() {
     let task = small(4_000, 16.0, ms(700), ms(150));

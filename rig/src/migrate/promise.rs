@@ -147,7 +147,7 @@ impl Circumstances {
 }
 
 /// After about so long, a page that is written again is logged again. QEMU empties rings that are not full once a second, but
-/// pages come back sooner: so long fits guests that write the same pages again and again, on rings of 1024 to 65536.
+/// pages come back sooner. So long fits guests that write the same pages again and again, on rings of 1024 to 65536.
 const RELOGGED: Duration = Duration::from_millis(150);
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ pub struct Dirtying {
 
 impl Dirtying {
     /// Takes what was measured, in any order. A longer window counts at least as much as a shorter one, and a shorter one at
-    /// least its part of a longer one: what was seen of a guest that writes in bursts depends on the moment. `None` if there
+    /// least its part of a longer one. What is seen of a guest that writes in bursts depends on the moment. `None` if there
     /// is no window that lasts.
     pub fn new(windows: impl IntoIterator<Item = (Duration, Pages)>) -> Option<Self> {
         let mut windows: Vec<(f64, f64)> = windows

@@ -1,10 +1,10 @@
 //! What is expected: QEMU's rule, pass by pass, for the guest as it was seen to write. Its limit is solved again after each
 //! sync, as it will be.
 //!
-//! A guest that is held to a quota does what it would do, slower: what it dirties in a time `t` is what it dirties, free, in
-//! a shorter time `g`. In a round of the log it is charged a page once, so `g` is the time that it takes, free, to write as
-//! many distinct pages as the quota gives it in the round, or less if it waits for other things as well. A guest that writes the same pages again and again is charged
-//! for them in every round and comes to new ones late: much of its quota dirties nothing more.
+//! A guest that is held to a quota does what it would do, slower. What it dirties in a time `t` is what it dirties, free, in
+//! a shorter time `g`. It is charged a page once in a round of the log. So `g` is how long it takes, free, to write as many
+//! distinct pages as the quota gives it in the round; less, if it waits for other things as well. A guest that writes the
+//! same pages again and again is charged for them in every round, and comes to new ones late.
 
 use super::{
     Dirtying, Log, Task,
@@ -24,8 +24,8 @@ pub(super) struct Forecast {
     pub(super) lost: f64,
 }
 
-/// How much of what is written hits what is still to be sent, as a part of what chance would do: one that writes at random does
-/// that, one that writes page after page half of it, measured.
+/// How much of what is written hits what is still to be sent, as a part of what chance would do. A guest that writes at random
+/// does just that, one that writes page after page half of it.
 const OVERLAP: f64 = 0.75;
 
 /// A round of the log may end at any moment of a pass: the mean of so many is taken.

@@ -10,7 +10,7 @@ use crate::{
         baselines::{self, BASELINES},
         output::{Format, print},
     },
-    cli::{exit, output::note},
+    commands::{exit, output::note},
     recording::Recording,
     stdout::data,
 };

@@ -9,7 +9,7 @@ use anyhow::Context;
 
 use super::{progress::SweepProgress, results, sweep};
 use crate::{
-    cli::{exit, flags::OutputFlags, output::note},
+    commands::{exit, flags::OutputFlags, output::note},
     compare::{self, Style},
     engine::interrupt::Interrupt,
     machine::require_kvm,

@@ -9,7 +9,7 @@ use clap::builder::styling::{AnsiColor, Style};
 use serde::Serialize;
 
 use crate::{
-    cli::exit,
+    commands::exit,
     engine::probing,
     machine::{
         Facts,

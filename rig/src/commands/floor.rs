@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{progress::Live, results, table::verdict};
 use crate::{
-    cli::{exit, flags::OutputFlags, output::note},
+    commands::{exit, flags::OutputFlags, output::note},
     engine::interrupt::Interrupt,
     machine::require_kvm,
     model::{Summary, Verdict},

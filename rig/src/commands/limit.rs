@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{progress::Live, results, table, which_vm::WhichVm};
 use crate::{
-    cli::{exit, flags::OutputFlags, output::note},
+    commands::{exit, flags::OutputFlags, output::note},
     engine::{Interrupted, cell::Watch, interrupt::Interrupt},
     model::Sample,
     outside::{Limiter, OutsideTarget, Remote},
@@ -101,7 +101,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         burst: args.burst.map_or(crate::scenario::BURST, |Span(span)| span),
     };
     let limiter = Arc::new(Limiter::attach(vm.pid, depth)?);
-    let target = OutsideTarget::new(Arc::clone(&limiter), interrupt.clone());
+    let target = OutsideTarget::new(Arc::clone(&limiter), interrupt.clone(), |text| note(text));
     note(attached(&vm, &limiter));
     let scenario = scenario(args, &vm, &limiter)?;
     let described = described(&scenario, &vm, &limiter)?;

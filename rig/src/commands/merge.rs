@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::{
-    cli::{exit, output::note},
+    commands::{exit, output::note},
     recording::Recording,
     stdout::data,
     sweep::{findings, merge},

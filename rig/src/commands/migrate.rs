@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::results;
 use crate::{
-    cli::{exit, flags::OutputFlags, output::note},
+    commands::{exit, flags::OutputFlags, output::note},
     engine::{Interrupted, interrupt::Interrupt},
     machine::require_kvm,
     migrate::{

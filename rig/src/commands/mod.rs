@@ -1,13 +1,17 @@
-//! The subcommands, one per file.
+//! The subcommands, one per file, and what they share: flags, notes, exit codes.
 
 pub mod check;
 pub mod compare;
+pub mod complete;
 pub mod doctor;
+pub mod exit;
+pub mod flags;
 pub mod floor;
 pub mod limit;
 pub mod merge;
 pub mod migrate;
 pub mod observe;
+pub mod output;
 pub mod plot;
 mod probes;
 mod progress;

@@ -14,7 +14,7 @@ use dirtyrig_probes::{identity::find_vm, kvm_processes};
 
 use super::results;
 use crate::{
-    cli::{complete, exit, output::note},
+    commands::{complete, exit, output::note},
     engine::{Interrupted, interrupt::Interrupt},
     observe::{
         lines::{Form, Lines},

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use crate::{
-    cli::{exit, output::note},
+    commands::{exit, output::note},
     plot::{Choice, FIGURES, Format, RecordingView, Source, draw_all},
     recording::Recording,
     stdout::data,

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::{cli::output::note, engine::probing, model::Summary, scenario::probe_mode::ProbeMode};
+use crate::{commands::output::note, engine::probing, model::Summary, scenario::probe_mode::ProbeMode};
 
 /// The mode that this machine allows, found out before anything runs. Tells the user if that is less than was asked for.
 pub(super) fn resolve(mode: ProbeMode) -> anyhow::Result<ProbeMode> {

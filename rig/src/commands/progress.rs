@@ -13,7 +13,7 @@ use super::{
     table::{or_dash, verdict},
 };
 use crate::{
-    cli::output::note,
+    commands::output::note,
     engine::cell::Watch,
     model::{Sample, Summary, Verdict},
     scenario::{End, SAMPLE_EVERY, Scenario, script::Event},

@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 
 use crate::{
-    cli::{exit, output::note},
+    commands::{exit, output::note},
     recording::Recording,
     report::{Report, csv, html, markdown, write},
     stdout::data,

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::plot;
 use crate::{
-    cli::output::note,
+    commands::output::note,
     machine::Facts,
     plot::{Choice, Format},
     recording::{Recording, RecordingError},

@@ -6,7 +6,7 @@ use anyhow::Context;
 
 use super::{probes, progress::Live, results, table};
 use crate::{
-    cli::{exit, flags::OutputFlags, output::note},
+    commands::{exit, flags::OutputFlags, output::note},
     engine::{Interrupted, interrupt::Interrupt},
     machine::require_kvm,
     qemu::choice::Choice,

@@ -24,7 +24,7 @@ use serde_json::json;
 use self::{console::Console, guest::ServedGuest};
 use super::{probes, progress::Live, results, table};
 use crate::{
-    cli::{exit, flags::OutputFlags, output::note},
+    commands::{exit, flags::OutputFlags, output::note},
     engine::{
         Interrupted,
         cell::{Watch, run_cell},

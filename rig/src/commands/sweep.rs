@@ -10,7 +10,7 @@ use anyhow::Context;
 use super::{probes, progress::SweepProgress, results, table};
 use crate::{
     analysis::trust,
-    cli::{exit, flags::OutputFlags, output::note},
+    commands::{exit, flags::OutputFlags, output::note},
     engine::interrupt::Interrupt,
     machine::require_kvm,
     model::Shard,

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, ensure};
 
 use crate::{
-    cli::{exit, output::note},
+    commands::{exit, output::note},
     stdout::StdoutClosed,
     trace::{
         Reader,

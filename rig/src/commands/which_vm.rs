@@ -3,7 +3,7 @@
 use clap_complete::engine::ArgValueCandidates;
 use dirtyrig_probes::identity::{Vm, find_vm, vm_of};
 
-use crate::cli::complete;
+use crate::commands::complete;
 
 /// One VM.
 #[derive(clap::Args, Clone, Debug)]

@@ -19,7 +19,7 @@ use crate::{
     scenario::probe_mode::ProbeMode,
 };
 
-/// The probes are required and can't be had: exit code [`MISSING`](crate::cli::exit::MISSING).
+/// The probes are required and can't be had: exit code [`MISSING`](crate::commands::exit::MISSING).
 #[derive(Debug, thiserror::Error)]
 #[error("the probes can't watch, and `--probes require` asks for them: {why}")]
 pub struct NoProbes {

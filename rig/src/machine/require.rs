@@ -8,7 +8,7 @@ use super::{
     root::Root,
 };
 
-/// The machine lacks what a command can't do without: exit code [`MISSING`](crate::cli::exit::MISSING).
+/// The machine lacks what a command can't do without: exit code [`MISSING`](crate::commands::exit::MISSING).
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{requirement}: {found}\n  remedy: {remedy}\n  `dirtyrig doctor` shows all requirements")]
 pub struct MissingRequirement {

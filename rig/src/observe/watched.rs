@@ -23,7 +23,7 @@ pub enum Whom {
     All,
 }
 
-/// Nothing can be watched on this machine, or by this user: exit code [`MISSING`](crate::cli::exit::MISSING).
+/// Nothing can be watched on this machine, or by this user: exit code [`MISSING`](crate::commands::exit::MISSING).
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct NoObserver(Error);

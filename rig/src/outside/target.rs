@@ -6,7 +6,6 @@ use dirtyrig_probes::identity::process_name;
 
 use super::{End, Limiter};
 use crate::{
-    cli::output::note,
     engine::{
         interrupt::Interrupt,
         limits::Limits,
@@ -19,6 +18,8 @@ use crate::{
 pub struct OutsideTarget {
     limiter: Arc<Limiter>,
     name: String,
+    /// Is told what goes on although something isn't as it should be.
+    note: fn(&str),
     /// Set when the VM ends: what was recorded of it is kept.
     interrupt: Interrupt,
     /// By number; of numbers that no vCPU has had, absent.
@@ -26,11 +27,13 @@ pub struct OutsideTarget {
 }
 
 impl OutsideTarget {
-    /// Records the vCPUs that `limiter` has found; `interrupt` is set when the VM ends.
-    pub fn new(limiter: Arc<Limiter>, interrupt: Interrupt) -> Self {
+    /// Records the vCPUs that `limiter` has found; `interrupt` is set when the VM ends, and
+    /// `note` told what is not as it should be.
+    pub fn new(limiter: Arc<Limiter>, interrupt: Interrupt, note: fn(&str)) -> Self {
         Self {
             name: process_name(limiter.process()).unwrap_or_else(|| "unknown".to_owned()),
             limiter,
+            note,
             interrupt,
             last: Vec::new(),
         }
@@ -69,7 +72,9 @@ impl Target for OutsideTarget {
             }
             Some(End::Failed(why)) => anyhow::bail!("the VM could not be limited any longer, and runs free: {why}"),
         }
-        self.limiter.take_faults().iter().for_each(note);
+        for fault in self.limiter.take_faults() {
+            (self.note)(&fault.to_string());
+        }
         for (vcpu, book) in self.limiter.books() {
             let on_cpu = self.on_cpu(book.thread);
             if self.last.len() <= vcpu {

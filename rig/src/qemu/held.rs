@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use super::ability;
 use crate::{
-    cli::output::note,
+    commands::output::note,
     engine::target::VcpuSnapshot,
     model::Stall,
     outside::{End, Limiter},

@@ -23,7 +23,7 @@ use super::{
     version::Version,
 };
 use crate::{
-    cli::output::note,
+    commands::output::note,
     qmp::client::{QmpClient, QmpError},
 };
 

@@ -1,4 +1,5 @@
-//! What imports what: in no crate of the workspace do files import each other in a circle.
+//! What imports what: in no crate of the workspace do files import each other in a circle, and in the rig no module imports
+//! one that is above it.
 
 mod graph;
 mod source;
@@ -25,6 +26,75 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("xtask is in the workspace")
+}
+
+/// Imports of the rig that still run upwards: a QEMU that is started or held says on stderr what happened to it.
+const UPWARDS: [&str; 2] = ["qemu::held -> commands", "qemu::process -> commands"];
+
+/// The rig's modules as `ARCHITECTURE.md` draws them, a line each level, from the top.
+fn drawn(text: &str) -> Vec<Vec<&str>> {
+    let (_, after) = text.split_once("reads this drawing").expect("the order is drawn");
+    let drawing = after.split("```").nth(1).expect("the drawing is a block");
+    let levels = drawing.lines().skip(1).map(|line| line.split_whitespace().collect());
+    levels.collect()
+}
+
+/// What in `read` imports a module of its own level or above: `a::b -> c`. A module that isn't drawn is above none.
+fn upwards(read: &Crate, levels: &[Vec<&str>]) -> Vec<String> {
+    let level = |module: &str| levels.iter().position(|level| level.contains(&module));
+    let mut found = Vec::new();
+    for (file, imports) in read.imports() {
+        let Some(own) = file.first() else { continue };
+        for other in imports
+            .iter()
+            .filter_map(|path| path.first())
+            .filter(|other| *other != own)
+        {
+            if level(own).is_none() || level(own) >= level(other) {
+                found.push(format!("{} -> {other}", file.join("::")));
+            }
+        }
+    }
+    found.dedup();
+    found
+}
+
+#[test]
+fn in_the_rig_nothing_imports_upwards() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("there is an ARCHITECTURE.md");
+    let levels = drawn(&text);
+    let read = Crate::in_folder(&root().join("rig/src")).expect("the rig has sources");
+    assert_eq!(upwards(&read, &levels), UPWARDS);
+    let all: Vec<&str> = levels.iter().flatten().copied().collect();
+    let there = read.imports();
+    let missing: Vec<_> = there
+        .keys()
+        .filter_map(|file| file.first())
+        .filter(|module| !all.contains(&module.as_str()))
+        .collect();
+    assert!(missing.is_empty(), "not drawn: {missing:?}");
+    let gone: Vec<_> = all
+        .iter()
+        .filter(|module| {
+            !there
+                .keys()
+                .any(|file| file.first().is_some_and(|first| first == *module))
+        })
+        .collect();
+    assert!(gone.is_empty(), "drawn, but not there: {gone:?}");
+}
+
+#[test]
+fn an_import_of_the_same_level_or_above_is_found() {
+    let files = [
+        ("", "mod top; mod left; mod right; mod low;"),
+        ("top", "use crate::{left::Left, low::Low}; pub struct Top(Left, Low);"),
+        ("left", "use crate::right::Right; pub struct Left(Right);"),
+        ("right", "pub struct Right;"),
+        ("low", "pub struct Low; fn f() { crate::top::Top; }"),
+    ];
+    let levels = drawn("It reads this drawing.\n```text\ntop\nleft right\nlow\n```\n");
+    assert_eq!(upwards(&of(&files), &levels), ["left -> right", "low -> top"]);
 }
 
 fn shown(circles: &[Vec<Vec<String>>]) -> Vec<String> {

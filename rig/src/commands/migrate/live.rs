@@ -6,7 +6,7 @@ use dirtyrig_limiter::units::Quota;
 use indicatif::ProgressBar;
 
 use crate::{
-    cli::output::note,
+    commands::output::note,
     migrate::{
         course::Pass,
         drive::{Now, Watch},

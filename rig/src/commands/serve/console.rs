@@ -25,7 +25,7 @@ use reedline::{
 };
 
 use crate::{
-    cli::output::note,
+    commands::output::note,
     engine::interrupt::Interrupt,
     qmp::{Monitor, hmp},
     stdout::data,

@@ -18,7 +18,7 @@ use dirtyrig_limiter::{
 use dirtyrig_machine::Machine;
 
 use crate::{
-    cli::output::note,
+    commands::output::note,
     engine::{
         interrupt::Interrupt,
         limits::{InForce, Limits, Whom},

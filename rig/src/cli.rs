@@ -1,17 +1,12 @@
 //! The command line: which subcommand, with which flags; the commands themselves are in [`crate::commands`].
 
-pub mod complete;
-pub mod exit;
-pub mod flags;
-pub mod output;
-
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::CompleteEnv;
 
 use crate::commands::{
-    check, compare, doctor, floor, limit, merge, migrate, observe, plot, report, run, serve, sweep, trace,
+    check, compare, doctor, exit, floor, limit, merge, migrate, observe, plot, report, run, serve, sweep, trace,
 };
 
 const ABOUT: &str = "Runs KVM guests under dirty-rate limiters and shows what the limiters did";

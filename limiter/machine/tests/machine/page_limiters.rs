@@ -175,7 +175,7 @@ fn both(machine: &Machine, what: &str, pages: u64) -> ([u64; 2], Duration) {
 fn one_quota_is_shared(kind: LimiterKind) -> Result<(), Failed> {
     /// The share of what comes in that is written at least, in one of so many tries.
     const AT_LEAST: f64 = 0.9;
-    const TRIES: usize = 8;
+    const TRIES: usize = 30;
     let speed = Speed::measure()?;
     let vm_quota = speed.at_most(20.0);
     let income = vm_quota.rate().pages_per_sec();

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! **Guarantee.** vCPUs that are charged for what they dirty, take the pauses and never dirty more than their last grant
-//! keep to the bound of each [`Budget`] and of the [`VmBudget`]: at most `quota x window + burst` in any window.
+//! keep to the bound of each [`Budget`] and of the [`VmBudget`]: at most `quota x window + burst` in any window. Where pages
+//! are reported in batches, as by Intel's PML, a grant is overdrawn by less than a batch: the bound is that much higher per vCPU.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -113,5 +114,7 @@ impl Accounts {
     }
 }
 
+#[cfg(test)]
+mod batches;
 #[cfg(test)]
 mod tests;

@@ -85,7 +85,7 @@ impl Batched {
             self.runs[first..].iter().map(move |run| {
                 pages += run.pages;
                 until = until.max(run.until);
-                pages as f64 - rate * (until - start.from).as_secs_f64()
+                pages as f64 - rate * until.saturating_sub(start.from).as_secs_f64()
             })
         });
         windows.fold(0.0, f64::max)
@@ -133,6 +133,9 @@ fn the_rate_over_time_is_the_quota() {
         }
         let pages: u64 = vcpu.runs.iter().map(|run| run.pages).sum();
         let (expected, slack) = (rate * now.as_secs_f64(), burst(rate, 1) + BATCH as f64);
-        assert!((pages as f64 - expected).abs() <= slack, "{mib_per_sec}: {pages} of {expected}");
+        assert!(
+            (pages as f64 - expected).abs() <= slack,
+            "{mib_per_sec}: {pages} of {expected}"
+        );
     }
 }

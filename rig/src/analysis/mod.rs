@@ -8,6 +8,7 @@ mod parts;
 mod pauses;
 pub mod probed;
 pub mod settle;
+mod spread;
 pub mod stats;
 pub mod steady;
 pub mod summarize;

@@ -11,5 +11,5 @@ mod rows;
 mod table;
 
 pub use judge::Judged;
-pub use rows::{Row, Spread, judged, rows};
+pub use rows::{Row, judged, rows};
 pub use table::{Style, table};

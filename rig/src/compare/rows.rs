@@ -11,34 +11,10 @@ use super::{
     phase::{History, Subject, histories},
 };
 use crate::{
-    analysis::stats::median,
-    model::{Sample, Summary},
+    model::{Sample, Spread, Summary},
     recording::{Recording, RecordingError, StallInterval, StallKind},
     scenario::rules,
 };
-
-/// A median with the lowest and the highest of the repetitions.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Spread {
-    /// Median.
-    pub median: f64,
-    /// The lowest.
-    pub low: f64,
-    /// The highest.
-    pub high: f64,
-}
-
-impl Spread {
-    /// Of those that are known.
-    fn of(values: impl IntoIterator<Item = Option<f64>>) -> Option<Self> {
-        let known: Vec<f64> = values.into_iter().flatten().collect();
-        (!known.is_empty()).then(|| Self {
-            median: median(&known),
-            low: known.iter().copied().fold(f64::INFINITY, f64::min),
-            high: known.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-        })
-    }
-}
 
 /// One limiter, one vCPU (or all together), one phase.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -2,7 +2,8 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::rows::{Row, Spread};
+use super::rows::Row;
+use crate::model::Spread;
 
 /// What the table is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@ mod probed;
 mod sample;
 mod settling;
 mod shard;
+mod spread;
 mod stall;
 mod summary;
 mod verdict;
@@ -16,6 +17,7 @@ pub use self::{
     sample::Sample,
     settling::{LawFacts, Rules},
     shard::{Shard, ShardError},
+    spread::Spread,
     stall::{KernelStall, Stall},
     summary::Summary,
     verdict::{Moves, Verdict},

@@ -8,21 +8,13 @@ use std::{
 use hdrhistogram::Histogram;
 
 use crate::{
-    model::{Sample, Summary, Verdict},
+    model::{Sample, Spread, Summary, Verdict},
     recording::schema::OBSERVED,
 };
 
 /// Repetitions of the same measurement, put together.
 pub(crate) struct Point<'a> {
     pub(crate) rows: Vec<&'a Summary>,
-}
-
-/// A middle and how far the repetitions lie around it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Spread {
-    pub(crate) middle: f64,
-    pub(crate) low: f64,
-    pub(crate) high: f64,
 }
 
 impl Point<'_> {
@@ -73,13 +65,13 @@ impl Point<'_> {
         if let [row] = self.rows[..] {
             let (low, high) = interval(row);
             return Some(Spread {
-                middle,
+                median: middle,
                 low: low.unwrap_or(middle).min(middle),
                 high: high.unwrap_or(middle).max(middle),
             });
         }
         Some(Spread {
-            middle,
+            median: middle,
             low: values.iter().copied().fold(middle, f64::min),
             high: values.iter().copied().fold(middle, f64::max),
         })
@@ -403,7 +395,7 @@ mod tests {
         assert_eq!(
             point.truth(),
             Some(Spread {
-                middle: 22.0,
+                median: 22.0,
                 low: 20.0,
                 high: 30.0
             })
@@ -417,7 +409,7 @@ mod tests {
         assert_eq!(
             facets[0].points[0].truth(),
             Some(Spread {
-                middle: 20.0,
+                median: 20.0,
                 low: 19.0,
                 high: 22.0
             })

@@ -3,11 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    points::{Point, Range},
-    rate::rate,
-};
-use crate::model::Verdict;
+use super::{points::Point, rate::rate};
+use crate::model::{Spread, Verdict};
 
 /// How far a reading may lie from the guest's own rate before it is said to be off.
 const OFF: f64 = 0.15;
@@ -145,7 +142,7 @@ fn reading(points: &[&Point]) -> Option<String> {
     ))
 }
 
-fn middle(range: Option<Range>) -> Option<f64> {
+fn middle(range: Option<Spread>) -> Option<f64> {
     range.map(|range| range.median).filter(|median| median.is_finite())
 }
 

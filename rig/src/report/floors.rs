@@ -3,10 +3,10 @@
 use serde::Serialize;
 
 use super::{
-    points::{Point, Range, Settings},
+    points::{Point, Settings},
     rate::rate,
 };
-use crate::model::Verdict;
+use crate::model::{Spread, Verdict};
 
 /// The lowest rate of one limiter and ring.
 #[derive(Clone, Debug, Serialize)]
@@ -23,9 +23,9 @@ pub struct Floor {
     /// The verdict there.
     pub verdict: Verdict,
     /// What the limiter reads there.
-    pub ring_mib_s: Option<Range>,
+    pub ring_mib_s: Option<Spread>,
     /// What the guest does there.
-    pub guest_mib_s: Option<Range>,
+    pub guest_mib_s: Option<Spread>,
     /// All this in words.
     pub words: String,
 }
@@ -57,7 +57,7 @@ pub fn floors(points: &[Point]) -> Vec<Floor> {
 fn words(points: &[&Point]) -> String {
     let lowest = points[0];
     let quota = |point: &Point| point.quota_words();
-    let middle = |range: Option<Range>| range.map_or_else(|| "an unknown rate".to_owned(), |range| rate(range.median));
+    let middle = |range: Option<Spread>| range.map_or_else(|| "an unknown rate".to_owned(), |range| rate(range.median));
     let held: Vec<String> = points.iter().filter(|p| p.held == p.runs).map(|p| quota(p)).collect();
     let partly: Vec<String> = points
         .iter()

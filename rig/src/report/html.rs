@@ -10,14 +10,9 @@ use anyhow::Context;
 use askama::Template;
 use serde_json::Value;
 
-use super::{
-    Part, Report, definitions,
-    markdown::range,
-    points::{Point, Range},
-    rate::rate,
-};
+use super::{Part, Report, definitions, markdown::range, points::Point, rate::rate};
 use crate::{
-    model::Summary,
+    model::{Spread, Summary},
     plot::{Choice, FIGURES, RecordingView, Source, pictures},
     recording::{Recording, summary_columns},
 };
@@ -154,7 +149,7 @@ struct Number {
 }
 
 impl Number {
-    fn of(value: Option<Range>) -> Self {
+    fn of(value: Option<Spread>) -> Self {
         Self {
             shown: range(value),
             sort: value.map_or(f64::INFINITY, |range| range.median),
@@ -174,7 +169,7 @@ impl<'a> PointRow<'a> {
             shown: rate(value),
             sort: value,
         };
-        let in_ms = |range: Range| Range {
+        let in_ms = |range: Spread| Spread {
             median: range.median / 1000.0,
             low: range.low / 1000.0,
             high: range.high / 1000.0,

@@ -2,11 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::{
-    Part, Report,
-    points::{Point, Range},
-    rate::rate,
-};
+use super::{Part, Report, points::Point, rate::rate};
+use crate::model::Spread;
 
 /// Writes it. The first line is a comment that names its maker.
 pub fn render(report: &Report) -> String {
@@ -75,7 +72,7 @@ fn settings(point: &Point) -> String {
 }
 
 fn measured(point: &Point) -> String {
-    let stalls = point.stall_p99_us.map(|range| Range {
+    let stalls = point.stall_p99_us.map(|range| Spread {
         median: range.median / 1000.0,
         low: range.low / 1000.0,
         high: range.high / 1000.0,
@@ -114,11 +111,11 @@ fn compared(text: &mut String, report: &Report) {
 }
 
 /// A median with its range, where there is one.
-pub(super) fn range(range: Option<Range>) -> String {
+pub(super) fn range(range: Option<Spread>) -> String {
     match range {
         None => "-".to_owned(),
-        Some(Range { median, low, high }) if low.total_cmp(&high).is_eq() => rate(median),
-        Some(Range { median, low, high }) => format!("{} ({} to {})", rate(median), rate(low), rate(high)),
+        Some(Spread { median, low, high }) if low.total_cmp(&high).is_eq() => rate(median),
+        Some(Spread { median, low, high }) => format!("{} ({} to {})", rate(median), rate(low), rate(high)),
     }
 }
 

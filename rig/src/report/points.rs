@@ -6,10 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::rate::rate;
-use crate::{
-    analysis::stats,
-    model::{Summary, Verdict},
-};
+use crate::model::{Spread, Summary, Verdict};
 
 /// What tells points apart: everything of a row that was asked for, but the quota.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -28,17 +25,6 @@ pub struct Settings {
     pub memory_mib: Option<u64>,
     /// VMM with its version.
     pub vmm: String,
-}
-
-/// The middle of some runs, and the lowest and highest.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Range {
-    /// Median.
-    pub median: f64,
-    /// Lowest.
-    pub low: f64,
-    /// Highest.
-    pub high: f64,
 }
 
 /// All runs of the same settings and quota: repetitions, and vCPUs that were asked for the same.
@@ -64,15 +50,15 @@ pub struct Point {
     /// Ring bytes / period; none for a limiter without that floor.
     pub predicted_floor_mib_s: Option<f64>,
     /// Rate without a limit.
-    pub unlimited_mib_s: Option<Range>,
+    pub unlimited_mib_s: Option<Spread>,
     /// What the limiter reads: its median reading of each run.
-    pub ring_mib_s: Option<Range>,
+    pub ring_mib_s: Option<Spread>,
     /// What the guest does.
-    pub guest_mib_s: Option<Range>,
+    pub guest_mib_s: Option<Spread>,
     /// 99th percentile of the pauses; none where there were no pauses.
-    pub stall_p99_us: Option<Range>,
+    pub stall_p99_us: Option<Spread>,
     /// Settle time of the runs that settled.
-    pub settle_s: Option<Range>,
+    pub settle_s: Option<Spread>,
 }
 
 /// The same settings and quota in several recordings.
@@ -124,18 +110,6 @@ impl Point {
     }
 }
 
-impl Range {
-    /// Of the values that are known.
-    fn of(values: impl IntoIterator<Item = Option<f64>>) -> Option<Self> {
-        let values: Vec<f64> = values.into_iter().flatten().collect();
-        (!values.is_empty()).then(|| Self {
-            median: stats::median(&values),
-            low: values.iter().copied().fold(f64::INFINITY, f64::min),
-            high: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-        })
-    }
-}
-
 /// Settings, then a vCPU's quota, then that of all together; an unlimited one comes last.
 type Key = (Settings, u64, u64);
 
@@ -176,7 +150,7 @@ fn point(settings: Settings, rows: &[&Summary]) -> Point {
         .rev()
         .max_by_key(|row| count(row.verdict))
         .expect("a point has at least one row");
-    let range = |column: fn(&Summary) -> Option<f64>| Range::of(rows.iter().map(|row| column(row)));
+    let range = |column: fn(&Summary) -> Option<f64>| Spread::of(rows.iter().map(|row| column(row)));
     Point {
         settings,
         quota_mib_s: common.quota_mib_s,

@@ -32,7 +32,7 @@ fn pages(view: &RecordingView<'_>, _choice: &Choice<'_>) -> Result<Vec<Page>, Sk
     let x = quota_axis(&asked);
     let rates = all().flat_map(|p| {
         let spreads = [p.truth(), p.reading()];
-        spreads.into_iter().flatten().flat_map(|s| [s.low, s.middle, s.high])
+        spreads.into_iter().flatten().flat_map(|s| [s.low, s.median, s.high])
     });
     let (low, high) = positive_range(rates.chain(asked.iter().copied())).unwrap_or((1.0, 2.0));
     let zero = all().any(|p| [p.truth(), p.reading()].iter().flatten().any(|s| s.low <= 0.0));
@@ -104,7 +104,7 @@ fn marks(facet: &Facet<'_>, rings: &[Option<u32>], (low, high): (f64, f64)) -> V
         marks.extend(facet.points.iter().filter(|p| ring_of(p) == *ring).filter_map(|p| {
             let text = verdict_mark(p.verdict());
             (!text.is_empty()).then_some(Mark::Label {
-                at: (p.quota()?, p.truth()?.middle),
+                at: (p.quota()?, p.truth()?.median),
                 text: text.to_owned(),
                 color: style::series(i).0,
             })

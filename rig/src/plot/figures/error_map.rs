@@ -98,7 +98,7 @@ fn panel(facet: &Facet<'_>, asked: &[f64], rows: &[(Option<u32>, u64)], name_per
             let column = asked.iter().position(|q| q.total_cmp(&quota).is_eq())? as f64;
             let key = (point.rows[0].ring_entries, point.rows[0].period_ms);
             let row = rows.iter().position(|row| *row == key)? as f64;
-            let error = 100.0 * (point.truth()?.middle - quota) / quota;
+            let error = 100.0 * (point.truth()?.median - quota) / quota;
             let fill = shade(error);
             Some(Mark::Tile {
                 x: (column, column + 1.0),

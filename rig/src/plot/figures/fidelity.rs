@@ -41,7 +41,7 @@ fn pages(view: &RecordingView<'_>, _choice: &Choice<'_>) -> Result<Vec<Page>, Sk
     let asked = quotas(all());
     let rates = all().flat_map(|point| {
         let spreads = [point.truth(), point.reading()];
-        spreads.into_iter().flatten().flat_map(|s| [s.low, s.middle, s.high])
+        spreads.into_iter().flatten().flat_map(|s| [s.low, s.median, s.high])
     });
     let (low, high) = positive_range(rates.chain(asked.iter().copied())).unwrap_or((1.0, 2.0));
     let x = quota_axis(&asked);
@@ -164,7 +164,7 @@ fn furthest(rig: &[Point<'_>], other: &[Point<'_>], side: Side) -> String {
     let distances = rig.iter().filter_map(|ours| {
         let quota = ours.quota()?;
         let theirs = other.iter().find(|point| point.quota() == Some(quota))?;
-        let (ours, theirs) = (side.spread(ours)?.middle, side.spread(theirs)?.middle);
+        let (ours, theirs) = (side.spread(ours)?.median, side.spread(theirs)?.median);
         Some((quota, ours - theirs, theirs))
     });
     distances

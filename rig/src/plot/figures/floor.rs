@@ -88,7 +88,7 @@ fn axes(facets: &[Facet<'_>]) -> (Axis, Axis) {
             let spreads = [point.truth(), point.reading()]
                 .into_iter()
                 .flatten()
-                .flat_map(|s| [s.low, s.middle, s.high]);
+                .flat_map(|s| [s.low, s.median, s.high]);
             spreads
                 .chain(row.unlimited_mib_s)
                 .chain(row.predicted_floor_mib_s)
@@ -176,11 +176,11 @@ fn marks(facet: &Facet<'_>, periods: &[u64]) -> Vec<Mark> {
     let line = |points: Vec<(f64, f64)>, stroke| Mark::Line { points, stroke };
     let mut marks = vec![
         line(
-            by_ring(None, &|p| p.of(|row| row.unlimited_mib_s).map(|s| s.middle)),
+            by_ring(None, &|p| p.of(|row| row.unlimited_mib_s).map(|s| s.median)),
             style::reference(style::GREY, style::SOLID),
         ),
         line(
-            by_ring(None, &|p| p.of(|row| row.cap_floor_mib_s).map(|s| s.middle)),
+            by_ring(None, &|p| p.of(|row| row.cap_floor_mib_s).map(|s| s.median)),
             style::reference(style::SOFT_INK, style::LONG),
         ),
         line(lowest_asked(facet), style::QUOTA),
@@ -192,7 +192,7 @@ fn marks(facet: &Facet<'_>, periods: &[u64]) -> Vec<Mark> {
             style::series(i).0
         };
         let predicted = by_ring(Some(*period), &|p| {
-            p.of(|row| row.predicted_floor_mib_s).map(|s| s.middle)
+            p.of(|row| row.predicted_floor_mib_s).map(|s| s.median)
         });
         marks.push(line(predicted, predicted_stroke(color)));
     }

@@ -17,11 +17,14 @@ pub(super) mod utilisation;
 use super::{
     Choice, RecordingView,
     axis::{Axis, number},
-    data::{Facet, Point, Series, Spread, pick, plural, range, series, spread_note},
+    data::{Facet, Point, Series, pick, plural, range, series, spread_note},
     page::{Key, Mark, Page},
     style,
 };
-use crate::plot::style::{Glyph, Stroke};
+use crate::{
+    model::Spread,
+    plot::style::{Glyph, Stroke},
+};
 
 /// Panels on one page, at most; more go to further pages.
 const PANELS_A_PAGE: usize = 4;
@@ -51,7 +54,7 @@ impl Side {
 
 /// The measured marks of one series: a line through the middles, the bars, the points.
 fn measured(points: &[(f64, Spread)], (stroke, glyph): (Stroke, Glyph)) -> Vec<Mark> {
-    let middles: Vec<_> = points.iter().map(|(x, spread)| (*x, spread.middle)).collect();
+    let middles: Vec<_> = points.iter().map(|(x, spread)| (*x, spread.median)).collect();
     let mut marks = vec![Mark::Line {
         points: middles.clone(),
         stroke,

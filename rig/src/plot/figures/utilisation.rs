@@ -36,7 +36,7 @@ fn pages(view: &RecordingView<'_>, _choice: &Choice<'_>) -> Result<Vec<Page>, Sk
     let x = quota_axis(&with_published);
     let shares = all()
         .filter_map(|p| p.of(|row| row.utilisation_pct))
-        .flat_map(|s| [s.low, s.middle, s.high])
+        .flat_map(|s| [s.low, s.median, s.high])
         .chain(published::MINIMUM.iter().map(|p| p.utilisation_pct));
     let (low, _) = positive_range(shares.clone()).unwrap_or((1.0, 100.0));
     let y = Axis::decades("vCPU utilisation (% of time in the guest)", low.max(0.05), 100.0, 12);

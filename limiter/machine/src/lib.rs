@@ -7,6 +7,8 @@
 
 mod error;
 pub mod memory;
+#[cfg(feature = "page-counter")]
+mod page_counter;
 mod vcpu;
 mod vcpu_thread;
 mod vm;
@@ -29,6 +31,8 @@ use dirtyrig_limiter::{
 use dirtyrig_ring::RingSize;
 
 pub use error::Error;
+#[cfg(feature = "page-counter")]
+pub use page_counter::page_counters;
 pub use vcpu::start_in_long_mode;
 
 use memory::{GuestMemory, HugePages, Region};

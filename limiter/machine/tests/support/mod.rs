@@ -1,7 +1,5 @@
 //! A machine of the rig's guests, as small as a test needs it.
 
-mod page_counter;
-
 use std::time::Duration;
 
 use dirtyrig_guests::{
@@ -62,7 +60,7 @@ impl Small {
             limiter,
             sink,
             page_counters: if self.limiter.needs_page_counter() {
-                page_counter::counters(self.programs.len())
+                dirtyrig_machine::page_counters(self.programs.len()).expect("eBPF works here")
             } else {
                 Vec::new()
             },

@@ -1,4 +1,4 @@
-//! The eBPF quota as the page counter of `budget-ebpf`: one slot a vCPU.
+//! The eBPF quota of `dirtyrig-probes` as the page counter that `budget-ebpf` wants: one slot per vCPU.
 
 use std::{error::Error, sync::Arc};
 
@@ -6,15 +6,20 @@ use dirtyrig_limiter::{KickSignal, PageCounter, units::Pages};
 use dirtyrig_probes::Quota;
 
 /// A counter for each of `vcpus` vCPUs.
-pub(crate) fn counters(vcpus: usize) -> Vec<Box<dyn PageCounter>> {
-    let slots = u32::try_from(vcpus).expect("a test has few vCPUs");
-    let quota = Arc::new(Quota::attach(slots).expect("eBPF works here"));
-    (0..slots)
-        .map(|slot| {
-            let quota = Arc::clone(&quota);
-            Box::new(Slot { quota, slot }) as Box<dyn PageCounter>
-        })
-        .collect()
+///
+/// # Errors
+/// Those of [`Quota::attach`]: no privilege, no eBPF, or more vCPUs than it has slots.
+pub fn page_counters(vcpus: usize) -> Result<Vec<Box<dyn PageCounter>>, dirtyrig_probes::Error> {
+    // More than there are slots, where it doesn't fit.
+    let slots = u32::try_from(vcpus).unwrap_or(u32::MAX);
+    let quota = Arc::new(Quota::attach(slots)?);
+    let counter = |slot| {
+        Box::new(Slot {
+            quota: Arc::clone(&quota),
+            slot,
+        }) as Box<dyn PageCounter>
+    };
+    Ok((0..slots).map(counter).collect())
 }
 
 struct Slot {

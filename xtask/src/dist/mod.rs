@@ -78,6 +78,7 @@ fn items(root: &Path, built: &build::Built) -> Result<Vec<Item>> {
     }
     for (name, folder) in [
         ("dirtyrig-observe.service", "usr/lib/systemd/system"),
+        ("dirtyrig-limit@.service", "usr/lib/systemd/system"),
         ("alerts.yml", "usr/share/doc/dirtyrig"),
         ("grafana.json", "usr/share/doc/dirtyrig"),
     ] {

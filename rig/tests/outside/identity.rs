@@ -35,7 +35,7 @@ pub(super) const SIX_IDS: [usize; 6] = [0, 1, 2, 4, 5, 6];
 /// So small that a vCPU which isn't held is far above it, however slow the host and however many share a CPU.
 const QUOTA_MIB_S: f64 = 1.0;
 
-fn launch<'a>(smp: &'a str, apic_ids: &'a [usize], more: &'a [&'a str]) -> Launch<'a> {
+pub(super) fn launch<'a>(smp: &'a str, apic_ids: &'a [usize], more: &'a [&'a str]) -> Launch<'a> {
     Launch {
         ring: 1024,
         pages: 4096,
@@ -45,7 +45,7 @@ fn launch<'a>(smp: &'a str, apic_ids: &'a [usize], more: &'a [&'a str]) -> Launc
     }
 }
 
-fn started(launch: Launch<'_>) -> Result<Shaped, Failed> {
+pub(super) fn started(launch: Launch<'_>) -> Result<Shaped, Failed> {
     let mut qemu = Shaped::start(launch)?;
     qemu.log_for_a_minute()?;
     Ok(qemu)

@@ -5,6 +5,7 @@ mod identity;
 mod libvirt;
 mod libvirt_monitor;
 mod shaped;
+mod unit;
 mod vm;
 
 use std::{
@@ -67,6 +68,11 @@ fn main() {
         trial("attached_to_by_index", HERE, identity::attached_to_by_index),
         trial("a_vm_that_never_ran", HERE, identity::a_vm_that_never_ran),
         trial("a_vm_by_its_name", HERE, identity::a_vm_by_its_name),
+        trial(
+            "the_units_capabilities_are_enough",
+            HERE,
+            unit::its_capabilities_are_enough,
+        ),
         trial(
             "a_domain_of_libvirt",
             &[Need::Kvm, Need::Bpf, Need::Qemu, Need::Libvirt],

@@ -18,5 +18,5 @@ mkdir -p target/site-sources
 cp xtask/site/mkdocs.yml target/site-sources/mkdocs.yml
 "$tools/bin/python" xtask/site/pages.py . target/pages
 # The theme advertises its successor otherwise.
-NO_MKDOCS_2_WARNING=1 "$tools/bin/mkdocs" --quiet build --strict --config-file target/site-sources/mkdocs.yml
+NO_MKDOCS_2_WARNING=1 "$tools/bin/mkdocs" build --strict --config-file target/site-sources/mkdocs.yml
 echo target/site/index.html

@@ -74,6 +74,7 @@ pub fn plan(unlimited_mib_s: f64, base: &Settings, seed: u64) -> Result<Plan, Sc
         Scenario::new(settings, seed, End::WhenMeasured).map(|scenario| Estimate::of(&scenario).typical * repetitions)
     };
     let mut spent = cells.iter().map(cost).sum::<Result<Duration, _>>()?;
+    let mut others: Vec<Point> = Vec::new();
     for point in OTHERS {
         for limiter in LIMITERS.into_iter().filter(|&limiter| reachable(point, limiter)) {
             let cell = settings(base, point, limiter, below(point));
@@ -81,6 +82,9 @@ pub fn plan(unlimited_mib_s: f64, base: &Settings, seed: u64) -> Result<Plan, Sc
             if spent + cost <= BUDGET {
                 spent += cost;
                 cells.push(cell);
+                if !PUBLISHED.contains(&point) && !others.contains(&point) {
+                    others.push(point);
+                }
             }
         }
     }
@@ -91,6 +95,7 @@ pub fn plan(unlimited_mib_s: f64, base: &Settings, seed: u64) -> Result<Plan, Sc
         remarks(
             unlimited_mib_s,
             &PUBLISHED.map(|point| (point, reachable(point, LIMITERS[0]))),
+            &others,
         ),
     )
 }
@@ -121,7 +126,7 @@ fn below(point: Point) -> f64 {
     (floor(point) / 8.0).min(PUBLISHED_QUOTA)
 }
 
-fn remarks(unlimited_mib_s: f64, published: &[(Point, bool)]) -> Vec<String> {
+fn remarks(unlimited_mib_s: f64, published: &[(Point, bool)], others: &[Point]) -> Vec<String> {
     let mut remarks = vec![format!(
         "one vCPU dirties {unlimited_mib_s:.0} MiB/s here when nothing limits it"
     )];
@@ -129,14 +134,33 @@ fn remarks(unlimited_mib_s: f64, published: &[(Point, bool)]) -> Vec<String> {
         let (entries, period_ms) = point;
         let fill_s = f64::from(entries) / 256.0 / unlimited_mib_s;
         remarks.push(format!(
-            "ring {entries} takes {fill_s:.2} s to fill at that rate, too much of a period of {} s: it is not full \
-             within a period, no limiter that waits for that acts, and the floor of {:.0} MiB/s can't show; the same \
-             law is shown at rings and periods whose floors this host can reach",
+            "the published floor of {:.0} MiB/s can't show here: ring {entries} takes {fill_s:.2} s to fill at that rate, \
+             too much of a period of {} s, and a limiter acts only on a full ring; {}",
+            floor(point),
             period_ms as f64 / 1000.0,
-            floor(point)
+            shown_instead(others)
         ));
     }
     remarks
+}
+
+/// Where the law shows on a host that can't reach a published point.
+fn shown_instead(others: &[Point]) -> String {
+    if others.is_empty() {
+        return "this host is too slow for any other point of the same law".to_owned();
+    }
+    let named: Vec<String> = others
+        .iter()
+        .map(|&point| {
+            let (entries, period_ms) = point;
+            format!(
+                "ring {entries} with a period of {} s (floor {:.0})",
+                period_ms as f64 / 1000.0,
+                floor(point)
+            )
+        })
+        .collect();
+    format!("shown instead, by the same law: {}", named.join(", "))
 }
 
 #[cfg(test)]
@@ -193,6 +217,17 @@ mod tests {
         assert!(points.contains(&(16384, SECOND, LimiterKind::QemuV11)));
         assert!(points.contains(&(65536, 2 * SECOND, LimiterKind::Qemu72)));
         assert!(plan.remarks[1].contains("takes 1.46 s to fill"), "{:?}", plan.remarks);
+        assert!(
+            plan.remarks[1].contains("shown instead, by the same law: ring 16384 with a period of 1 s (floor 64)"),
+            "{:?}",
+            plan.remarks
+        );
+        let nothing = plan_for(1.0);
+        assert!(
+            nothing.remarks[1].ends_with("too slow for any other point of the same law"),
+            "{:?}",
+            nothing.remarks
+        );
     }
 
     #[test]

@@ -79,7 +79,7 @@ fn ns_per_call(subject: fn(), calls: u32) -> f64 {
     for _ in 0..calls {
         subject();
     }
-    (cpu_time() - begun).as_secs_f64() * 1e9 / f64::from(calls)
+    cpu_time().abs_diff(begun).as_secs_f64() * 1e9 / f64::from(calls)
 }
 
 fn cpu_time() -> Duration {

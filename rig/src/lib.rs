@@ -1,4 +1,8 @@
 //! Runs KVM guests under dirty-rate limiters and shows what the limiters did.
+
+// A program's documentation is for those who work on it.
+#![allow(rustdoc::private_intra_doc_links)]
+
 pub mod analysis;
 pub mod check;
 pub mod cli;

@@ -120,6 +120,8 @@ pub struct Settings {
     pub seed: Option<u64>,
 
     /// Which VMM runs the guest: rig, qemu[:BINARY], or attach:QMP-SOCKET for a QEMU that runs already [default: rig]
+    // The brackets are the help's: what may be left out.
+    #[allow(rustdoc::broken_intra_doc_links)]
     #[arg(long, value_name = "VMM", value_delimiter = ',', long_help = vmms())]
     #[serde(with = "text::many", skip_serializing_if = "Vec::is_empty")]
     pub vmm: Vec<Vmm>,

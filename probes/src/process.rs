@@ -75,9 +75,21 @@ pub fn check_target(pid: u32) -> Result<(), Error> {
 fn has_vm(pid: u32) -> Result<bool, Error> {
     let path = format!("/proc/{pid}/fd");
     let descriptors = fs::read_dir(&path).map_err(|source| Error::Proc { path, source })?;
-    Ok(descriptors
-        .flatten()
-        .any(|entry| kvm_file(&entry.path()).is_some_and(|file| file.starts_with("vm"))))
+    let mut hidden = None;
+    for entry in descriptors.flatten() {
+        match kvm_link(&entry.path()) {
+            Ok(Some(file)) if file.starts_with("vm") => return Ok(true),
+            // The folder may be listed by whom what is open may not be shown to.
+            Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+                hidden = Some(Error::Proc {
+                    path: entry.path().display().to_string(),
+                    source,
+                });
+            }
+            _ => {}
+        }
+    }
+    hidden.map_or(Ok(false), Err)
 }
 
 /// The processes that have a KVM VM open, as far as this process may look: id and name.
@@ -127,10 +139,15 @@ fn maps_a_ring(maps: &str) -> bool {
     })
 }
 
-/// `vm` or `vcpu:0` of a descriptor that links to `anon_inode:kvm-vcpu:0`.
+/// `vm` or `vcpu:0` of a descriptor that links to `anon_inode:kvm-vcpu:0`; none of what isn't KVM's, or can't be looked at.
 fn kvm_file(descriptor: &Path) -> Option<String> {
-    let target: PathBuf = fs::read_link(descriptor).ok()?;
-    Some(target.to_str()?.strip_prefix("anon_inode:kvm-")?.to_owned())
+    kvm_link(descriptor).ok().flatten()
+}
+
+fn kvm_link(descriptor: &Path) -> io::Result<Option<String>> {
+    let target: PathBuf = fs::read_link(descriptor)?;
+    let file = target.to_str().and_then(|target| target.strip_prefix("anon_inode:kvm-"));
+    Ok(file.map(str::to_owned))
 }
 
 /// The descriptors of a process's vCPUs, as far as this process may look.

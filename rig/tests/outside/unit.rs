@@ -172,6 +172,8 @@ pub(super) fn its_capabilities_are_enough() -> Result<(), Failed> {
             "{without} is listed and not needed: {}",
             said(&output)
         );
+        // What can't be looked at isn't taken for absent.
+        assert!(!said(&output).contains("has no KVM VM"), "{without}: {}", said(&output));
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 /// No longer than this without a charge: a grant that is out of reach is never spent.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// The times between charges become as long as this however shallow the bucket is: ten exits a second cost nothing.
+/// The times between charges become as long as this however shallow the bucket is: ten exits per second cost nothing.
 const LONG: Duration = Duration::from_millis(100);
 
 /// A shallow bucket costs no more exits than this.

@@ -72,7 +72,7 @@ impl Dirtying {
     }
 
     /// How long the guest, free, would take for what it does in `seconds` if it is charged for each distinct page once, at `quota`
-    /// pages a second.
+    /// pages per second.
     pub(super) fn unslowed(&self, quota: f64, seconds: f64) -> f64 {
         let takes = |free: f64| (self.distinct(free) / quota).max(free * (1.0 - self.idle)) + free * self.idle;
         let (mut least, mut most) = (0.0, seconds);

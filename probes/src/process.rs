@@ -146,7 +146,9 @@ fn kvm_file(descriptor: &Path) -> Option<String> {
 
 fn kvm_link(descriptor: &Path) -> io::Result<Option<String>> {
     let target: PathBuf = fs::read_link(descriptor)?;
-    let file = target.to_str().and_then(|target| target.strip_prefix("anon_inode:kvm-"));
+    let file = target
+        .to_str()
+        .and_then(|target| target.strip_prefix("anon_inode:kvm-"));
     Ok(file.map(str::to_owned))
 }
 

@@ -90,8 +90,8 @@ fn zeros(dir: &Path) -> Result<BTreeMap<u32, f64>, Failed> {
     Ok(zeros.collect())
 }
 
-/// Checks that every tag of `dir` is listed; and of each kind the first and the last, whole, and the first line of it alone. Whatever
-/// the tag, a run reads and decodes the whole log, and takes half a second of CPU time to start.
+/// Checks that every tag of `dir` is listed, and each of them, whole, and its first line alone. A run takes half a second of CPU time
+/// to start, hence the workers.
 fn check(dir: &Path) -> Result<(), Failed> {
     let log = dir.join(STALLS);
     let (tags, zeros) = (tags(dir)?, zeros(dir)?);
@@ -109,17 +109,7 @@ fn check(dir: &Path) -> Result<(), Failed> {
         let part = processor(&log, &["-tag", tag, "-start", &from, "-end", &to])?;
         same(&format!("{tag} at {from} s"), &figures(&part)?, &expected(&lines[..1]))
     };
-    // Each run of it is one of a virtual machine that is started for nothing else.
-    let kind = |tag: &str| tag.rsplit('/').next().map(str::to_owned);
-    let of_kind: BTreeMap<_, Vec<_>> = tags.iter().fold(BTreeMap::new(), |mut kinds, one| {
-        kinds.entry(kind(one.0)).or_insert_with(Vec::new).push(one);
-        kinds
-    });
-    let chosen: BTreeMap<_, _> = of_kind
-        .values()
-        .flat_map(|ones| [ones[0], ones[ones.len() - 1]])
-        .collect();
-    let left = Mutex::new(chosen.into_iter());
+    let left = Mutex::new(tags.iter());
     let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
     thread::scope(|scope| {
         let work = || std::iter::from_fn(next).try_for_each(one);

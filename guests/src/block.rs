@@ -126,33 +126,19 @@ pub struct PhaseBlock {
 
 impl PhaseBlock {
     fn words(&self) -> [&AtomicU64; 12] {
-        let Self {
-            ticks,
-            order,
-            hot_gpa,
-            hot_pages,
-            cold_gpa,
-            cold_pages,
-            hot_share,
-            write_share,
-            page_ticks,
-            page_ticks_fraction,
-            burst_pages,
-            pause_ticks,
-        } = self;
         [
-            ticks,
-            order,
-            hot_gpa,
-            hot_pages,
-            cold_gpa,
-            cold_pages,
-            hot_share,
-            write_share,
-            page_ticks,
-            page_ticks_fraction,
-            burst_pages,
-            pause_ticks,
+            &self.ticks,
+            &self.order,
+            &self.hot_gpa,
+            &self.hot_pages,
+            &self.cold_gpa,
+            &self.cold_pages,
+            &self.hot_share,
+            &self.write_share,
+            &self.page_ticks,
+            &self.page_ticks_fraction,
+            &self.burst_pages,
+            &self.pause_ticks,
         ]
     }
 }

@@ -34,13 +34,30 @@ pub(crate) const CODE: [fn() -> &'static [u8]; 9] = [
     phases::code,
 ];
 
+/// Lines that draw the next random number: RBX, never 0, by xorshift64 (Marsaglia 2003, with shifts of 13, 7 and 17). They
+/// change RAX.
+macro_rules! draw {
+    () => {
+        "mov rax, rbx
+        shl rax, 13
+        xor rbx, rax
+        mov rax, rbx
+        shr rax, 7
+        xor rbx, rax
+        mov rax, rbx
+        shl rax, 17
+        xor rbx, rax"
+    };
+}
+use draw;
+
 /// Places the lines of assembly between two symbols in a read-only section, and defines `code()`, the bytes between.
 ///
 /// In the lines, the name of a field under `block` stands for the field's offset; further constants follow by name.
 macro_rules! program {
     (
         $start:ident .. $end:ident,
-        [$($line:literal),* $(,)?],
+        [$($line:expr),* $(,)?],
         block: [$($field:ident),* $(,)?]
         $(, $operand:ident = $value:expr)* $(,)?
     ) => {

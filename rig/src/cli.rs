@@ -20,7 +20,7 @@ the guest keeps itself. Rates are in MiB/s (2^20 bytes), which is also what QEMU
 
 const AFTER: &str = "\
 Examples:
-  dirtyrig sweep                         reproduce the published finding, in about five minutes
+  dirtyrig sweep                         reproduce the published finding, in about six minutes
   dirtyrig run --ring 65536 --quota 25   one guest, limited to 25 MiB/s
   dirtyrig floor --ring 4096,65536       the lowest quota that is held, for each ring
   dirtyrig plot results/DIR               its figures again, or some of them

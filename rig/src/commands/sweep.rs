@@ -31,7 +31,7 @@ use crate::{
 /// Run every combination of rings, quotas, periods, limiters, guests and vCPUs
 ///
 /// With none of these given it does the main job: it measures what this host dirties unlimited, and then reproduces the
-/// published finding on it, in about five minutes. Settings may list several
+/// published finding on it, in about six minutes. Settings may list several
 /// values: `--ring 4096,65536`. Each cell ends when its rate has settled and been measured, or when
 /// its time is up. The order is random, its seed recorded. Finished cells survive whatever ends the sweep: go on with
 /// `--resume DIR`.

@@ -1,4 +1,4 @@
-//! The sweep when nothing was asked for: reproduce the published finding, in about five minutes, on whatever host.
+//! The sweep when nothing was asked for: reproduce the published finding, in about six minutes, on whatever host.
 //!
 //! Published: at a period of 1 s the lowest quota held is 25 MiB/s with ring 4096 and 256 MiB/s with ring 65536. The
 //! reason is that a vCPU meets a ring-full exit, and so a sleep, only if it fills its ring within one period; the floor
